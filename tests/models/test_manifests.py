@@ -1,0 +1,37 @@
+"""Names, shapes and counts of the published models."""
+
+import json
+
+import pytest
+import torch
+
+import videonet
+
+PUBLISHED = {
+    "mvitv1_b_16x4_k400": ("mvit_v1_b", {}),
+    "mvitv1_b_32x3_depth16": ("mvit_v1_b", {"num_frames": 32}),
+    "mvitv1_b_16_image": ("mvit_v1_b", {"num_frames": 1, "num_classes": 1000}),
+    "mvitv2_s_16x4_k400": ("mvit_v2_s", {}),
+    "mvitv2_s_16x4_ssv2": ("mvit_v2_s", {"num_classes": 174}),
+    "mvitv2_b_32x3_k400": ("mvit_v2_b", {}),
+    "mvitv2_l_40x3_312_k400": ("mvit_v2_l", {}),
+    "mvitv2_t_image": ("mvit_v2_t", {"num_frames": 1, "num_classes": 1000}),
+    "mvitv2_s_image": ("mvit_v2_s", {"num_frames": 1, "num_classes": 1000}),
+    "mvitv2_b_image": ("mvit_v2_b", {"num_frames": 1, "num_classes": 1000}),
+    "mvitv2_l_image": ("mvit_v2_l", {"num_frames": 1, "num_classes": 1000}),
+}
+
+
+@pytest.mark.parametrize("manifest", sorted(PUBLISHED))
+def test_parameters_are_the_published_ones(manifest, shared_dir):
+    published = json.loads((shared_dir / f"reference/manifests/{manifest}.json").read_text())
+    name, arguments = PUBLISHED[manifest]
+    with torch.device("meta"):
+        model = videonet.create_model(name, **arguments)
+    ours = {n: list(p.shape) for n, p in model.named_parameters()}
+    theirs = dict(published["parameters"])
+    assert ours.keys() == theirs.keys()
+    for key, shape in theirs.items():
+        as_clip = [*shape[:2], 1, *shape[2:]] if len(shape) == 4 else shape  # 2D kernels
+        assert ours[key] == as_clip, key
+    assert sum(p.numel() for p in model.parameters()) == published["total_parameters"]

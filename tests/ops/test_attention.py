@@ -1,0 +1,86 @@
+"""The fused attention is the written-out one, in values and gradients."""
+
+import pytest
+import torch
+
+from videonet.ops.attention import attention, attention_reference
+from videonet.ops.grid import volume
+from videonet.ops.relative_position import axis_embeddings, position_rows
+
+GRIDS = [((2, 4, 6), (2, 2, 3)), ((3, 4, 4), (3, 4, 4)), ((1, 3, 5), (1, 6, 5))]
+
+
+def random_case(q_grid, k_grid, class_tokens, axes="thw", heads=2, dim=8, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64).requires_grad_()
+
+    q = draw(2, heads, volume(q_grid) + class_tokens, dim)
+    k = draw(2, heads, volume(k_grid) + class_tokens, dim)
+    v = draw(2, heads, volume(k_grid) + class_tokens, dim)
+    tables = tuple(
+        draw(2 * max(a, b) - 1, dim) if axis in axes else None
+        for axis, a, b in zip("thw", q_grid, k_grid, strict=True)
+    )
+    options = {"q_grid": q_grid, "k_grid": k_grid, "tables": tables, "class_tokens": class_tokens}
+    return (q, k, v), options
+
+
+@pytest.mark.parametrize("q_grid, k_grid", GRIDS)
+@pytest.mark.parametrize("class_tokens", [0, 1])
+@pytest.mark.parametrize("axes", ["thw", "hw", ""])
+def test_fused_equals_reference_in_values_and_gradients(q_grid, k_grid, class_tokens, axes):
+    qkv, options = random_case(q_grid, k_grid, class_tokens, axes)
+    leaves = [*qkv, *(t for t in options["tables"] if t is not None)]
+    results = []
+    for function in (attention, attention_reference):
+        out = function(*qkv, **options)
+        gradients = torch.autograd.grad(out.sin().sum(), leaves)
+        results.append((out, *gradients))
+    for fused, reference in zip(*results, strict=True):
+        torch.testing.assert_close(fused, reference, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-5), (torch.bfloat16, 5e-2)])
+def test_fused_equals_reference_in_working_precision(dtype, tolerance):
+    qkv, options = random_case((2, 4, 6), (2, 2, 3), 1)
+    q, k, v = (x.detach().to(dtype) for x in qkv)
+    options["tables"] = tuple(t.detach().to(dtype) for t in options["tables"])
+    torch.testing.assert_close(
+        attention(q, k, v, **options),
+        attention_reference(q, k, v, **options),
+        rtol=tolerance,
+        atol=tolerance,
+    )
+
+
+def test_bias_is_the_inner_product_with_the_three_tables():
+    q_grid = k_grid = (2, 3, 4)
+    (q, _, _), options = random_case(q_grid, k_grid, 0)
+    rows = position_rows(q, q_grid, k_grid, options["tables"])
+    t, h, w = options["tables"]
+    query, key = (1, 0, 3), (0, 2, 1)
+    row = q[1, 0, (query[0] * 3 + query[1]) * 4 + query[2]]
+    expected = row @ (
+        t[query[0] - key[0] + 1] + h[query[1] - key[1] + 2] + w[query[2] - key[2] + 3]
+    )
+    columns = rows[1, 0, (query[0] * 3 + query[1]) * 4 + query[2]]
+    found = columns[key[0]] + columns[2 + key[1]] + columns[2 + 3 + key[2]]
+    torch.testing.assert_close(found, expected)
+
+
+def test_coarse_keys_use_every_other_distance():
+    table = torch.arange(7.0).unsqueeze(1)  # distances -3 … 3
+    found = axis_embeddings(table, queries=4, keys=2).squeeze(-1)
+    # Distance of query i and key j on the fine scale is i - 2j, counted from the key's last place.
+    expected = torch.tensor([[i - 2 * j + 2 for j in range(2)] for i in range(4)]).float()
+    torch.testing.assert_close(found, expected)
+
+
+def test_table_of_another_length_is_interpolated_linearly():
+    table = torch.linspace(0, 1, 5).unsqueeze(1)
+    found = axis_embeddings(table, queries=5, keys=5)  # needs 9 rows
+    assert found.shape == (5, 5, 1)
+    diagonal = found.squeeze(-1).diagonal()
+    torch.testing.assert_close(diagonal, torch.full((5,), 0.5))

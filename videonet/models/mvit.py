@@ -1,0 +1,487 @@
+"""Multiscale vision transformers: MViT (arXiv 2104.11227) and MViTv2 (arXiv 2112.01526).
+
+Reads top to bottom: how a plan of strides becomes one row per block, the block, the network, and
+the published variants. Parameter names are those of the official implementation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from torchvision.ops import StochasticDepth
+
+from videonet.errors import ConfigError
+from videonet.heads.classification import ClassificationHead
+from videonet.ops.grid import Grid, pooled_grid, resize_grid, same_padding, volume
+from videonet.ops.mlp import Mlp
+from videonet.ops.patch_embed import PatchEmbed
+from videonet.ops.pooling import max_pool, to_volume
+from videonet.ops.pooling_attention import NORM_EPS, PoolingAttention
+
+StridePlan = Mapping[int, Grid]  # block index -> (t, h, w); blocks left out do not pool
+
+
+@dataclass(frozen=True)
+class BlockPlan:
+    """Everything in which one block differs from another."""
+
+    dim: int
+    dim_out: int
+    num_heads: int
+    q_stride: Grid | None
+    kv_stride: Grid | None
+
+    @property
+    def downsamples(self) -> bool:
+        return self.q_stride is not None and volume(self.q_stride) > 1
+
+
+def scaled_width(width: int, factor: float, divisor: int = 1) -> int:
+    """``width * factor`` rounded to a multiple of `divisor`, never below 90 % of it."""
+    scaled = width * factor
+    rounded = max(divisor, int(scaled + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * scaled else rounded
+
+
+def plan_blocks(
+    depth: int,
+    embed_dim: int,
+    num_heads: int,
+    dim_mul: Mapping[int, float],
+    head_mul: Mapping[int, float],
+    pool_q_stride: StridePlan,
+    pool_kv_stride: StridePlan | None,
+    pool_kv_stride_adaptive: Grid | None,
+    dim_mul_in_att: bool,
+) -> list[BlockPlan]:
+    """One row per block.
+
+    With ``pool_kv_stride_adaptive`` the stride of keys and values shrinks by every query stride
+    met so far, so that the number of keys stays constant (MViTv2, Sec. 4.1).
+    """
+    plans, kv_stride = [], pool_kv_stride_adaptive
+    for i in range(depth):
+        num_heads = scaled_width(num_heads, head_mul.get(i, 1.0))
+        # Width grows in the attention of this block, or in the MLP for the sake of the next.
+        grows = i if dim_mul_in_att else i + 1
+        divisor = scaled_width(num_heads, head_mul.get(grows, 1.0))
+        dim_out = scaled_width(embed_dim, dim_mul.get(grows, 1.0), divisor)
+        q_stride = pool_q_stride.get(i)
+        if pool_kv_stride_adaptive is not None:
+            if q_stride is not None:
+                kv_stride = tuple(max(k // q, 1) for k, q in zip(kv_stride, q_stride, strict=True))
+        else:
+            kv_stride = (pool_kv_stride or {}).get(i)
+        plans.append(BlockPlan(embed_dim, dim_out, num_heads, q_stride, kv_stride))
+        embed_dim = dim_out
+    return plans
+
+
+def pool_kernel_for(stride: Grid | None, kernel: Grid | None) -> Grid | None:
+    """The given kernel, or one that just overlaps the next window: stride + 1 where it strides."""
+    if stride is None or kernel is not None:
+        return kernel if stride is not None else None
+    return tuple(s + 1 if s > 1 else 1 for s in stride)
+
+
+class MultiScaleBlock(nn.Module):
+    """Pooling attention and MLP, with a shortcut that is pooled alongside.
+
+    A change of width goes through ``proj`` on the normed input: before the attention's sum with
+    ``dim_mul_in_att``, else in the sum after the MLP.
+    """
+
+    def __init__(
+        self,
+        plan: BlockPlan,
+        grid: Grid,
+        *,
+        mlp_ratio: float,
+        pool_kernel: Grid | None,
+        dim_mul_in_att: bool,
+        drop_path: float,
+        dropout: float,
+        **attention,
+    ):
+        super().__init__()
+        dim_att = plan.dim_out if dim_mul_in_att else plan.dim
+        self.cls_token = attention["cls_token"]
+        self.dim_mul_in_att = dim_mul_in_att
+        self.norm1 = nn.LayerNorm(plan.dim, eps=NORM_EPS)
+        self.attn = PoolingAttention(
+            plan.dim,
+            dim_att,
+            plan.num_heads,
+            grid,
+            q_kernel=pool_kernel_for(plan.q_stride, pool_kernel),
+            q_stride=plan.q_stride,
+            kv_kernel=pool_kernel_for(plan.kv_stride, pool_kernel),
+            kv_stride=plan.kv_stride,
+            dropout=dropout,
+            **attention,
+        )
+        self.norm2 = nn.LayerNorm(dim_att, eps=NORM_EPS)
+        self.mlp = Mlp(dim_att, int(dim_att * mlp_ratio), plan.dim_out, dropout)
+        self.proj = nn.Linear(plan.dim, plan.dim_out) if plan.dim != plan.dim_out else None
+        self.skip_stride = plan.q_stride if plan.downsamples else None
+        self.drop_path = StochasticDepth(drop_path, "row")
+
+    def forward(self, x: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
+        """(B, [1+]T*H*W, dim) -> (B, [1+]T'*H'*W', dim_out) and the new grid."""
+        normed = self.norm1(x)
+        attended, new_grid = self.attn(normed, grid)
+        shortcut = self.proj(normed) if self.proj is not None and self.dim_mul_in_att else x
+        x = self._pool_shortcut(shortcut, grid) + self.drop_path(attended)
+        normed = self.norm2(x)
+        shortcut = self.proj(normed) if self.proj is not None and not self.dim_mul_in_att else x
+        return shortcut + self.drop_path(self.mlp(normed)), new_grid
+
+    def _pool_shortcut(self, x: Tensor, grid: Grid) -> Tensor:
+        if self.skip_stride is None:
+            return x
+        kernel = pool_kernel_for(self.skip_stride, None)
+        pooled, _ = max_pool(x[:, int(self.cls_token) :], grid, kernel, self.skip_stride)
+        return torch.cat((x[:, :1], pooled), dim=1) if self.cls_token else pooled
+
+
+class MViT(nn.Module):
+    """Multiscale vision transformer for clips and, with one frame, for images.
+
+    Args:
+        num_classes, num_frames, crop_size (pixels; an int or (height, width)), in_channels: of
+            the clips that positions are made for. Other sizes run too: positions interpolate.
+        depth, embed_dim, num_heads, mlp_ratio, qkv_bias: of the transformer.
+        patch_kernel, patch_stride, patch_padding: of the stem, (t, h, w).
+        dim_mul, head_mul: block index -> factor on the width and on the number of heads.
+        pool_q_stride: block index -> (t, h, w); blocks left out do not pool their queries.
+        pool_kv_stride: likewise for keys and values, or ``pool_kv_stride_adaptive``: the stride
+            of the first block, divided by the query strides that follow.
+        pool_kernel: of all poolings; None for stride + 1 in the dimensions that stride.
+        pool_mode, pool_first, separate_qkv, residual_pooling, rel_pos_*: see PoolingAttention.
+        cls_token: a class token that the head reads, else the mean of all tokens.
+        use_abs_pos, sep_pos_embed: absolute positions, joint or separate in space and time.
+        dim_mul_in_att: the width grows in the attention (MViTv2) or in the MLP (MViTv1).
+        norm_stem: layer norm after the positions. mean_pooling: head reads the mean of the
+            patch tokens, normed after the mean, although there is a class token.
+        dropout: in the transformer; head_dropout: before the classifier; drop_path_rate: of the
+            last block, rising linearly from 0; head_init_scale: on the classifier's weights.
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 400,
+        num_frames: int = 16,
+        crop_size: int | tuple[int, int] = 224,
+        in_channels: int = 3,
+        *,
+        depth: int = 16,
+        embed_dim: int = 96,
+        num_heads: int = 1,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        patch_kernel: Grid = (3, 7, 7),
+        patch_stride: Grid = (2, 4, 4),
+        patch_padding: Grid = (1, 3, 3),
+        dim_mul: Mapping[int, float] | None = None,
+        head_mul: Mapping[int, float] | None = None,
+        pool_q_stride: StridePlan | None = None,
+        pool_kv_stride: StridePlan | None = None,
+        pool_kv_stride_adaptive: Grid | None = None,
+        pool_kernel: Grid | None = (3, 3, 3),
+        pool_mode: str = "conv",
+        pool_first: bool = False,
+        separate_qkv: bool = False,
+        cls_token: bool = True,
+        use_abs_pos: bool = False,
+        sep_pos_embed: bool = False,
+        rel_pos_spatial: bool = True,
+        rel_pos_temporal: bool = True,
+        rel_pos_zero_init: bool = False,
+        residual_pooling: bool = True,
+        dim_mul_in_att: bool = True,
+        norm_stem: bool = False,
+        mean_pooling: bool = False,
+        dropout: float = 0.0,
+        drop_path_rate: float = 0.0,
+        head_dropout: float = 0.0,
+        head_init_scale: float = 1.0,
+    ):
+        super().__init__()
+        if pool_kv_stride is not None and pool_kv_stride_adaptive is not None:
+            raise ConfigError("give pool_kv_stride or pool_kv_stride_adaptive, not both")
+        height, width = (crop_size, crop_size) if isinstance(crop_size, int) else crop_size
+        self.patch_stride = patch_stride
+        self.mean_pooling = mean_pooling
+        self.grad_checkpointing = False
+        self.patch_embed = PatchEmbed(
+            in_channels, embed_dim, patch_kernel, patch_stride, patch_padding
+        )
+        sizes = (max(num_frames, patch_stride[0]), height, width)
+        self.grid = tuple(n // s for n, s in zip(sizes, patch_stride, strict=True))
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim)) if cls_token else None
+        self._add_positions(embed_dim, use_abs_pos, sep_pos_embed)
+        self.dropout = nn.Dropout(dropout)
+        self.norm_stem = nn.LayerNorm(embed_dim, eps=NORM_EPS) if norm_stem else None
+
+        plans = plan_blocks(
+            depth,
+            embed_dim,
+            num_heads,
+            dim_mul or {},
+            head_mul or {},
+            pool_q_stride or {},
+            pool_kv_stride,
+            pool_kv_stride_adaptive,
+            dim_mul_in_att,
+        )
+        self.blocks = nn.ModuleList()
+        grid = self.grid
+        for i, plan in enumerate(plans):
+            self.blocks.append(
+                MultiScaleBlock(
+                    plan,
+                    grid,
+                    mlp_ratio=mlp_ratio,
+                    pool_kernel=pool_kernel,
+                    dim_mul_in_att=dim_mul_in_att,
+                    drop_path=drop_path_rate * i / max(depth - 1, 1),
+                    dropout=dropout,
+                    qkv_bias=qkv_bias,
+                    pool_mode=pool_mode,
+                    pool_first=pool_first,
+                    separate_qkv=separate_qkv,
+                    rel_pos_spatial=rel_pos_spatial,
+                    rel_pos_temporal=rel_pos_temporal,
+                    rel_pos_zero_init=rel_pos_zero_init,
+                    residual_pooling=residual_pooling,
+                    cls_token=cls_token,
+                )
+            )
+            if plan.downsamples:  # the official tables are made for sizes rounded down
+                grid = tuple(n // s for n, s in zip(grid, plan.q_stride, strict=True))
+        # A stage ends where the next block strides.
+        self.stage_ends = [
+            i for i in range(depth) if i + 1 == depth or self.blocks[i + 1].skip_stride is not None
+        ]
+        self.num_features = plans[-1].dim_out
+        self.norm = nn.LayerNorm(self.num_features, eps=NORM_EPS)
+        self.head_dropout, self.head_init_scale = head_dropout, head_init_scale
+        self.apply(_init_weights)
+        self.reset_classifier(num_classes)
+
+    def _add_positions(self, dim: int, use_abs_pos: bool, separate: bool) -> None:
+        t, h, w = self.grid
+        has_class = self.cls_token is not None
+        shapes = {}
+        if use_abs_pos and separate:
+            shapes = {"pos_embed_spatial": h * w, "pos_embed_temporal": t}
+            if has_class:
+                shapes["pos_embed_class"] = 1
+        elif use_abs_pos:
+            shapes = {"pos_embed": t * h * w + int(has_class)}
+        for name in ("pos_embed_spatial", "pos_embed_temporal", "pos_embed_class", "pos_embed"):
+            table = torch.zeros(1, shapes[name], dim) if name in shapes else None
+            self.register_parameter(name, None if table is None else nn.Parameter(table))
+        for parameter in (self.cls_token, *(getattr(self, name) for name in shapes)):
+            if parameter is not None:
+                nn.init.trunc_normal_(parameter, std=0.02)
+
+    def absolute_positions(self, grid: Grid) -> Tensor | None:
+        """The positions of class token and patches on `grid`, (1, [1+]T*H*W, C), or None."""
+        if self.pos_embed is None and self.pos_embed_spatial is None:
+            return None
+        if self.pos_embed_spatial is not None:
+            t, h, w = self.grid
+            space, time = self.pos_embed_spatial, self.pos_embed_temporal
+            patches = (time.unsqueeze(2) + space.unsqueeze(1)).flatten(1, 2)  # (1, T*H*W, C)
+            first = self.pos_embed_class
+        else:
+            n_class = int(self.cls_token is not None)
+            first, patches = self.pos_embed[:, :n_class], self.pos_embed[:, n_class:]
+        patches = resize_grid(patches, self.grid, grid)
+        return patches if self.cls_token is None else torch.cat((first, patches), dim=1)
+
+    def embed(self, clip: Tensor) -> tuple[Tensor, Grid]:
+        """Stem and positions: a clip -> tokens (B, [1+]T*H*W, C) and their grid."""
+        clip = clip.unsqueeze(2) if clip.dim() == 4 else clip  # an image is a one-frame clip
+        for axis, name in ((1, "high"), (2, "wide")):
+            size, stride = clip.shape[axis + 2], self.patch_stride[axis]
+            if size < stride:
+                raise ConfigError(
+                    f"frames are {size} pixels {name}, but one patch of this model needs {stride}"
+                )
+        x, grid = self.patch_embed(clip)
+        if self.cls_token is not None:
+            x = torch.cat((self.cls_token.expand(x.shape[0], -1, -1), x), dim=1)
+        positions = self.absolute_positions(grid)
+        if positions is not None:
+            x = x + positions
+        x = self.dropout(x)
+        return (x if self.norm_stem is None else self.norm_stem(x)), grid
+
+    def _run_block(self, block: MultiScaleBlock, x: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
+        if self.grad_checkpointing and self.training:
+            return checkpoint(block, x, grid, use_reentrant=False)
+        return block(x, grid)
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """(B, in_channels, T, H, W), or an image (B, in_channels, H, W), -> (B, num_classes)."""
+        x, grid = self.embed(clip)
+        for block in self.blocks:
+            x, grid = self._run_block(block, x, grid)
+        return self.head(self.pool_tokens(x))
+
+    def pool_tokens(self, x: Tensor) -> Tensor:
+        """Tokens of the last block (B, [1+]N, C) -> one normed vector per clip (B, C)."""
+        if self.mean_pooling:
+            return self.norm(x[:, int(self.cls_token is not None) :].mean(dim=1))
+        x = self.norm(x)
+        return x[:, 0] if self.cls_token is not None else x.mean(dim=1)
+
+    def forward_features(self, clip: Tensor) -> list[Tensor]:
+        """A clip -> the patch tokens at the end of each stage, (B, C, T', H', W') each."""
+        x, grid = self.embed(clip)
+        features = []
+        for i, block in enumerate(self.blocks):
+            x, grid = self._run_block(block, x, grid)
+            if i in self.stage_ends:
+                features.append(to_volume(x[:, int(self.cls_token is not None) :], grid))
+        return features
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """A new, randomly initialised head for `num_classes` classes."""
+        self.num_classes = num_classes
+        self.head = ClassificationHead(
+            self.num_features, num_classes, self.head_dropout, self.head_init_scale
+        )
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of class token and positions."""
+        names = ("cls_token", "pos_embed", "rel_pos_")
+        return {
+            name
+            for name, _ in self.named_parameters()
+            if name.rpartition(".")[2].startswith(names)
+        }
+
+    def layer_groups(self) -> list[list[str]]:
+        """Parameter names from input to output: stem, each block, norm and head."""
+        groups = {}
+        for name, _ in self.named_parameters():
+            top, _, rest = name.partition(".")
+            if top == "blocks":
+                index = int(rest.partition(".")[0]) + 1
+            else:
+                index = len(self.blocks) + 1 if top in ("norm", "head") else 0
+            groups.setdefault(index, []).append(name)
+        return [groups[index] for index in sorted(groups)]
+
+    def set_grad_checkpointing(self, enabled: bool = True) -> None:
+        """Trade a second forward of each block for its activations' memory."""
+        self.grad_checkpointing = enabled
+
+
+def _init_weights(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear | nn.Conv3d):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A published size: where it doubles its width and halves the frame, and what is its own.
+
+    The settings that papers share are in :func:`build_v1` and :func:`build_v2`.
+    """
+
+    depth: int
+    stage_starts: tuple[int, ...]
+    embed_dim: int = 96
+    num_heads: int = 1
+    num_frames: int = 16
+    crop_size: int = 224
+    image: Mapping[str, object] | None = None  # settings of the image model alone
+
+
+V1_VARIANTS = {"mvit_v1_b": Variant(16, (1, 3, 14))}  # arXiv 2104.11227, Tab. 2 and 4
+V2_VARIANTS = {  # arXiv 2112.01526, Tab. 1 and 10; xs is videonet's own, for CPUs
+    "mvit_v2_xs": Variant(4, (1, 3), embed_dim=48, num_frames=8, crop_size=48),
+    "mvit_v2_t": Variant(10, (1, 3, 8)),
+    "mvit_v2_s": Variant(16, (1, 3, 14)),
+    "mvit_v2_b": Variant(24, (2, 5, 21), num_frames=32),
+    "mvit_v2_l": Variant(
+        48, (2, 8, 44), 144, 2, num_frames=40, crop_size=312, image={"dim_mul_in_att": False}
+    ),
+    "mvit_v2_h": Variant(80, (4, 12, 72), 192, 3, image={"cls_token": True}),
+}
+
+
+def _arguments(variant: Variant, num_frames: int | None, crop_size) -> dict[str, object]:
+    """What all MViTs share: temporal kernels of 1 for one frame, 3 for more."""
+    num_frames = variant.num_frames if num_frames is None else num_frames
+    if crop_size is None:
+        crop_size = 224 if num_frames == 1 else variant.crop_size
+    factors = dict.fromkeys(variant.stage_starts, 2.0)
+    arguments = {
+        "num_frames": num_frames,
+        "crop_size": crop_size,
+        "depth": variant.depth,
+        "embed_dim": variant.embed_dim,
+        "num_heads": variant.num_heads,
+        "dim_mul": factors,
+        "head_mul": factors,
+        "pool_kv_stride_adaptive": (1, 8, 8),
+    }
+    if num_frames == 1:
+        arguments |= {
+            "patch_kernel": (1, 7, 7),
+            "patch_stride": (1, 4, 4),
+            "patch_padding": (0, 3, 3),
+            "pool_kernel": (1, 3, 3),
+            "pool_kv_stride_adaptive": (1, 4, 4),
+        }
+    return arguments
+
+
+def build_v1(
+    variant: Variant, *, num_frames: int | None = None, crop_size=None, **overrides
+) -> MViT:
+    """MViT (v1): absolute positions, joint for images, separate in space and time for clips."""
+    arguments = _arguments(variant, num_frames, crop_size)
+    arguments |= {
+        "pool_q_stride": dict.fromkeys(variant.stage_starts, (1, 2, 2)),
+        "use_abs_pos": True,
+        "sep_pos_embed": arguments["num_frames"] > 1,
+        "rel_pos_spatial": False,
+        "rel_pos_temporal": False,
+        "residual_pooling": False,
+        "dim_mul_in_att": False,
+    }
+    return MViT(**(arguments | overrides))
+
+
+def build_v2(
+    variant: Variant, *, num_frames: int | None = None, crop_size=None, **overrides
+) -> MViT:
+    """MViTv2: every block pools its queries, at stride 1 within a stage.
+
+    The image models have no class token (but for H) and no temporal table.
+    """
+    arguments = _arguments(variant, num_frames, crop_size)
+    starts = set(variant.stage_starts)
+    arguments["pool_q_stride"] = {
+        i: (1, 2, 2) if i in starts else (1, 1, 1) for i in range(variant.depth)
+    }
+    if arguments["num_frames"] == 1:
+        arguments |= {"cls_token": False, "rel_pos_temporal": False} | dict(variant.image or {})
+    return MViT(**(arguments | overrides))
+
+
+MODELS = {name: partial(build_v1, variant) for name, variant in V1_VARIANTS.items()}
+MODELS |= {name: partial(build_v2, variant) for name, variant in V2_VARIANTS.items()}

@@ -1,0 +1,71 @@
+"""Attention with a decomposed relative position that rides inside the dot product.
+
+The bias between query q and key (t, h, w) is a sum of three numbers that depend on q and on one
+coordinate of the key each. Appending these numbers to the scaled query, and the one-hot
+coordinates to the key, makes plain attention of width ``D + T + H + W`` compute the same logits:
+no (queries x keys) bias is ever built and fused kernels apply.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from videonet.ops.grid import Grid, one_hot_positions
+from videonet.ops.relative_position import Tables, position_rows
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    q_grid: Grid,
+    k_grid: Grid,
+    tables: Tables = (None, None, None),
+    class_tokens: int = 0,
+) -> Tensor:
+    """Softmax attention with the bias of MViTv2, Eq. 4.
+
+    Args:
+        q: (B, heads, Nq, D), k and v: (B, heads, Nk, D); class tokens first, then the cells of
+            the grid. The logits are scaled by ``D ** -0.5``; the bias is not.
+        tables: relative-position tables of time, height and width, each (R, D) or None.
+        class_tokens: number of leading tokens in q, k and v that take no part in the bias.
+
+    Returns:
+        (B, heads, Nq, D).
+    """
+    scale = q.shape[-1] ** -0.5
+    if all(table is None for table in tables):
+        return F.scaled_dot_product_attention(q, k, v, scale=scale)
+    width = v.shape[-1]
+    rows = position_rows(q[:, :, class_tokens:], q_grid, k_grid, tables)
+    rows = F.pad(rows, (0, 0, class_tokens, 0))
+    columns = F.pad(one_hot_positions(k_grid, like=k), (0, 0, class_tokens, 0))
+    q = torch.cat((q * scale, rows), dim=-1)  # (B, heads, Nq, D+T+H+W)
+    k = torch.cat((k, columns.expand(*k.shape[:2], -1, -1)), dim=-1)  # (B, heads, Nk, D+T+H+W)
+    # Fused kernels want one width for q, k and v.
+    v = F.pad(v, (0, q.shape[-1] - width))
+    return F.scaled_dot_product_attention(q, k, v, scale=1.0)[..., :width]
+
+
+def attention_reference(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    q_grid: Grid,
+    k_grid: Grid,
+    tables: Tables = (None, None, None),
+    class_tokens: int = 0,
+) -> Tensor:
+    """The same function as :func:`attention`, written out with the full matrix of logits."""
+    logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (B, heads, Nq, Nk)
+    if any(table is not None for table in tables):
+        rows = position_rows(q[:, :, class_tokens:], q_grid, k_grid, tables)
+        t, h, w = rows.split(k_grid, dim=-1)
+        bias = t[..., :, None, None] + h[..., None, :, None] + w[..., None, None, :]
+        logits = logits + F.pad(bias.flatten(3), (class_tokens, 0, class_tokens, 0))
+    return logits.softmax(dim=-1) @ v

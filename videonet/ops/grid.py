@@ -1,0 +1,62 @@
+"""Sizes of token grids: how kernels, strides and resizing change (T, H, W)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Grid = tuple[int, int, int]  # (T, H, W)
+
+
+def volume(grid: Grid) -> int:
+    """Number of cells of a grid (or of taps of a kernel)."""
+    return math.prod(grid)
+
+
+def same_padding(kernel: Grid) -> Grid:
+    """Padding of ``kernel // 2`` on both sides of every dimension."""
+    return tuple(k // 2 for k in kernel)
+
+
+def pooled_grid(grid: Grid, kernel: Grid, stride: Grid) -> Grid:
+    """Grid after a convolution or pooling with ``kernel // 2`` padding."""
+    return tuple(
+        (n + 2 * (k // 2) - k) // s + 1 for n, k, s in zip(grid, kernel, stride, strict=True)
+    )
+
+
+def resize_rows(table: Tensor, rows: int) -> Tensor:
+    """Linearly interpolate a table of vectors (R, C) to ``rows`` rows; the same where R fits."""
+    if table.shape[0] == rows:
+        return table
+    resized = F.interpolate(table.T.unsqueeze(0), size=rows, mode="linear", align_corners=False)
+    return resized[0].T  # (rows, C)
+
+
+def resize_grid(table: Tensor, old: Grid, new: Grid) -> Tensor:
+    """Trilinearly interpolate vectors (1, T*H*W, C) laid out on ``old`` to the grid ``new``."""
+    if old == new:
+        return table
+    volume_first = table.reshape(1, *old, -1).permute(0, 4, 1, 2, 3)  # (1, C, T, H, W)
+    resized = F.interpolate(volume_first, size=new, mode="trilinear", align_corners=False)
+    return resized.flatten(2).transpose(1, 2)  # (1, T'*H'*W', C)
+
+
+def one_hot_positions(grid: Grid, like: Tensor) -> Tensor:
+    """One-hot coordinates of every cell, (T*H*W, T+H+W), in the type and on the device of `like`.
+
+    Row ``(t, h, w)`` has a one in columns ``t``, ``T + h`` and ``T + H + w``.
+    """
+    t, h, w = grid
+    eyes = [torch.eye(n, dtype=like.dtype, device=like.device) for n in grid]
+    return torch.cat(
+        (
+            eyes[0][:, None, None, :].expand(t, h, w, t),
+            eyes[1][None, :, None, :].expand(t, h, w, h),
+            eyes[2][None, None, :, :].expand(t, h, w, w),
+        ),
+        dim=-1,
+    ).reshape(t * h * w, t + h + w)

@@ -1,0 +1,26 @@
+"""The stem: a strided convolution that cuts a clip into tubelets."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from videonet.ops.grid import Grid
+
+
+class PatchEmbed(nn.Module):
+    """3D patch stem; an image is the case of one frame with a temporal kernel of 1.
+
+    Args:
+        in_channels: channels of the clip.
+        dim: width C of the tokens.
+        kernel, stride, padding: of the convolution, each (t, h, w).
+    """
+
+    def __init__(self, in_channels: int, dim: int, kernel: Grid, stride: Grid, padding: Grid):
+        super().__init__()
+        self.proj = nn.Conv3d(in_channels, dim, kernel, stride, padding)
+
+    def forward(self, clip: Tensor) -> tuple[Tensor, Grid]:
+        """(B, in_channels, T, H, W) -> tokens (B, T'*H'*W', C) and their grid (T', H', W')."""
+        volume = self.proj(clip)  # (B, C, T', H', W')
+        return volume.flatten(2).transpose(1, 2), tuple(volume.shape[2:])

@@ -1,0 +1,71 @@
+"""Pooling of token grids, channels last: depth-wise convolution, maximum or average.
+
+Tokens ``(B, T*H*W, C)`` are a channels-last 3D tensor as they stand, so no operator here copies
+them into channels-first order.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from videonet.ops.grid import Grid, same_padding
+
+POOL_MODES = ("conv", "conv_unshared", "max", "avg")
+
+
+def to_volume(tokens: Tensor, grid: Grid) -> Tensor:
+    """(B, T*H*W, C) -> (B, C, T, H, W), a view in channels-last memory."""
+    return tokens.unflatten(1, grid).permute(0, 4, 1, 2, 3)
+
+
+def to_tokens(volume: Tensor) -> tuple[Tensor, Grid]:
+    """(B, C, T, H, W) -> tokens (B, T*H*W, C) and the grid; a view for channels-last memory."""
+    return volume.permute(0, 2, 3, 4, 1).flatten(1, 3), tuple(volume.shape[2:])
+
+
+def conv_pool(tokens: Tensor, grid: Grid, weight: Tensor, stride: Grid) -> tuple[Tensor, Grid]:
+    """Depth-wise convolution of tokens, the kernel repeated over groups of channels.
+
+    Args:
+        tokens: (B, T*H*W, C).
+        weight: (D, 1, kt, kh, kw) with D a divisor of C: the heads share one kernel.
+        stride: (t, h, w); zero padding is ``kernel // 2``.
+
+    Returns:
+        Tokens (B, T'*H'*W', C) and the new grid.
+    """
+    channels = tokens.shape[-1]
+    weight = weight.repeat(channels // weight.shape[0], 1, 1, 1, 1)
+    volume = F.conv3d(
+        to_volume(tokens, grid),
+        weight,
+        stride=stride,
+        padding=same_padding(tuple(weight.shape[2:])),
+        groups=channels,
+    )
+    return to_tokens(volume)
+
+
+def max_pool(tokens: Tensor, grid: Grid, kernel: Grid, stride: Grid) -> tuple[Tensor, Grid]:
+    """Maximum over windows; cells outside the grid never win."""
+    volume = to_volume(tokens, grid)
+    return to_tokens(F.max_pool3d(volume, kernel, stride, same_padding(kernel)))
+
+
+def avg_pool(tokens: Tensor, grid: Grid, kernel: Grid, stride: Grid) -> tuple[Tensor, Grid]:
+    """Mean over windows: spatial padding counts as zeros, frames outside the clip do not count.
+
+    The spatial rule is the one of the official models (``count_include_pad``); leaving out what
+    lies before and after the clip keeps a still clip the same as its image.
+    """
+    kt, kh, kw = kernel
+    pt, ph, pw = same_padding(kernel)
+    volume = to_volume(tokens, grid)
+    volume = F.avg_pool3d(volume, (1, kh, kw), (1, *stride[1:]), (0, ph, pw))
+    if kt > 1 or stride[0] > 1:
+        total = F.avg_pool3d(volume, (kt, 1, 1), (stride[0], 1, 1), (pt, 0, 0))
+        inside = torch.ones_like(volume[:1, :1, :, :1, :1])
+        volume = total / F.avg_pool3d(inside, (kt, 1, 1), (stride[0], 1, 1), (pt, 0, 0))
+    return to_tokens(volume)

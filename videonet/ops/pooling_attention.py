@@ -1,0 +1,190 @@
+"""Pooling attention over a T×H×W grid: MViT (arXiv 2104.11227) and MViTv2 (arXiv 2112.01526)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from videonet.ops.attention import attention
+from videonet.ops.grid import Grid, volume
+from videonet.ops.pooling import POOL_MODES, avg_pool, conv_pool, max_pool
+
+NORM_EPS = 1e-6
+
+
+class TokenPool(nn.Module):
+    """One of the three poolings of an attention: tokens in, fewer tokens out.
+
+    Args:
+        channels: width of the vectors that share one kernel and one norm (a head, or all heads).
+        kernel, stride: (t, h, w).
+        mode: "conv" or "conv_unshared" (depth-wise convolution, then layer norm), "max", "avg".
+    """
+
+    def __init__(self, channels: int, kernel: Grid, stride: Grid, mode: str):
+        super().__init__()
+        self.channels, self.kernel, self.stride, self.mode = channels, kernel, stride, mode
+        self.conv = mode.startswith("conv")
+        if self.conv:
+            self.weight = nn.Parameter(torch.empty(channels, 1, *kernel))
+            nn.init.trunc_normal_(self.weight, std=0.02)
+
+    def forward(self, tokens: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
+        """(B, T*H*W, C) on ``grid`` -> (B, T'*H'*W', C) on the pooled grid."""
+        if self.conv:
+            return conv_pool(tokens, grid, self.weight, self.stride)
+        pool = max_pool if self.mode == "max" else avg_pool
+        return pool(tokens, grid, self.kernel, self.stride)
+
+    def extra_repr(self) -> str:
+        return f"{self.channels}, kernel={self.kernel}, stride={self.stride}, mode={self.mode}"
+
+
+class PoolingAttention(nn.Module):
+    """Multi-head attention whose queries, keys and values are pooled on the token grid.
+
+    Parameter names follow the official implementation (``qkv``, ``pool_q``, ``norm_q``,
+    ``rel_pos_h`` …), so its checkpoints load by name.
+
+    Args:
+        dim, dim_out: width of the tokens before and after.
+        grid: the grid (T, H, W) that the relative-position tables are made for; other grids
+            interpolate them.
+        q_kernel, q_stride, kv_kernel, kv_stride: of the poolings; None for no pooling.
+        pool_mode: see :class:`TokenPool`; "conv_unshared" needs ``pool_first``.
+        pool_first: pool the input, then project (MViTv1 text) instead of project, then pool.
+        separate_qkv: three projections instead of one.
+        rel_pos_spatial, rel_pos_temporal: decomposed relative position (MViTv2, Eq. 4).
+        residual_pooling: add the pooled query to the result (MViTv2, Eq. 5).
+        cls_token: the first token is a class token, which is never pooled.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        dim_out: int,
+        num_heads: int,
+        grid: Grid,
+        *,
+        q_kernel: Grid | None = None,
+        q_stride: Grid | None = None,
+        kv_kernel: Grid | None = None,
+        kv_stride: Grid | None = None,
+        qkv_bias: bool = True,
+        pool_mode: str = "conv",
+        pool_first: bool = False,
+        separate_qkv: bool = False,
+        rel_pos_spatial: bool = True,
+        rel_pos_temporal: bool = True,
+        rel_pos_zero_init: bool = False,
+        residual_pooling: bool = True,
+        cls_token: bool = True,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        if pool_mode not in POOL_MODES:
+            raise ValueError(f"pool_mode is {pool_mode!r}, expected one of {', '.join(POOL_MODES)}")
+        if pool_mode == "conv_unshared" and not pool_first:
+            raise ValueError("pool_mode 'conv_unshared' needs pool_first=True")
+        self.num_heads = num_heads
+        self.class_tokens = int(cls_token)
+        self.pool_first = pool_first
+        self.residual_pooling = residual_pooling
+        self.dropout = dropout
+
+        if pool_first or separate_qkv:
+            self.q = nn.Linear(dim, dim_out, bias=qkv_bias)
+            self.k = nn.Linear(dim, dim_out, bias=qkv_bias)
+            self.v = nn.Linear(dim, dim_out, bias=qkv_bias)
+        else:
+            self.qkv = nn.Linear(dim, 3 * dim_out, bias=qkv_bias)
+        self.proj = nn.Linear(dim_out, dim_out)
+
+        pooled_dim = dim if pool_first else dim_out
+        channels = pooled_dim if pool_mode == "conv_unshared" else pooled_dim // num_heads
+        for name, kernel, stride in (
+            ("q", q_kernel, q_stride),
+            ("k", kv_kernel, kv_stride),
+            ("v", kv_kernel, kv_stride),
+        ):
+            pools = kernel is not None and not volume(kernel) == volume(stride) == 1
+            pool = TokenPool(channels, kernel, stride, pool_mode) if pools else None
+            self.add_module(f"pool_{name}", pool)
+            norm = nn.LayerNorm(channels, eps=NORM_EPS) if pools and pool.conv else None
+            self.add_module(f"norm_{name}", norm)
+
+        head_dim = dim_out // num_heads
+        self._add_tables(head_dim, grid, rel_pos_spatial, rel_pos_temporal, rel_pos_zero_init)
+
+    def _add_tables(self, head_dim: int, grid: Grid, spatial: bool, temporal: bool, zero: bool):
+        """Tables as long as the official ones: sizes after pooling are rounded down."""
+        strides = [p.stride if p is not None else (1, 1, 1) for p in (self.pool_q, self.pool_k)]
+        for axis, (name, wanted) in enumerate((("t", temporal), ("h", spatial), ("w", spatial))):
+            table = None
+            if wanted:
+                sizes = [max(grid[axis] // stride[axis], 1) for stride in strides]
+                table = nn.Parameter(torch.zeros(2 * max(sizes) - 1, head_dim))
+                if not zero:
+                    nn.init.trunc_normal_(table, std=0.02)
+            self.register_parameter(f"rel_pos_{name}", table)
+
+    def forward(self, x: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
+        """(B, [1+]T*H*W, dim) -> (B, [1+]T'*H'*W', dim_out) and the grid of the queries."""
+        if self.pool_first:
+            (q, q_grid), (k, k_grid), (v, _) = (self._pool(x, grid, n) for n in "qkv")
+            q, k, v = (
+                self._heads(proj(t)) for proj, t in zip(self._linears(), (q, k, v), strict=True)
+            )
+        else:
+            q, k, v = (proj(x) for proj in self._linears())
+            (q, q_grid), (k, k_grid), (v, _) = (
+                self._pool(t, grid, n) for t, n in zip((q, k, v), "qkv", strict=True)
+            )
+            q, k, v = self._heads(q), self._heads(k), self._heads(v)
+
+        y = attention(
+            q,
+            k,
+            v,
+            q_grid=q_grid,
+            k_grid=k_grid,
+            tables=(self.rel_pos_t, self.rel_pos_h, self.rel_pos_w),
+            class_tokens=self.class_tokens,
+        )  # (B, heads, N', D)
+        if self.residual_pooling:
+            y = y + (F.pad(q[:, :, 1:], (0, 0, 1, 0)) if self.class_tokens else q)
+        y = self.proj(y.transpose(1, 2).flatten(2))  # (B, N', dim_out)
+        return F.dropout(y, self.dropout, self.training), q_grid
+
+    def _linears(self):
+        """The projections to q, k and v; slices of ``qkv`` so that each result is contiguous."""
+        if not hasattr(self, "qkv"):
+            return self.q, self.k, self.v
+        weights = self.qkv.weight.chunk(3)
+        biases = self.qkv.bias.chunk(3) if self.qkv.bias is not None else (None, None, None)
+        return [
+            lambda x, w=w, b=b: F.linear(x, w, b) for w, b in zip(weights, biases, strict=True)
+        ]
+
+    def _heads(self, tokens: Tensor) -> Tensor:
+        """(B, N, heads*D) -> (B, heads, N, D)."""
+        return tokens.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+
+    def _pool(self, tokens: Tensor, grid: Grid, name: str) -> tuple[Tensor, Grid]:
+        """Pool and normalise q, k or v; the class token passes the norm, not the pooling."""
+        pool, norm = getattr(self, f"pool_{name}"), getattr(self, f"norm_{name}")
+        if pool is None:
+            return tokens, grid
+        pooled, new_grid = pool(tokens[:, self.class_tokens :], grid)
+        if self.class_tokens:
+            pooled = torch.cat((tokens[:, :1], pooled), dim=1)
+        if norm is not None:
+            pooled = norm(pooled.unflatten(2, (-1, pool.channels))).flatten(2)
+        return pooled, new_grid
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of the position tables."""
+        return {f"rel_pos_{axis}" for axis in "thw" if getattr(self, f"rel_pos_{axis}") is not None}
+
+
