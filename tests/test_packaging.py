@@ -1,0 +1,97 @@
+"""What a user gets from the built wheel, not from the checkout."""
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(*command: str, cwd: Path, **environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=cwd,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """A wheel built from a copy, so that nothing left over in the checkout gets into it."""
+    source = tmp_path_factory.mktemp("source")
+    for name in ("videonet", "tools", "configs"):
+        ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
+        shutil.copytree(ROOT / name, source / name, ignore=ignore)
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    options = ("--no-deps", "--no-build-isolation", "--wheel-dir", "dist", "--quiet")
+    run("-m", "pip", "wheel", ".", *options, cwd=source)
+    (path,) = (source / "dist").glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def unpacked(wheel, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("unpacked")
+    zipfile.ZipFile(wheel).extractall(folder)
+    return folder
+
+
+def files_below(folder: str, pattern: str) -> set[str]:
+    return {str(path.relative_to(ROOT)) for path in (ROOT / folder).rglob(pattern)}
+
+
+def test_the_wheel_has_every_module_tool_and_config(wheel):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    wanted = files_below("videonet", "*.py") | files_below("videonet", "*.yaml")
+    wanted |= {f"videonet/{name}" for name in files_below("tools", "*.py")}
+    wanted |= {f"videonet/{name}" for name in files_below("configs", "*.yaml")}
+    assert wanted - names == set()
+    packaged = {name for name in names if ".dist-info/" not in name}
+    assert packaged - wanted == set(), "files of the wheel that the checkout does not have"
+
+
+def test_the_wheel_says_the_version_of_the_package(wheel):
+    import videonet
+
+    assert wheel.name.startswith(f"videonet-{videonet.__version__}-py3-none-any")
+
+
+def test_the_wheel_has_the_licence_and_its_requirements(unpacked):
+    (info,) = unpacked.glob("*.dist-info")
+    assert "Apache License" in (info / "licenses" / "LICENSE").read_text()
+    required = [
+        line.removeprefix("Requires-Dist: ")
+        for line in (info / "METADATA").read_text().splitlines()
+        if line.startswith("Requires-Dist: ")
+    ]
+    for name in ("torch", "torchvision", "pytorchvideo", "av", "fvcore", "iopath"):
+        assert any(line.startswith(f"{name}>=") for line in required), name
+    assert not [line for line in required if "==" in line.partition(";")[0]], "a pinned version"
+
+
+def test_configs_are_found_in_the_wheel(unpacked, tmp_path):
+    code = (
+        "from videonet.config import find_config, load_config;"
+        "load_config('K400/MVITv2_B.yaml');"
+        "print(find_config('configs/SSv2/MVITv2_S.yaml'))"
+    )
+    found = run("-c", code, cwd=tmp_path, PYTHONPATH=str(unpacked)).strip()
+    assert found == str(unpacked / "videonet" / "configs" / "SSv2" / "MVITv2_S.yaml")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tool", sorted(path.stem for path in (ROOT / "tools").glob("[!_]*.py")))
+def test_tools_run_from_the_wheel(tool, unpacked, tmp_path):
+    output = run("-m", f"videonet.tools.{tool}", "--help", cwd=tmp_path, PYTHONPATH=str(unpacked))
+    assert "usage:" in output

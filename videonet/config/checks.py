@@ -1,0 +1,163 @@
+"""Choices, ranges and combinations that a config must keep to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from fvcore.common.config import CfgNode
+
+from videonet.errors import ConfigError
+
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "DATA.SAMPLING": ("auto", "dense", "segments"),
+    "DATA.SHORT_VIDEO": ("repeat_last", "loop"),
+    "DATA.DECODING_BACKEND": ("auto", "decord", "pyav", "torchcodec"),
+    "DATA.ENSEMBLE_METHOD": ("sum", "max"),
+    "AUG.INTERPOLATION": ("bicubic", "bilinear", "random"),
+    "AUG.RE_MODE": ("pixel", "rand", "const"),
+    "MVIT.MODE": ("conv", "conv_unshared", "max", "avg"),
+    "MODEL.LOSS_FUNC": ("cross_entropy", "soft_cross_entropy"),
+    "TRAIN.DATASET": ("kinetics", "ssv2"),
+    "TEST.DATASET": ("kinetics", "ssv2"),
+    "TEST.NUM_SPATIAL_CROPS": (1, 3),
+    "TEST.ENSEMBLE": ("softmax", "logits", "max"),
+    "SOLVER.LR_POLICY": ("cosine",),
+    "SOLVER.OPTIMIZING_METHOD": ("sgd", "adam", "adamw"),
+    "DIST_BACKEND": ("nccl", "gloo"),
+}
+
+
+def _numbers(*counts: int) -> Callable[[Any], bool]:
+    def test(values: Any) -> bool:
+        return len(values) in counts and all(
+            isinstance(v, int | float) and not isinstance(v, bool) for v in values
+        )
+
+    return test
+
+
+def _rising(values: Any) -> bool:
+    return _numbers(2)(values) and 0 < values[0] <= values[1]
+
+
+# (what the value must be, the test, the keys)
+RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
+    (
+        "at least 1",
+        lambda v: v >= 1,
+        (
+            *("DATA.NUM_FRAMES", "DATA.SAMPLING_RATE", "DATA.TRAIN_CROP_SIZE"),
+            *("DATA.TEST_CROP_SIZE", "AUG.NUM_SAMPLE", "AUG.RE_COUNT", "MODEL.NUM_CLASSES"),
+            *("TRAIN.BATCH_SIZE", "TRAIN.CHECKPOINT_PERIOD"),
+            *("TEST.BATCH_SIZE", "TEST.NUM_ENSEMBLE_VIEWS", "SOLVER.MAX_EPOCH", "LOG_PERIOD"),
+            *("MVIT.DEPTH", "MVIT.EMBED_DIM", "MVIT.NUM_HEADS"),
+        ),
+    ),
+    (
+        "0 or more",
+        lambda v: v >= 0,
+        (
+            *("AUG.COLOR_JITTER", "MIXUP.ALPHA", "MIXUP.CUTMIX_ALPHA"),
+            *("TRAIN.EVAL_PERIOD", "TRAIN.KEEP_CHECKPOINTS"),
+            *("SOLVER.BASE_LR", "SOLVER.COSINE_END_LR", "SOLVER.WARMUP_START_LR"),
+            *("SOLVER.WARMUP_EPOCHS", "SOLVER.WEIGHT_DECAY", "SOLVER.BASE_LR_CLIPS"),
+            *("SOLVER.MOMENTUM", "SOLVER.DAMPENING", "BN.WEIGHT_DECAY"),
+            *("DATA_LOADER.NUM_WORKERS", "NUM_GPUS", "RNG_SEED"),
+        ),
+    ),
+    ("above 0", lambda v: v > 0, ("DATA.TARGET_FPS", "MVIT.MLP_RATIO", "MVIT.HEAD_INIT_SCALE")),
+    (
+        "None or above 0",
+        lambda v: v is None or v > 0,
+        ("SOLVER.CLIP_GRAD_L2NORM", "SOLVER.CLIP_GRAD_VAL"),
+    ),
+    (
+        "between 0 and 1",
+        lambda v: 0 <= v <= 1,
+        ("DATA.MAX_BAD_SHARE", "AUG.RE_PROB", "MIXUP.PROB", "MIXUP.SWITCH_PROB"),
+    ),
+    (
+        "0 or more and below 1",
+        lambda v: 0 <= v < 1,
+        (
+            *("MVIT.DROPPATH_RATE", "MVIT.DROPOUT_RATE", "MODEL.DROPOUT_RATE"),
+            "MIXUP.LABEL_SMOOTH_VALUE",
+        ),
+    ),
+    ("above 0 and at most 1", lambda v: 0 < v <= 1, ("SOLVER.LAYER_DECAY",)),
+    ("three numbers (RGB)", _numbers(3), ("DATA.MEAN",)),
+    ("three numbers above 0 (RGB)", lambda v: _numbers(3)(v) and min(v) > 0, ("DATA.STD",)),
+    ("[3], as clips are RGB", lambda v: bool(v) and set(v) == {3}, ("DATA.INPUT_CHANNEL_NUM",)),
+    ("two rising numbers above 0", _rising, ("DATA.TRAIN_JITTER_SCALES",)),
+    (
+        "empty or two rising numbers above 0",
+        lambda v: not v or _rising(v),
+        ("DATA.TRAIN_JITTER_SCALES_RELATIVE", "DATA.TRAIN_JITTER_ASPECT_RELATIVE"),
+    ),
+    (
+        "two numbers from 0 to below 1",
+        lambda v: _numbers(2)(v) and all(0 <= beta < 1 for beta in v),
+        ("SOLVER.BETAS",),
+    ),
+    (
+        "not empty",
+        bool,
+        ("DATA.PATH_LABEL_SEPARATOR", "DATA.TRAIN_LIST", "DATA.VAL_LIST", "OUTPUT_DIR"),
+    ),
+    (
+        "auto, cpu, mps, cuda or cuda:N",
+        lambda v: bool(re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", v)),
+        ("DEVICE",),
+    ),
+    (
+        "1, as torchrun starts the machines and TRAIN.BATCH_SIZE counts the videos of all of them",
+        lambda v: v == 1,
+        ("NUM_SHARDS",),
+    ),
+    ("0, as torchrun numbers the machines", lambda v: v == 0, ("SHARD_ID",)),
+)
+
+
+def get(cfg: CfgNode, key: str) -> Any:
+    """The value at a dotted key."""
+    for part in key.split("."):
+        cfg = cfg[part]
+    return cfg
+
+
+def check(cfg: CfgNode, where: Mapping[str, str]) -> None:
+    """Check every value and the combinations of values.
+
+    Args:
+        cfg: a config with all keys.
+        where: dotted key -> the place it was set at, for the message.
+
+    Raises:
+        ConfigError: the first value that cannot be used.
+    """
+    for key, problem in _problems(cfg):
+        place = f" in {where[key]}" if key in where else ""
+        raise ConfigError(f"{key}{place} is {get(cfg, key)!r}, but must be {problem}")
+
+
+def _problems(cfg: CfgNode) -> Iterator[tuple[str, str]]:
+    for key, choices in CHOICES.items():
+        if get(cfg, key) not in choices:
+            yield key, " or ".join(map(str, choices))
+    for words, test, keys in RULES:
+        for key in keys:
+            if not test(get(cfg, key)):
+                yield key, words
+    data = cfg.DATA
+    if data.TRAIN_JITTER_SCALES_RELATIVE:
+        if data.TRAIN_JITTER_SCALES_RELATIVE[1] > 1:
+            yield "DATA.TRAIN_JITTER_SCALES_RELATIVE", "at most 1, a share of the frame"
+    elif cfg.TRAIN.ENABLE and data.TRAIN_JITTER_SCALES[0] < data.TRAIN_CROP_SIZE:
+        yield (
+            "DATA.TRAIN_JITTER_SCALES",
+            f"at least DATA.TRAIN_CROP_SIZE, {data.TRAIN_CROP_SIZE}, to leave room for the crop",
+        )
+    if data.ENSEMBLE_METHOD == "max" and cfg.TEST.ENSEMBLE != "max":
+        yield "DATA.ENSEMBLE_METHOD", f"sum, as TEST.ENSEMBLE is {cfg.TEST.ENSEMBLE}"

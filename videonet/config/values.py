@@ -1,0 +1,76 @@
+"""Turning what was written into the type that a key has."""
+
+from __future__ import annotations
+
+import ast
+import math
+from typing import Any
+
+import yaml
+
+from videonet.config.defaults import OPTIONAL
+from videonet.config.reading import Entry
+from videonet.errors import ConfigError
+
+EXPECTED = {
+    bool: "True or False",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    list: "a list",
+    tuple: "a list",
+}
+# What None stands for at the keys where PySlowFast's configs use it to switch something off.
+NONE_MEANS = {"AUG.COLOR_JITTER": 0.0, "AUG.AA_TYPE": "", "MVIT.POOL_KV_STRIDE": []}
+
+
+def plain(value: Any) -> Any:
+    """Python literals inside strings read, tuples as lists.
+
+    PySlowFast's configs write tuples as ``(3, 7, 7)``, and YAML 1.1 takes both that and ``1e-6``
+    for text.
+    """
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if not isinstance(value, str):
+        return value
+    try:
+        parsed = ast.literal_eval(value)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return value
+    return value if isinstance(parsed, str) else plain(parsed)
+
+
+def convert(key: str, entry: Entry, default: Any) -> Any:
+    """The value of `entry` in the type of `default`.
+
+    Whole numbers are taken where a number is expected, and lists and tuples alike.
+
+    Raises:
+        ConfigError: a value of another type.
+    """
+    kind = OPTIONAL.get(key, type(default))
+    value = entry.value
+    if kind is not str:
+        value = plain(_from_command_line(value) if isinstance(value, str) else value)
+    elif value == "None":
+        value = None
+    if value is None:
+        if key in OPTIONAL:
+            return None
+        value = NONE_MEANS.get(key)
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if math.isfinite(value):
+            return float(value)
+    elif kind in (list, tuple) and isinstance(value, list):
+        return kind(value)
+    elif type(value) is kind:
+        return value
+    raise ConfigError(f"{key} in {entry.where} must be {EXPECTED[kind]}, not {entry.value!r}")
+
+
+def _from_command_line(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text

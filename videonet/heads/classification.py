@@ -1,0 +1,20 @@
+"""The classifier on top of one feature vector per clip."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ClassificationHead(nn.Module):
+    """Dropout and a linear layer: (B, dim) -> logits (B, num_classes)."""
+
+    def __init__(self, dim: int, num_classes: int, dropout: float = 0.0, init_scale: float = 1.0):
+        super().__init__()
+        self.dropout = dropout
+        self.projection = nn.Linear(dim, num_classes)
+        nn.init.trunc_normal_(self.projection.weight, std=0.02 * init_scale)
+        nn.init.zeros_(self.projection.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.projection(F.dropout(features, self.dropout, self.training))
