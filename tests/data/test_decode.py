@@ -1,0 +1,268 @@
+import csv
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+from videonet.data import decode
+from videonet.data.decode import open_video, scaled_size
+from videonet.errors import ConfigError, DecodeError
+
+BACKENDS = [
+    pytest.param("auto"),
+    pytest.param("pyav"),
+    pytest.param(
+        "decord",
+        marks=pytest.mark.skipif(
+            not decode._is_installed("decord"), reason="decord is not installed"
+        ),
+    ),
+]
+
+
+@pytest.fixture(scope="module", params=["libx264", "mpeg4"])
+def video(request, make_video, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    return make_video(folder / "clip.mp4", frames=30, codec=request.param)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    "wanted", [[0], [29], [3, 4, 5], [0, 7, 8, 9, 16, 29], [20, 3, 3, 29, 0], list(range(30))]
+)
+def test_frames_come_in_the_order_asked_for(video, indices_in, backend, wanted):
+    with open_video(video, backend) as reader:
+        frames = reader.frames_at(wanted)
+    assert frames.dtype == torch.uint8 and frames.shape == (len(wanted), 48, 64, 3)
+    assert indices_in(frames) == wanted
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_reading_again_goes_back_and_forth(video, indices_in, backend):
+    with open_video(video, backend) as reader:
+        for wanted in ([10, 12], [12], [2], [2, 28], [29], [0]):
+            assert indices_in(reader.frames_at(wanted)) == wanted
+
+
+def test_info(video):
+    with open_video(video) as reader:
+        info = reader.info
+    assert (info.frames, info.width, info.height, info.rotation) == (30, 64, 48, 0)
+    assert info.fps == pytest.approx(30) and info.duration == pytest.approx(1.0, abs=0.01)
+    assert info.codec in ("h264", "mpeg4") and "mp4" in info.container
+    assert reader.times == pytest.approx(np.arange(30) / 30, abs=1e-3)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("side", [24, 31, 96])
+def test_the_short_side_is_exact(video, backend, side):
+    with open_video(video, backend, short_side=side) as reader:
+        assert reader.frames_at([0, 5]).shape == (2, side, side * 64 // 48, 3)
+
+
+def test_scaled_size():
+    assert scaled_size(640, 480, 64) == (85, 64)
+    assert scaled_size(480, 640, 64) == (64, 85)
+    assert scaled_size(320, 240, None) == (320, 240)
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "avi", "mov"])
+def test_other_containers(make_video, tmp_path, indices_in, suffix):
+    path = make_video(tmp_path / f"clip.{suffix}", frames=25)
+    for backend in ("auto", "pyav"):
+        with open_video(path, backend) as reader:
+            assert reader.info.frames == 25
+            assert indices_in(reader.frames_at([24, 2, 13])) == [24, 2, 13]
+
+
+def test_frames_shown_before_their_key_frame(make_video, tmp_path, indices_in):
+    options = {"x264-params": "open-gop=1:keyint=8:min-keyint=8:bframes=3:scenecut=0:b-adapt=0"}
+    path = make_video(tmp_path / "open.mp4", frames=36, options=options)
+    with open_video(make_video(tmp_path / "closed.mp4", frames=36)) as reader:
+        assert not reader.info.open_gop
+    for k in range(36):
+        with open_video(path) as reader:
+            assert reader.info.open_gop and indices_in(reader.frames_at([k])) == [k]
+
+
+def test_full_colour_and_b_frames(make_video, tmp_path, indices_in):
+    for pixels, gop in (("yuv444p", 8), ("yuv420p", 12), ("yuv420p", 250)):
+        path = make_video(tmp_path / f"{pixels}{gop}.mkv", frames=36, gop=gop, pixels=pixels)
+        with open_video(path) as reader:
+            assert reader.info.pixels == pixels
+            for wanted in ([20, 31], [33], [9, 10, 11]):
+                assert indices_in(reader.frames_at(wanted)) == wanted
+
+
+def test_uneven_frames_have_their_times(make_video, tmp_path):
+    stamps = [0, 10, 20, 200, 210, 220, 700, 710]
+    path = make_video(tmp_path / "vfr.mkv", frames=8, stamps=stamps)
+    with open_video(path) as reader:
+        assert reader.times == pytest.approx(np.array(stamps) / 1000, abs=2e-3)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(None, "no such file"), (b"", ""), (b"not a video at all" * 50, "")],
+    ids=["missing", "empty", "text"],
+)
+def test_what_is_no_video_is_named(tmp_path, backend, content, reason):
+    path = tmp_path / "clip.mp4"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DecodeError) as caught:
+        open_video(path, backend)
+    message = str(caught.value)
+    assert message.startswith(f"cannot read {path}: ") and reason in message
+    assert "\n" not in message and "Errno" not in message
+
+
+def test_sound_without_pictures_is_named(tmp_path):
+    import av
+
+    path = tmp_path / "sound.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=8000)
+        samples = np.zeros((1, 1024), dtype=np.float32)
+        frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    with pytest.raises(DecodeError, match="no video stream"):
+        open_video(path)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_damaged_middle_is_an_error_not_a_picture(make_video, tmp_path, backend):
+    path = make_video(tmp_path / "clip.mp4", frames=40, width=160, height=128)
+    data = bytearray(path.read_bytes())
+    start = data.find(b"mdat") + 8
+    data[start + 1500 : start + 4000] = bytes(2500)
+    path.write_bytes(data)
+    with (
+        pytest.raises(DecodeError, match="cannot read .*clip.mp4: "),
+        open_video(path, backend) as reader,
+    ):
+        reader.frames_at(range(reader.info.frames))
+
+
+def test_indices_outside_are_a_mistake_of_the_caller(video):
+    with open_video(video) as reader:
+        for wanted in ([30], [-1], []):
+            with pytest.raises(IndexError):
+                reader.frames_at(wanted)
+
+
+def test_unknown_backend(video):
+    with pytest.raises(ConfigError, match="'opencv'.*decord, pyav"):
+        open_video(video, "opencv")
+
+
+def test_falling_back_is_logged_once(video, monkeypatch, caplog, indices_in):
+    class Refusing(decode.DecordReader):
+        def __init__(self, path, *_):
+            raise DecodeError(f"cannot read {path}: not today")
+
+    monkeypatch.setattr(decode, "DecordReader", Refusing)
+    monkeypatch.setattr(decode, "_is_installed", lambda module: True)
+    decode._log_fallback.cache_clear()
+    with caplog.at_level(logging.INFO, logger="videonet.data.decode"):
+        for _ in range(3):
+            with open_video(video) as reader:
+                assert indices_in(reader.frames_at([4])) == [4]
+    assert len(caplog.records) == 1 and "pyav" in caplog.text
+    with pytest.raises(DecodeError, match="not today"):
+        open_video(video, "decord")
+
+
+# Real files. Where PSNR between the backends stays below 40 dB, the picture is a synthetic test
+# card in 4:2:0 whose sharp colour edges FFmpeg 4.1 (in decord) and 8 (in PyAV) interpolate apart.
+REAL = {
+    "decord/video_0.mov": 40,
+    "decord/video_90.mov": 40,
+    "decord/video_180.mov": 40,
+    "decord/video_270.mov": 40,
+    "decord/unordered.mov": 40,
+    "mp4parse/video_rotation_90.mp4": 40,
+    "torchcodec/nasa_13013_rotated.mp4": 40,
+    "torchcodec/test_non_zero_start.mp4": 40,
+    "torchcodec/bt601_limited_range.mp4": 40,
+    "torchcodec/testsrc2_vp8.webm": 40,
+    "torchcodec/h265_10bits.mp4": 25,
+    "mmaction2/part_0.mp4": 40,
+    "mmaction2/test.mp4": 40,
+    "decord/flipping_a_pancake.mkv": 40,
+    "intel/milk.mkv": 40,
+}
+
+
+def psnr(a, b):
+    error = (a.float() - b.float()).pow(2).mean().item()
+    return 10 * np.log10(255**2 / max(error, 1e-9))
+
+
+@pytest.mark.skipif(not decode._is_installed("decord"), reason="decord is not installed")
+@pytest.mark.parametrize("name", REAL)
+def test_decord_and_pyav_show_the_same(shared_dir, name):
+    path = shared_dir / "data" / "decode" / name
+    frames = {}
+    for backend in ("pyav", "decord"):
+        with open_video(path, backend) as reader:
+            wanted = np.linspace(0, reader.info.frames - 1, 7).astype(int)
+            frames[backend] = reader.frames_at(wanted)
+    assert frames["pyav"].shape == frames["decord"].shape
+    assert psnr(*frames.values()) >= REAL[name]
+
+
+def manifest(shared_dir):
+    with open(shared_dir / "data" / "videos.csv", newline="") as lines:
+        return {row["path"]: row for row in csv.DictReader(lines)}
+
+
+def test_counts_sizes_and_rates_of_real_files(shared_dir):
+    checked = 0
+    for path, row in manifest(shared_dir).items():
+        if not path.startswith("decode/") or row["error"] or int(row["frames"]) == 0:
+            continue
+        with open_video(shared_dir / "data" / path, "pyav") as reader:
+            info = reader.info
+        size = (int(row["width"]), int(row["height"]))
+        assert info.frames == int(row["frames"]), path
+        assert (info.width, info.height) == (size[::-1] if info.rotation % 180 else size), path
+        assert info.rotation == int(row["rotation"]) % 360, path
+        assert info.fps == pytest.approx(float(row["avg_fps"]), abs=0.01), path
+        checked += 1
+    assert checked > 60
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "torchcodec/av1_video.mkv",
+        "torchcodec/h265_video.mp4",  # open GOPs
+        "torchcodec/discard_first_keyframe.mp4",  # an edit list
+        "torchcodec/nasa_13013.mp4",  # two video streams
+        "torchcodec/sine_stereo_mp2.mpg",
+        "imageio/cockatoo.mp4",  # 4:4:4
+    ],
+)
+def test_auto_reads_what_decord_does_not_read_right(shared_dir, name):
+    frames = {}
+    for backend in ("auto", "pyav"):
+        with open_video(shared_dir / "data" / "decode" / name, backend, short_side=64) as reader:
+            last = reader.info.frames - 1
+            frames[backend] = reader.frames_at([last // 2, 4 * last // 5, last])
+    assert torch.equal(frames["auto"], frames["pyav"])
+
+
+def test_broken_real_files_are_named(shared_dir):
+    for path, row in manifest(shared_dir).items():
+        if not path.startswith("decode/") or not (row["error"] or row["frames"] == "0"):
+            continue
+        with (
+            pytest.raises(DecodeError, match="cannot read"),
+            open_video(shared_dir / "data" / path) as reader,
+        ):
+            reader.frames_at(range(reader.info.frames))

@@ -1,0 +1,90 @@
+import pytest
+
+from videonet.data.lists import PathArray, read_list
+from videonet.errors import DataError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("a.mp4", "b.mp4", "my clip, two.mp4"):
+        (tmp_path / name).write_bytes(b"")
+    return tmp_path
+
+
+def listed(folder, text, num_classes=5, **options):
+    (folder / "list.csv").write_text(text, encoding="utf-8")
+    return read_list(folder / "list.csv", num_classes, **options)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a.mp4 3\nb.mp4 0\n",
+        "a.mp4 3\r\n\r\nb.mp4 0",
+        "a.mp4,3\nb.mp4,0\n",
+        "a.mp4\t3\nb.mp4\t0\n",
+        "\ufeffpath label\na.mp4 3\nb.mp4 0\n",
+        "path,label\na.mp4, 3\nb.mp4 ,0\n",
+        "\"a.mp4\" 3\n'b.mp4' 0\n",
+        '"a.mp4",3\n"b.mp4",0\n',
+    ],
+)
+def test_the_ways_to_write_a_list(folder, text):
+    videos = listed(folder, text)
+    assert list(videos.paths) == [str(folder / "a.mp4"), str(folder / "b.mp4")]
+    assert videos.labels.tolist() == [3, 0] and len(videos) == 2
+    assert videos.name == str(folder / "list.csv")
+
+
+@pytest.mark.parametrize("separator", [" ", ",", "\t"])
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_paths_with_spaces_and_commas(folder, separator, quote):
+    videos = listed(folder, f"{quote}my clip, two.mp4{quote}{separator}1\n")
+    assert list(videos.paths) == [str(folder / "my clip, two.mp4")]
+
+
+def test_the_separator_of_the_config_is_tried_first(folder):
+    assert list(listed(folder, "a.mp4|2\n", separator="|").labels) == [2]
+
+
+def test_relative_paths_start_at_the_prefix(folder, tmp_path):
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "train.csv").write_text(f"a.mp4 1\n{folder / 'b.mp4'} 2\n")
+    videos = read_list(tmp_path / "lists" / "train.csv", 5, prefix=str(folder))
+    assert list(videos.paths) == [str(folder / "a.mp4"), str(folder / "b.mp4")]
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("", ["the list is empty", "path label"]),
+        ("\n \n", ["the list is empty"]),
+        ("path label\n", ["the list is empty"]),
+        ("a.mp4 1\nb.mp4\n", ["line 2", "no label in 'b.mp4'", "path label"]),
+        ("a.mp4 1\nb.mp4 cat\n", ["line 2", "'cat' is not an integer"]),
+        ("a.mp4 1\nb.mp4 1.5\n", ["line 2", "'1.5' is not an integer"]),
+        ("a.mp4 1\n\nb.mp4 5\n", ["line 3", "label 5", "0 … 4", "MODEL.NUM_CLASSES is 5"]),
+        ("a.mp4 -1\n", ["line 1", "label -1"]),
+        ("a.mp4 1\nno.mp4 1\nx/no.mp4 2\n", ["line 2", "no.mp4", "2 of 3 videos are missing"]),
+    ],
+)
+def test_errors_name_file_and_line(folder, text, parts):
+    with pytest.raises(DataError) as caught:
+        listed(folder, text)
+    message = str(caught.value)
+    assert message.startswith(str(folder / "list.csv")) and "\n" not in message
+    for part in parts:
+        assert part in message
+
+
+def test_a_missing_list(folder):
+    with pytest.raises(DataError, match="none.csv: there is no such list"):
+        read_list(folder / "none.csv", 5)
+
+
+def test_path_array_is_a_sequence_of_strings():
+    names = ["a", "", "über/ä b.mp4", "c"]
+    array = PathArray(names)
+    assert list(array) == names and len(array) == 4 and array[-1] == "c"
+    with pytest.raises(IndexError):
+        array[4]

@@ -1,0 +1,32 @@
+"""A tiny data set and a configuration that trains on it in seconds."""
+
+from pathlib import Path
+
+import pytest
+
+from videonet.config import load_config
+from videonet.data.synthetic import write_demo_dataset
+
+
+@pytest.fixture(scope="session")
+def demo_folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("demo")
+    write_demo_dataset(folder, train_clips=20, val_clips=10, size=32, num_frames=8, seed=0)
+    return folder
+
+
+@pytest.fixture
+def tiny(demo_folder, tmp_path):
+    """A function of KEY VALUE overrides that gives the configuration of a small run."""
+
+    def make(*overrides):
+        base = [
+            *("DATA.PATH_TO_DATA_DIR", str(demo_folder), "OUTPUT_DIR", str(tmp_path / "run")),
+            *("DATA.NUM_FRAMES", "4", "DATA.TRAIN_CROP_SIZE", "32", "DATA.TEST_CROP_SIZE", "32"),
+            *("DATA.TRAIN_JITTER_SCALES", "[32, 36]", "TRAIN.BATCH_SIZE", "5"),
+            *("DATA_LOADER.NUM_WORKERS", "0", "SOLVER.MAX_EPOCH", "3", "SOLVER.WARMUP_EPOCHS", "1"),
+            *("TRAIN.CHECKPOINT_PERIOD", "1", "TRAIN.EVAL_PERIOD", "1", "LOG_PERIOD", "1"),
+        ]
+        return load_config("DEMO/MVITv2_XS.yaml", [*base, *(str(o) for o in overrides)])
+
+    return make

@@ -1,0 +1,91 @@
+"""Multi-view scores against numbers small enough to work out on paper."""
+
+import json
+
+import pytest
+import torch
+
+from videonet.data import Batch, Failure
+from videonet.engine.distributed import Process
+from videonet.engine.evaluate import clip_logits, ensemble_views, evaluate, write_results
+from videonet.errors import DataError
+
+CPU = Process(rank=0, world_size=1, device=torch.device("cpu"))
+PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+
+
+class Brightness(torch.nn.Module):
+    """Logits (0, ln(255 * mean of the clip)): class 1 gets the odds that the pixels say."""
+
+    def forward(self, clips):
+        odds = (clips.mean(dim=(1, 2, 3, 4)) * 255).log()
+        return torch.stack((torch.zeros_like(odds), odds), dim=1)
+
+
+def clips(*values):
+    return torch.stack([torch.full((3, 2, 4, 4), v, dtype=torch.uint8) for v in values])
+
+
+def batch(videos, labels, values, failures=()):
+    return Batch(clips(*values), torch.tensor(labels), torch.tensor(videos), list(failures))
+
+
+def test_ways_to_average_views():
+    logits = torch.log(torch.tensor([[1.0, 3.0], [3.0, 1.0], [1.0, 1.0]]))
+    torch.testing.assert_close(ensemble_views(logits, "softmax"), torch.tensor([0.5, 0.5]))
+    logits = torch.log(torch.tensor([[1.0, 9.0], [1.0, 1.0]]))
+    torch.testing.assert_close(ensemble_views(logits, "softmax"), torch.tensor([0.3, 0.7]))
+    torch.testing.assert_close(ensemble_views(logits, "logits"), torch.tensor([0.25, 0.75]))
+    torch.testing.assert_close(ensemble_views(logits, "max"), torch.tensor([0.5, 0.9]))
+
+
+def test_two_videos_with_two_views_by_hand():
+    # Video 4: odds 3 and 1, so class 1 has (3/4 + 1/2) / 2 = 5/8. Video 1: odds 1 and 9: 7/10.
+    loader = [batch([4, 4], [0, 0], [3, 1]), batch([1, 1], [1, 1], [1, 9])]
+    result = evaluate(Brightness(), loader, CPU, max_clips=8, **PLAIN)
+    assert result.videos.tolist() == [1, 4]
+    torch.testing.assert_close(result.scores[:, 1], torch.tensor([0.7, 0.625]))
+    assert result.accuracy() == 0.5
+    assert result.accuracy(5) == 1.0
+    assert result.confusion().tolist() == [[0, 1], [0, 1]]
+    expected = -(torch.tensor(0.7).log() + torch.tensor(0.375).log()) / 2
+    assert result.loss() == pytest.approx(expected.item())
+
+
+def test_the_number_of_clips_at_a_time_does_not_matter():
+    model, many = Brightness(), clips(1, 2, 3, 4, 5)
+    found = [
+        clip_logits(model, many, device=CPU.device, max_clips=n, **PLAIN) for n in (1, 2, 5, 9)
+    ]
+    assert all(torch.equal(found[0], other) for other in found[1:])
+
+
+def test_failures_are_listed_and_do_not_count():
+    empty = Batch(
+        torch.empty(0), torch.empty(0).long(), torch.empty(0).long(), [Failure(2, "b.mp4", "broken")]
+    )
+    loader = [batch([0], [1], [9], [Failure(1, "a.mp4", "empty")]), empty]
+    result = evaluate(Brightness(), loader, CPU, max_clips=8, **PLAIN)
+    assert len(result.videos) == 1 and result.accuracy() == 1.0
+    assert [f.path for f in result.failures] == ["a.mp4", "b.mp4"]
+    with pytest.raises(DataError, match="none of the 1 videos could be read.*b.mp4: broken"):
+        evaluate(Brightness(), [empty], CPU, max_clips=8, **PLAIN)
+
+
+def test_files_of_a_result(tmp_path):
+    loader = [batch([0, 1], [1, 0], [9, 9], [Failure(2, "c.mp4", "empty")])]
+    result = evaluate(Brightness(), loader, CPU, max_clips=8, **PLAIN)
+    written = write_results(
+        tmp_path,
+        result,
+        paths=["a.mp4", "b.mp4", "c.mp4"],
+        class_names=["dark", "bright"],
+        details={"views": "1 x 1"},
+    )
+    assert written == json.loads((tmp_path / "results.json").read_text())
+    assert (written["top1"], written["videos"]) == (50.0, 2)
+    assert written["failed"] == ["c.mp4: empty"]
+    rows = (tmp_path / "predictions.csv").read_text().splitlines()
+    assert rows[1] == "a.mp4,bright,bright,0.900000,0.900000"
+    assert rows[2] == "b.mp4,dark,bright,0.900000,0.100000"
+    assert (tmp_path / "confusion.csv").read_text().splitlines()[1:] == ["dark,0,1", "bright,0,1"]

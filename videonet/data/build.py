@@ -1,0 +1,136 @@
+"""From a config to a data set: the one place of this package that knows the keys."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from fvcore.common.config import CfgNode
+
+from videonet.data.dataset import EvaluationViews, TrainingClips, VideoDataset
+from videonet.data.lists import read_list
+from videonet.data.sampling import DENSE, SEGMENTS, ClipSampler
+from videonet.data.transforms import (
+    INTERPOLATIONS,
+    InceptionCrop,
+    JitterCrop,
+    build_augmentation,
+)
+from videonet.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+SPLITS = ("train", "val", "test")
+STANDARD_ASPECT = (3 / 4, 4 / 3)
+
+
+def build_dataset(cfg: CfgNode, split: str) -> VideoDataset:
+    """The videos of a split as the config wants their clips.
+
+    Raises ConfigError for an unknown split or value, DataError for a list that cannot be used.
+    """
+    if split not in SPLITS:
+        raise ConfigError(f"unknown split {split!r}; known are {', '.join(SPLITS)}")
+    videos = read_list(
+        find_list(cfg, split),
+        cfg.MODEL.NUM_CLASSES,
+        prefix=cfg.DATA.PATH_PREFIX,
+        separator=cfg.DATA.PATH_LABEL_SEPARATOR,
+    )
+    make_clips = training_clips(cfg) if split == "train" else evaluation_views(cfg, split)
+    return VideoDataset(videos, make_clips, seed=cfg.RNG_SEED, replace=split == "train")
+
+
+def find_list(cfg: CfgNode, split: str) -> Path:
+    """The list file of a split; without a test list, the validation list is tested on."""
+    folder = Path(cfg.DATA.PATH_TO_DATA_DIR)
+    if split == "train":
+        return folder / cfg.DATA.TRAIN_LIST
+    if split == "test" and cfg.DATA.TEST_LIST:
+        return folder / cfg.DATA.TEST_LIST
+    if split == "test" and (folder / "test.csv").is_file():
+        return folder / "test.csv"
+    if split == "test":
+        logger.info("no test list in %s: testing on %s", folder, cfg.DATA.VAL_LIST)
+    return folder / cfg.DATA.VAL_LIST
+
+
+def clip_sampler(cfg: CfgNode, split: str = "train") -> ClipSampler:
+    """Dense for Kinetics, segments for Something-Something, unless DATA.SAMPLING says which."""
+    mode = cfg.DATA.SAMPLING
+    if mode == "auto":
+        mode = SEGMENTS if _kind(cfg, split) == "ssv2" else DENSE
+    return ClipSampler(
+        num_frames=cfg.DATA.NUM_FRAMES,
+        rate=cfg.DATA.SAMPLING_RATE,
+        target_fps=float(cfg.DATA.TARGET_FPS),
+        mode=mode,
+        short_video=cfg.DATA.SHORT_VIDEO,
+    )
+
+
+def training_clips(cfg: CfgNode) -> TrainingClips:
+    """Random clips with the augmentation of DATA and AUG."""
+    aug = cfg.AUG
+    recipe = {}
+    if aug.ENABLE:
+        recipe = {
+            "policy": aug.AA_TYPE,
+            "colour_jitter": aug.COLOR_JITTER or 0.0,
+            "erasing": aug.RE_PROB,
+            "erasing_mode": aug.RE_MODE,
+            "erasing_count": aug.RE_COUNT,
+        }
+    augment = build_augmentation(
+        flip=cfg.DATA.RANDOM_FLIP and _kind(cfg, "train") != "ssv2",  # its labels have directions
+        mean=cfg.DATA.MEAN,
+        std=cfg.DATA.STD,
+        **recipe,
+    )
+    return TrainingClips(
+        sampler=clip_sampler(cfg),
+        crop=_training_crop(cfg),
+        augment=augment,
+        count=cfg.AUG.NUM_SAMPLE,
+        backend=_backend(cfg),
+    )
+
+
+def evaluation_views(cfg: CfgNode, split: str = "test") -> EvaluationViews:
+    """All views of the test, or the one centre view that validation takes."""
+    if split == "val":
+        size, temporal, spatial = cfg.DATA.TRAIN_CROP_SIZE, 1, 1
+    else:
+        size = cfg.DATA.TEST_CROP_SIZE
+        temporal, spatial = cfg.TEST.NUM_ENSEMBLE_VIEWS, cfg.TEST.NUM_SPATIAL_CROPS
+    sampler = clip_sampler(cfg, "train" if split == "val" else "test")
+    return EvaluationViews(sampler, size, temporal, spatial, _backend(cfg))
+
+
+def _training_crop(cfg: CfgNode) -> JitterCrop | InceptionCrop:
+    data = cfg.DATA
+    if not data.TRAIN_JITTER_SCALES_RELATIVE:
+        return JitterCrop(
+            data.TRAIN_CROP_SIZE, tuple(data.TRAIN_JITTER_SCALES), data.INV_UNIFORM_SAMPLE
+        )
+    name = cfg.AUG.INTERPOLATION if cfg.AUG.ENABLE else "bilinear"
+    if name not in INTERPOLATIONS:
+        raise ConfigError(
+            f"AUG.INTERPOLATION is {name!r}, expected one of {', '.join(INTERPOLATIONS)}"
+        )
+    return InceptionCrop(
+        data.TRAIN_CROP_SIZE,
+        area=tuple(data.TRAIN_JITTER_SCALES_RELATIVE),
+        aspect=tuple(data.TRAIN_JITTER_ASPECT_RELATIVE) or STANDARD_ASPECT,
+        decode_side=data.TRAIN_JITTER_SCALES[0],
+        interpolation=INTERPOLATIONS[name],
+    )
+
+
+def _kind(cfg: CfgNode, split: str) -> str:
+    return (cfg.TEST if split == "test" else cfg.TRAIN).DATASET.lower()
+
+
+def _backend(cfg: CfgNode) -> str:
+    backend = cfg.DATA.DECODING_BACKEND
+    return "auto" if backend == "torchvision" else backend  # torchvision reads no videos any more

@@ -1,0 +1,116 @@
+"""Which frames make a clip: pure functions of the length, the rate, the view and the generator.
+
+*Dense* clips span ``num_frames × rate`` frames at the target rate, wherever the video's own rate
+stretches or shrinks that; *segment* clips spread over the whole video (TSN, Wang et al. 2016).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+DENSE, SEGMENTS = "dense", "segments"
+REPEAT_LAST, LOOP = "repeat_last", "loop"
+
+
+@dataclass(frozen=True)
+class ClipSampler:
+    """Chooses the frames of clips.
+
+    ``mode``: ``dense`` or ``segments``. ``rate``: frames between two frames of a dense clip in a
+    video of ``target_fps`` (0: of any video). ``short_video``: what a dense clip that is longer
+    than its video does, ``repeat_last`` or ``loop``.
+    """
+
+    num_frames: int
+    rate: int = 1
+    target_fps: float = 0.0
+    mode: str = DENSE
+    short_video: str = REPEAT_LAST
+
+    def random(
+        self, frames: int, fps: float, rng: np.random.Generator, times: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Frame indices ``(num_frames,)`` of one training clip.
+
+        ``times`` (seconds of each frame) makes a dense clip even in time, not in frame numbers.
+        """
+        if self.mode == SEGMENTS:
+            return segment_random(frames, self.num_frames, rng)
+        return self._dense(frames, fps, float(rng.random()), times)
+
+    def uniform(
+        self, frames: int, fps: float, count: int, times: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Frame indices ``(count, num_frames)`` of the evaluation clips of a video.
+
+        Dense clips are spread from the first to the last possible start, one clip is centred;
+        segment clips take different frames of each segment, one clip the middle ones.
+        """
+        if self.mode == SEGMENTS:
+            return np.stack(
+                [segment_middle(frames, self.num_frames, k, count) for k in range(count)]
+            )
+        places = np.linspace(0, 1, count) if count > 1 else [0.5]
+        return np.stack([self._dense(frames, fps, place, times) for place in places])
+
+    def _dense(self, frames: int, fps: float, place: float, times: np.ndarray | None) -> np.ndarray:
+        span = dense_span(self.num_frames, self.rate, fps, self.target_fps)
+        indices = dense_clip(frames, self.num_frames, span, place, self.short_video)
+        return indices if times is None else even_in_time(indices, times)
+
+
+def dense_span(num_frames: int, rate: int, fps: float, target_fps: float) -> float:
+    """How many frames of the video a clip of ``num_frames × rate`` frames at the target covers."""
+    stretch = fps / target_fps if fps > 0 and target_fps > 0 else 1.0
+    return num_frames * rate * stretch
+
+
+def dense_clip(
+    frames: int, num_frames: int, span: float, place: float, short_video: str = REPEAT_LAST
+) -> np.ndarray:
+    """``num_frames`` indices, even over ``span`` frames.
+
+    ``place`` in [0, 1] puts the clip between the first possible start and the last one. A span
+    longer than the video starts at its first frame and repeats the last one or starts over.
+    """
+    start = place * max(frames - span, 0.0)
+    end = start + max(span - 1, 0.0)
+    # The rounding error of linspace must not turn an exact frame number into the one before.
+    indices = np.floor(np.linspace(start, end, num_frames) + 1e-6).astype(np.int64)
+    if short_video == LOOP:
+        return indices % frames
+    return np.minimum(indices, frames - 1)
+
+
+def even_in_time(indices: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Read ``indices`` as places on an even clock over the video and give the nearest frames.
+
+    The identity where the frames are evenly spaced. ``times``: rising seconds of every frame.
+    """
+    last = len(times) - 1
+    if last <= 0:
+        return indices
+    clock = times[0] + indices * ((times[-1] - times[0]) / last)
+    after = np.clip(np.searchsorted(times, clock), 1, last)
+    before = after - 1
+    return np.where(clock - times[before] <= times[after] - clock, before, after)
+
+
+def segment_random(frames: int, num_frames: int, rng: np.random.Generator) -> np.ndarray:
+    """One random frame of each of ``num_frames`` equal segments, ``(num_frames,)``."""
+    first, last = _segments(frames, num_frames)
+    return rng.integers(first, last + 1)
+
+
+def segment_middle(frames: int, num_frames: int, view: int = 0, views: int = 1) -> np.ndarray:
+    """The frame of each segment at the middle of the ``view``-th of ``views`` equal parts."""
+    first, last = _segments(frames, num_frames)
+    return first + (last - first) * (2 * view + 1) // (2 * views)
+
+
+def _segments(frames: int, num_frames: int) -> tuple[np.ndarray, np.ndarray]:
+    """First and last frame of each segment, both included; neighbours share their border."""
+    borders = np.rint(np.arange(num_frames + 1) * (frames - 1) / num_frames).astype(np.int64)
+    return borders[:-1], borders[1:]

@@ -1,0 +1,96 @@
+"""Multi-view testing of a checkpoint, and the files that it leaves."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+
+from fvcore.common.config import CfgNode
+
+from videonet.checkpoint import load_checkpoint
+from videonet.config import model_arguments
+from videonet.data import build_loader
+from videonet.data.classes import class_names
+from videonet.engine.distributed import Process
+from videonet.engine.evaluate import evaluate, write_results
+from videonet.engine.plots import plot_confusion
+from videonet.engine.state import saved_checkpoints
+from videonet.engine.train import autocast_dtype
+from videonet.errors import ConfigError
+from videonet.models import create_model
+
+logger = logging.getLogger(__name__)
+
+
+def checkpoint_to_test(cfg: CfgNode) -> str:
+    """``TEST.CHECKPOINT_FILE_PATH``, else the run's newest checkpoint, else the initial one.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if cfg.TEST.CHECKPOINT_FILE_PATH:
+        return cfg.TEST.CHECKPOINT_FILE_PATH
+    saved = saved_checkpoints(cfg.OUTPUT_DIR)
+    if saved:
+        return str(saved[-1])
+    if cfg.TRAIN.CHECKPOINT_FILE_PATH:
+        return cfg.TRAIN.CHECKPOINT_FILE_PATH
+    raise ConfigError(
+        f"there is nothing to test: set TEST.CHECKPOINT_FILE_PATH, or an OUTPUT_DIR with "
+        f"checkpoints ({cfg.OUTPUT_DIR} has none)"
+    )
+
+
+def run_multiview_test(cfg: CfgNode, process: Process) -> dict:
+    """Evaluate with all views and write results, predictions and confusion matrix.
+
+    Returns:
+        What ``results.json`` holds.
+    """
+    checkpoint = checkpoint_to_test(cfg)
+    loader = build_loader(cfg, "test", rank=process.rank, world_size=process.world_size)
+    names = class_names(cfg)
+    name, arguments = model_arguments(cfg)
+    model = create_model(name, **arguments).to(process.device)
+    report = load_checkpoint(model, checkpoint)
+    logger.info("testing %s\n%s", checkpoint, report)
+    start = time.perf_counter()
+    evaluation = evaluate(
+        model,
+        loader,
+        process,
+        mean=cfg.DATA.MEAN,
+        std=cfg.DATA.STD,
+        max_clips=cfg.TEST.BATCH_SIZE,
+        ensemble=cfg.TEST.ENSEMBLE,
+        dtype=autocast_dtype(cfg, process.device),
+        title="test",
+    )
+    results = {}
+    if process.is_main:
+        folder = Path(cfg.OUTPUT_DIR)
+        results = write_results(
+            folder,
+            evaluation,
+            paths=loader.dataset.paths,
+            class_names=names,
+            details={
+                "views": f"{cfg.TEST.NUM_ENSEMBLE_VIEWS} x {cfg.TEST.NUM_SPATIAL_CROPS}",
+                "ensemble": cfg.TEST.ENSEMBLE,
+                "list": str(loader.dataset.name),
+                "checkpoint": checkpoint,
+                "model": name,
+                "seconds": round(time.perf_counter() - start, 1),
+            },
+        )
+        plot_confusion(evaluation.confusion(), names, folder / "confusion.png")
+        logger.info(
+            "top-1 %.2f, top-5 %.2f over %d videos with %s views (%d failed)",
+            results["top1"],
+            results["top5"],
+            results["videos"],
+            results["views"],
+            len(results["failed"]),
+        )
+    return results

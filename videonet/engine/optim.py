@@ -1,0 +1,115 @@
+"""Optimiser, its parameter groups, and the learning-rate schedule."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from fvcore.common.config import CfgNode
+from torch import nn
+
+from videonet.errors import ConfigError
+
+
+def parameter_groups(
+    model: nn.Module,
+    weight_decay: float,
+    *,
+    no_decay_1d: bool = True,
+    no_decay: frozenset[str] | set[str] = frozenset(),
+    layer_decay: float = 1.0,
+    batch_norm_decay: float = 0.0,
+) -> list[dict]:
+    """Parameters grouped by weight decay and learning-rate factor.
+
+    Args:
+        no_decay_1d: norms, biases and other vectors are not decayed.
+        no_decay: names of further parameters that are not decayed (positions, class token).
+        layer_decay: factor on the learning rate per layer, counted back from the head, over
+            ``model.layer_groups()``.
+        batch_norm_decay: weight decay of batch norms, whatever the other rules say.
+
+    Returns:
+        Groups for a torch optimiser; ``lr_scale`` is the factor on the learning rate.
+    """
+    layers = model.layer_groups()
+    depth_of = {name: i for i, names in enumerate(layers) for name in names}
+    batch_norms = {
+        id(parameter)
+        for module in model.modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        for parameter in module.parameters()
+    }
+    groups: dict[tuple[float, float], dict] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        spared = name in no_decay or (no_decay_1d and parameter.dim() <= 1)
+        decay = 0.0 if spared else weight_decay
+        if id(parameter) in batch_norms:
+            decay = batch_norm_decay
+        scale = layer_decay ** (len(layers) - 1 - depth_of[name])
+        group = groups.setdefault(
+            (decay, scale), {"params": [], "weight_decay": decay, "lr_scale": scale}
+        )
+        group["params"].append(parameter)
+    return list(groups.values())
+
+
+def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+    """The optimiser of ``SOLVER``; the schedule sets its learning rate at every step."""
+    solver = cfg.SOLVER
+    groups = parameter_groups(
+        model,
+        solver.WEIGHT_DECAY,
+        no_decay_1d=solver.ZERO_WD_1D_PARAM,
+        no_decay=model.no_weight_decay() if cfg.MVIT.ZERO_DECAY_POS_CLS else frozenset(),
+        layer_decay=solver.LAYER_DECAY,
+        batch_norm_decay=cfg.BN.WEIGHT_DECAY,
+    )
+    name = solver.OPTIMIZING_METHOD
+    if name == "sgd":
+        return torch.optim.SGD(
+            groups,
+            lr=solver.BASE_LR,
+            momentum=solver.MOMENTUM,
+            dampening=solver.DAMPENING,
+            nesterov=solver.NESTEROV,
+        )
+    if name in ("adam", "adamw"):
+        kind = torch.optim.AdamW if name == "adamw" else torch.optim.Adam
+        return kind(groups, lr=solver.BASE_LR, betas=tuple(solver.BETAS), eps=1e-8)
+    raise ConfigError(f"SOLVER.OPTIMIZING_METHOD is {name!r}, expected sgd, adam or adamw")
+
+
+def lr_factor(cfg: CfgNode, clips_per_step: int) -> float:
+    """Linear scaling: by the clips of a step over ``BASE_LR_CLIPS``, or by the shards."""
+    if cfg.SOLVER.BASE_LR_CLIPS > 0:
+        return clips_per_step / cfg.SOLVER.BASE_LR_CLIPS
+    return float(cfg.NUM_SHARDS) if cfg.SOLVER.BASE_LR_SCALE_NUM_SHARDS else 1.0
+
+
+def learning_rate(solver: CfgNode, epoch: float) -> float:
+    """The learning rate at a (fractional) epoch, before linear scaling.
+
+    A line from ``WARMUP_START_LR`` during the warm-up, then half a cosine from ``BASE_LR`` to
+    ``COSINE_END_LR`` at ``MAX_EPOCH`` (arXiv 1608.03983, Eq. 5 without restarts). The cosine
+    begins after the warm-up with ``COSINE_AFTER_WARMUP``, else at epoch 0.
+    """
+    offset = solver.WARMUP_EPOCHS if solver.COSINE_AFTER_WARMUP else 0.0
+
+    def cosine(at: float) -> float:
+        progress = (at - offset) / (solver.MAX_EPOCH - offset)
+        span = solver.BASE_LR - solver.COSINE_END_LR
+        return solver.COSINE_END_LR + span * (math.cos(math.pi * progress) + 1.0) / 2.0
+
+    if epoch < solver.WARMUP_EPOCHS:
+        start, end = solver.WARMUP_START_LR, cosine(solver.WARMUP_EPOCHS)
+        return start + (end - start) * epoch / solver.WARMUP_EPOCHS
+    return cosine(epoch)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give every group the rate times its ``lr_scale``."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["lr_scale"]
