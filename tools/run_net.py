@@ -1,7 +1,7 @@
 """Train and test a model as a configuration says.
 
-    python tools/run_net.py --cfg configs/K400/MVITv2_B.yaml DATA.PATH_TO_DATA_DIR /data/k400
-    torchrun --nproc-per-node 8 tools/run_net.py --cfg configs/K400/MVITv2_B.yaml
+python tools/run_net.py --cfg configs/K400/MVITv2_B.yaml DATA.PATH_TO_DATA_DIR /data/k400
+torchrun --nproc-per-node 8 tools/run_net.py --cfg configs/K400/MVITv2_B.yaml
 """
 
 from __future__ import annotations

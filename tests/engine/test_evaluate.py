@@ -62,7 +62,10 @@ def test_the_number_of_clips_at_a_time_does_not_matter():
 
 def test_failures_are_listed_and_do_not_count():
     empty = Batch(
-        torch.empty(0), torch.empty(0).long(), torch.empty(0).long(), [Failure(2, "b.mp4", "broken")]
+        torch.empty(0),
+        torch.empty(0).long(),
+        torch.empty(0).long(),
+        [Failure(2, "b.mp4", "broken")],
     )
     loader = [batch([0], [1], [9], [Failure(1, "a.mp4", "empty")]), empty]
     result = evaluate(Brightness(), loader, CPU, max_clips=8, **PLAIN)

@@ -85,6 +85,4 @@ def test_optimizer_of_the_config(name, kind):
     optimizer = build_optimizer(cfg, small_model())
     assert type(optimizer) is kind
     set_learning_rate(optimizer, 0.1)
-    assert {round(g["lr"] / 0.1, 6) for g in optimizer.param_groups} == {
-        0.5**i for i in range(6)
-    }
+    assert {round(g["lr"] / 0.1, 6) for g in optimizer.param_groups} == {0.5**i for i in range(6)}

@@ -63,9 +63,7 @@ def test_resumed_run_ends_with_the_same_weights(tiny, tmp_path):
 
 
 def test_repeated_augmentation_and_activation_checkpoints_run(tiny):
-    trainer = train(
-        tiny("AUG.NUM_SAMPLE", 2, "MODEL.ACT_CHECKPOINT", True, "SOLVER.MAX_EPOCH", 2)
-    )
+    trainer = train(tiny("AUG.NUM_SAMPLE", 2, "MODEL.ACT_CHECKPOINT", True, "SOLVER.MAX_EPOCH", 2))
     assert trainer.step == 8
 
 

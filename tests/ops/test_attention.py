@@ -1,10 +1,13 @@
 """The fused attention is the written-out one, in values and gradients."""
 
+import math
+
 import pytest
 import torch
+import torch.nn.functional as F
 
 from videonet.ops.attention import attention, attention_reference
-from videonet.ops.grid import volume
+from videonet.ops.grid import one_hot_positions, volume
 from videonet.ops.relative_position import axis_embeddings, position_rows
 
 GRIDS = [((2, 4, 6), (2, 2, 3)), ((3, 4, 4), (3, 4, 4)), ((1, 3, 5), (1, 6, 5))]
@@ -40,6 +43,25 @@ def test_fused_equals_reference_in_values_and_gradients(q_grid, k_grid, class_to
         results.append((out, *gradients))
     for fused, reference in zip(*results, strict=True):
         torch.testing.assert_close(fused, reference, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("axes", ["thw", "hw", ""])
+def test_a_biased_class_key_counts_as_often_as_its_bias_says(axes):
+    """A bias of log 3 on the class key is the class key three times."""
+    (q, k, v), options = random_case((2, 4, 6), (2, 2, 3), 1, axes)
+    options["class_key_bias"] = math.log(3)
+    found, reference = attention(q, k, v, **options), attention_reference(q, k, v, **options)
+    torch.testing.assert_close(found, reference, rtol=1e-9, atol=1e-9)
+
+    tables = options["tables"]
+    logits = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5
+    if axes:
+        rows = position_rows(q[:, :, 1:], (2, 4, 6), (2, 2, 3), tables)
+        places = one_hot_positions((2, 2, 3), like=rows)
+        logits = logits + F.pad(rows @ places.T, (1, 0, 1, 0))
+    logits = torch.cat((logits[..., :1].repeat(1, 1, 1, 2), logits), dim=-1)
+    values = torch.cat((v[:, :, :1].repeat(1, 1, 2, 1), v), dim=2)
+    torch.testing.assert_close(found, logits.softmax(-1) @ values, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-5), (torch.bfloat16, 5e-2)])

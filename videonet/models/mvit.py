@@ -17,7 +17,7 @@ from torchvision.ops import StochasticDepth
 
 from videonet.errors import ConfigError
 from videonet.heads.classification import ClassificationHead
-from videonet.ops.grid import Grid, pooled_grid, resize_grid, same_padding, volume
+from videonet.ops.grid import Grid, resize_grid, volume
 from videonet.ops.mlp import Mlp
 from videonet.ops.patch_embed import PatchEmbed
 from videonet.ops.pooling import max_pool, to_volume
@@ -163,7 +163,8 @@ class MViT(nn.Module):
             of the first block, divided by the query strides that follow.
         pool_kernel: of all poolings; None for stride + 1 in the dimensions that stride.
         pool_mode, pool_first, separate_qkv, residual_pooling, rel_pos_*: see PoolingAttention.
-        cls_token: a class token that the head reads, else the mean of all tokens.
+        cls_token: a class token that the head reads, else the mean of all tokens;
+            cls_key_log_frames: see PoolingAttention.
         use_abs_pos, sep_pos_embed: absolute positions, joint or separate in space and time.
         dim_mul_in_att: the width grows in the attention (MViTv2) or in the MLP (MViTv1).
         norm_stem: layer norm after the positions. mean_pooling: head reads the mean of the
@@ -197,6 +198,7 @@ class MViT(nn.Module):
         pool_first: bool = False,
         separate_qkv: bool = False,
         cls_token: bool = True,
+        cls_key_log_frames: bool = False,
         use_abs_pos: bool = False,
         sep_pos_embed: bool = False,
         rel_pos_spatial: bool = True,
@@ -216,6 +218,7 @@ class MViT(nn.Module):
             raise ConfigError("give pool_kv_stride or pool_kv_stride_adaptive, not both")
         height, width = (crop_size, crop_size) if isinstance(crop_size, int) else crop_size
         self.patch_stride = patch_stride
+        self.cls_key_log_frames = cls_key_log_frames
         self.mean_pooling = mean_pooling
         self.grad_checkpointing = False
         self.patch_embed = PatchEmbed(
@@ -260,6 +263,7 @@ class MViT(nn.Module):
                     rel_pos_zero_init=rel_pos_zero_init,
                     residual_pooling=residual_pooling,
                     cls_token=cls_token,
+                    cls_key_log_frames=cls_key_log_frames,
                 )
             )
             if plan.downsamples:  # the official tables are made for sizes rounded down
@@ -364,9 +368,7 @@ class MViT(nn.Module):
         """Names of class token and positions."""
         names = ("cls_token", "pos_embed", "rel_pos_")
         return {
-            name
-            for name, _ in self.named_parameters()
-            if name.rpartition(".")[2].startswith(names)
+            name for name, _ in self.named_parameters() if name.rpartition(".")[2].startswith(names)
         }
 
     def layer_groups(self) -> list[list[str]]:

@@ -25,6 +25,7 @@ def attention(
     k_grid: Grid,
     tables: Tables = (None, None, None),
     class_tokens: int = 0,
+    class_key_bias: float = 0.0,
 ) -> Tensor:
     """Softmax attention with the bias of MViTv2, Eq. 4.
 
@@ -33,19 +34,25 @@ def attention(
             the grid. The logits are scaled by ``D ** -0.5``; the bias is not.
         tables: relative-position tables of time, height and width, each (R, D) or None.
         class_tokens: number of leading tokens in q, k and v that take no part in the bias.
+        class_key_bias: added to the logits of the class tokens' keys, for every query.
 
     Returns:
         (B, heads, Nq, D).
     """
     scale = q.shape[-1] ** -0.5
-    if all(table is None for table in tables):
+    if all(table is None for table in tables) and not class_key_bias:
         return F.scaled_dot_product_attention(q, k, v, scale=scale)
     width = v.shape[-1]
     rows = position_rows(q[:, :, class_tokens:], q_grid, k_grid, tables)
     rows = F.pad(rows, (0, 0, class_tokens, 0))
     columns = F.pad(one_hot_positions(k_grid, like=k), (0, 0, class_tokens, 0))
-    q = torch.cat((q * scale, rows), dim=-1)  # (B, heads, Nq, D+T+H+W)
-    k = torch.cat((k, columns.expand(*k.shape[:2], -1, -1)), dim=-1)  # (B, heads, Nk, D+T+H+W)
+    if class_key_bias:  # one more number that every query has and only class keys read
+        rows = F.pad(rows, (0, 1), value=class_key_bias)
+        reads = k.new_zeros(k.shape[2], 1)
+        reads[:class_tokens] = 1
+        columns = torch.cat((columns, reads), dim=-1)
+    q = torch.cat((q * scale, rows), dim=-1)  # (B, heads, Nq, D+T+H+W[+1])
+    k = torch.cat((k, columns.expand(*k.shape[:2], -1, -1)), dim=-1)  # (B, heads, Nk, same)
     # Fused kernels want one width for q, k and v.
     v = F.pad(v, (0, q.shape[-1] - width))
     return F.scaled_dot_product_attention(q, k, v, scale=1.0)[..., :width]
@@ -60,6 +67,7 @@ def attention_reference(
     k_grid: Grid,
     tables: Tables = (None, None, None),
     class_tokens: int = 0,
+    class_key_bias: float = 0.0,
 ) -> Tensor:
     """The same function as :func:`attention`, written out with the full matrix of logits."""
     logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (B, heads, Nq, Nk)
@@ -68,4 +76,6 @@ def attention_reference(
         t, h, w = rows.split(k_grid, dim=-1)
         bias = t[..., :, None, None] + h[..., None, :, None] + w[..., None, None, :]
         logits = logits + F.pad(bias.flatten(3), (class_tokens, 0, class_tokens, 0))
+    of_class_key = torch.arange(k.shape[2], device=k.device) < class_tokens
+    logits = logits + class_key_bias * of_class_key.to(logits.dtype)
     return logits.softmax(dim=-1) @ v

@@ -62,10 +62,14 @@ def avg_pool(tokens: Tensor, grid: Grid, kernel: Grid, stride: Grid) -> tuple[Te
     """
     kt, kh, kw = kernel
     pt, ph, pw = same_padding(kernel)
-    volume = to_volume(tokens, grid)
-    volume = F.avg_pool3d(volume, (1, kh, kw), (1, *stride[1:]), (0, ph, pw))
+    # Padded by hand: avg_pool3d refuses a grid smaller than its kernel, whatever the padding.
+    volume = F.pad(to_volume(tokens, grid), (pw, pw, ph, ph))
+    volume = F.avg_pool3d(volume, (1, kh, kw), (1, *stride[1:]))
     if kt > 1 or stride[0] > 1:
-        total = F.avg_pool3d(volume, (kt, 1, 1), (stride[0], 1, 1), (pt, 0, 0))
         inside = torch.ones_like(volume[:1, :1, :, :1, :1])
-        volume = total / F.avg_pool3d(inside, (kt, 1, 1), (stride[0], 1, 1), (pt, 0, 0))
+        total, inside = (
+            F.avg_pool3d(F.pad(x, (0, 0, 0, 0, pt, pt)), (kt, 1, 1), (stride[0], 1, 1))
+            for x in (volume, inside)
+        )
+        volume = total / inside
     return to_tokens(volume)

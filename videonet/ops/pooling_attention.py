@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -58,6 +60,8 @@ class PoolingAttention(nn.Module):
         rel_pos_spatial, rel_pos_temporal: decomposed relative position (MViTv2, Eq. 4).
         residual_pooling: add the pooled query to the result (MViTv2, Eq. 5).
         cls_token: the first token is a class token, which is never pooled.
+        cls_key_log_frames: weigh the class token's key as often as a patch of a still clip is
+            there, once per frame of the keys, so that a still clip gives what its image gives.
     """
 
     def __init__(
@@ -80,6 +84,7 @@ class PoolingAttention(nn.Module):
         rel_pos_zero_init: bool = False,
         residual_pooling: bool = True,
         cls_token: bool = True,
+        cls_key_log_frames: bool = False,
         dropout: float = 0.0,
     ):
         super().__init__()
@@ -89,6 +94,7 @@ class PoolingAttention(nn.Module):
             raise ValueError("pool_mode 'conv_unshared' needs pool_first=True")
         self.num_heads = num_heads
         self.class_tokens = int(cls_token)
+        self.cls_key_log_frames = cls_token and cls_key_log_frames
         self.pool_first = pool_first
         self.residual_pooling = residual_pooling
         self.dropout = dropout
@@ -151,6 +157,7 @@ class PoolingAttention(nn.Module):
             k_grid=k_grid,
             tables=(self.rel_pos_t, self.rel_pos_h, self.rel_pos_w),
             class_tokens=self.class_tokens,
+            class_key_bias=math.log(k_grid[0]) if self.cls_key_log_frames else 0.0,
         )  # (B, heads, N', D)
         if self.residual_pooling:
             y = y + (F.pad(q[:, :, 1:], (0, 0, 1, 0)) if self.class_tokens else q)
@@ -163,9 +170,7 @@ class PoolingAttention(nn.Module):
             return self.q, self.k, self.v
         weights = self.qkv.weight.chunk(3)
         biases = self.qkv.bias.chunk(3) if self.qkv.bias is not None else (None, None, None)
-        return [
-            lambda x, w=w, b=b: F.linear(x, w, b) for w, b in zip(weights, biases, strict=True)
-        ]
+        return [lambda x, w=w, b=b: F.linear(x, w, b) for w, b in zip(weights, biases, strict=True)]
 
     def _heads(self, tokens: Tensor) -> Tensor:
         """(B, N, heads*D) -> (B, heads, N, D)."""
@@ -186,5 +191,3 @@ class PoolingAttention(nn.Module):
     def no_weight_decay(self) -> set[str]:
         """Names of the position tables."""
         return {f"rel_pos_{axis}" for axis in "thw" if getattr(self, f"rel_pos_{axis}") is not None}
-
-

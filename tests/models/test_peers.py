@@ -1,0 +1,190 @@
+"""Other libraries' MViTs with random weights: after loading, the same logits.
+
+Small ones always; the published sizes are slow.
+"""
+
+import pytest
+import torch
+from torchvision.models.video import mvit as torchvision_mvit
+
+from videonet.checkpoint import load_checkpoint
+from videonet.models import create_model
+
+TOLERANCE = 1e-4
+WIDTHS = {"dim_mul": {1: 2.0, 3: 2.0}, "head_mul": {1: 2.0, 3: 2.0}}
+
+
+def randomise(model, seed=0):
+    """Weights far from zero everywhere, position tables and biases too."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            if parameter.dim() == 1 and name.endswith("weight"):  # norms
+                parameter.copy_(1 + 0.25 * noise)
+            elif parameter.dim() == 1 or "pos" in name or "cls" in name:
+                parameter.copy_(0.3 * noise)
+            else:
+                parameter.copy_(noise * parameter[0].numel() ** -0.5)
+    return model.eval()
+
+
+def assert_same_logits(model, peer, shape, dialect):
+    report = load_checkpoint(model, randomise(peer).state_dict())
+    assert report.dialect == dialect
+    assert sorted(report.loaded) == sorted(model.state_dict())
+    assert sorted(report.used) == sorted(peer.state_dict())
+    clip = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected, found = peer(clip), model.eval()(clip)
+    error = (found - expected).abs().max() / expected.abs().max()
+    assert error <= TOLERANCE, f"{error:.1e}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mvit_v1_b", "mvit_v2_s"])
+def test_torchvision(name):
+    peer = getattr(torchvision_mvit, name)()
+    assert_same_logits(create_model(name), peer, (1, 3, 16, 224, 224), "torchvision")
+
+
+SIZES = {"tiny": "t", "small": "s", "base": "b", "large": "l"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", SIZES)
+def test_timm(size):
+    timm = pytest.importorskip("timm")
+    model = create_model(f"mvit_v2_{SIZES[size]}", num_frames=1, num_classes=1000)
+    assert_same_logits(model, timm.create_model(f"mvitv2_{size}"), (1, 3, 224, 224), "timm")
+
+
+def small_timm(**changes):
+    timm_mvit = pytest.importorskip("timm.models.mvitv2")
+    cfg = timm_mvit.MultiScaleVitCfg(
+        depths=(1, 2, 1),
+        embed_dim=(16, 32, 64),
+        num_heads=(1, 2, 4),
+        stride_q=((1, 1), (2, 2), (2, 2)),
+        stride_kv=((4, 4), (2, 2), (1, 1)),
+        **changes,
+    )
+    return timm_mvit.MultiScaleVit(cfg, img_size=64, num_classes=7)
+
+
+def small_image_v2(**changes):
+    return create_model(
+        "mvit_v2_s",
+        num_frames=1,
+        crop_size=64,
+        num_classes=7,
+        depth=4,
+        embed_dim=16,
+        **WIDTHS,
+        pool_q_stride={0: (1, 1, 1), 1: (1, 2, 2), 2: (1, 1, 1), 3: (1, 2, 2)},
+        **changes,
+    )
+
+
+@pytest.mark.parametrize(
+    "theirs, ours",
+    [
+        ({}, {}),
+        ({"expand_attn": False}, {"dim_mul_in_att": False}),
+        ({"use_abs_pos": True}, {"use_abs_pos": True}),
+        (
+            {"use_cls_token": True, "residual_pooling": False},
+            {"cls_token": True, "residual_pooling": False},
+        ),
+    ],
+    ids=["plain", "wider in the MLP", "absolute positions", "class token"],
+)
+def test_small_timm(theirs, ours):
+    assert_same_logits(small_image_v2(**ours), small_timm(**theirs), (2, 3, 64, 64), "timm")
+
+
+def test_a_timm_class_token_with_residual_pooling_is_reported_as_different():
+    model = small_image_v2(cls_token=True)
+    report = load_checkpoint(model, small_timm(use_cls_token=True).state_dict())
+    assert any("residual pooling" in note for note in report.notes)
+
+
+def small_pytorchvideo(**changes):
+    vision_transformers = pytest.importorskip("pytorchvideo.models.vision_transformers")
+    settings = {
+        "spatial_size": 64,
+        "temporal_size": 8,
+        "depth": 4,
+        "patch_embed_dim": 16,
+        "embed_dim_mul": [[1, 2.0], [3, 2.0]],
+        "atten_head_mul": [[1, 2.0], [3, 2.0]],
+        "pool_q_stride_size": [[1, 1, 2, 2], [3, 1, 2, 2]],
+        "pool_kv_stride_adaptive": [1, 8, 8],
+        "pool_kvq_kernel": [3, 3, 3],
+        "head_num_classes": 7,
+    }
+    create = vision_transformers.create_multiscale_vision_transformers
+    return create(**(settings | changes))
+
+
+def small_v1(num_frames, **changes):
+    strides = {1: (1, 2, 2), 3: (1, 2, 2)}
+    settings = {"crop_size": 64, "num_classes": 7, "depth": 4, "embed_dim": 16} | WIDTHS
+    return create_model(
+        "mvit_v1_b", num_frames=num_frames, pool_q_stride=strides, **(settings | changes)
+    )
+
+
+@pytest.mark.parametrize(
+    "theirs, ours",
+    [
+        ({}, {}),
+        ({"cls_embed_on": False}, {"cls_token": False}),
+        ({"sep_pos_embed": False}, {"sep_pos_embed": False}),
+        ({"enable_patch_embed_norm": True}, {"norm_stem": True}),
+        ({"pooling_mode": "max"}, {"pool_mode": "max"}),
+        ({}, {"separate_qkv": True}),
+    ],
+    ids=["plain", "no class token", "joint positions", "stem norm", "max pooling", "q, k, v"],
+)
+def test_small_pytorchvideo(theirs, ours):
+    """Its pooling norms have another eps, so even the weights are not all the same."""
+    peer, model = small_pytorchvideo(**theirs), small_v1(8, **ours)
+    assert_same_logits(model, peer, (2, 3, 8, 64, 64), "pytorchvideo")
+
+
+def test_small_pytorchvideo_image_model():
+    """A 2D stem and separate positions, where ours has a joint table."""
+    peer = small_pytorchvideo(
+        temporal_size=1,
+        use_2d_patch=True,
+        conv_patch_embed_kernel=[7, 7],
+        conv_patch_embed_stride=[4, 4],
+        conv_patch_embed_padding=[3, 3],
+        pool_kv_stride_adaptive=[1, 4, 4],
+        pool_kvq_kernel=[1, 3, 3],
+    )
+    assert_same_logits(small_v1(1), peer, (2, 3, 64, 64), "pytorchvideo")
+
+
+def test_a_tiny_epsilon_matters():
+    """Where the pooled values are small, eps 1e-5 and 1e-6 are different functions."""
+    peer, model = small_pytorchvideo(), small_v1(8)
+    randomise(peer)
+    with torch.no_grad():
+        for name, parameter in peer.named_parameters():
+            if "pool_" in name:
+                parameter.mul_(1e-3)
+    report = load_checkpoint(model, peer.state_dict())
+    assert any("eps" in note for note in report.notes)
+    clip = torch.randn(1, 3, 8, 64, 64)
+    with torch.no_grad():
+        expected, found = peer(clip), model.eval()(clip)
+        for block in model.blocks:
+            for p in "qkv":
+                if (norm := getattr(block.attn, f"norm_{p}")) is not None:
+                    norm.eps = 1e-5
+        other = model(clip)
+    scale = expected.abs().max()
+    assert (found - expected).abs().max() <= TOLERANCE * scale
+    assert (other - expected).abs().max() > 100 * TOLERANCE * scale

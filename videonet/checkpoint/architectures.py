@@ -1,0 +1,29 @@
+"""What a checkpoint looks like, for messages: names that give an architecture away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from videonet.checkpoint.names import has_names
+
+SIGNS = (
+    ("an MViT", ("blocks.{n}.attn.pool_k.weight", "blocks.{n}.attn.norm_k.weight")),
+    ("an MViT", ("blocks.{n}.attn.rel_pos_h",)),
+    ("a ResNet", ("layer1.0.conv1.weight",)),
+    ("a ResNet", ("blocks.1.res_blocks.0.branch2.conv_a.weight",)),
+    ("a SlowFast network", ("s1.pathway0_stem.conv.weight",)),
+    ("an X3D", ("s1.pathway0_stem.conv_xy.weight",)),
+    ("a Swin transformer", ("{any}.attn.relative_position_bias_table",)),
+    ("a vision transformer", ("blocks.0.attn.qkv.weight", "{any}.mlp.fc1.weight")),
+    ("a vision transformer", ("encoder.layers.encoder_layer_0.ln_1.weight",)),
+    ("a vision transformer", ("{any}encoder.layer.0.attention.attention.query.weight",)),
+    ("a ConvNeXt", ("stages.0.0.dwconv.weight",)),
+    ("a ConvNeXt", ("stages.0.blocks.0.conv_dw.weight",)),
+    ("a high-resolution network", ("stage2.0.branches.0.0.conv1.weight",)),
+)
+
+
+def guess_architecture(names: Iterable[str]) -> str | None:
+    """The architecture whose parameters are called so, with its article, where one is known."""
+    names = list(names)
+    return next((label for label, marks in SIGNS if has_names(names, marks)), None)

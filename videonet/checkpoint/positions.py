@@ -1,0 +1,188 @@
+"""Absolute positions: a joint table or separate ones, on this grid or another, made to fit.
+
+A joint table (1, [1+]T*H*W, C) has the class token's row first. Separate tables
+(1, H*W, C), (1, T, C) and (1, 1, C) are summed to the same thing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from videonet.checkpoint.fit import Fit, misfit
+from videonet.checkpoint.report import INFLATED, INTERPOLATED, LOADED, REINITIALISED
+from videonet.ops.grid import Grid, resize_grid
+
+JOINT, SPACE, TIME, CLASS = (
+    "pos_embed",
+    "pos_embed_spatial",
+    "pos_embed_temporal",
+    "pos_embed_class",
+)
+POSITION_NAMES = (JOINT, SPACE, TIME, CLASS)
+UNKNOWN_GRID = "cannot tell its grid"
+
+
+@dataclass(frozen=True)
+class Positions:
+    """Positions as a checkpoint has them: either `joint`, or `space` and `time`."""
+
+    grid: Grid
+    first: Tensor | None  # (1, 1, C), of the class token
+    joint: Tensor | None = None  # (1, T*H*W, C)
+    space: Tensor | None = None  # (1, H*W, C)
+    time: Tensor | None = None  # (1, T, C)
+
+    @property
+    def timeless(self) -> bool:
+        """There is nothing in it about time."""
+        return self.grid[0] == 1 if self.joint is not None else self.time is None
+
+    def as_joint(self) -> Tensor:
+        """(1, T*H*W, C)."""
+        if self.joint is not None:
+            return self.joint
+        space, time = self.as_separate()
+        return (time.unsqueeze(2) + space.unsqueeze(1)).flatten(1, 2)
+
+    def as_separate(self) -> tuple[Tensor, Tensor]:
+        """(1, H*W, C) and (1, T, C); of a joint table the closest sum, exact for one frame."""
+        if self.joint is None and self.time is None:
+            return self.space, torch.zeros_like(self.space[:, :1])
+        if self.joint is None:
+            return self.space, self.time
+        t, h, w = self.grid
+        table = self.joint.unflatten(1, (t, h * w))
+        return table.mean(dim=1), table.mean(dim=2) - table.mean(dim=(1, 2)).unsqueeze(1)
+
+
+def guess_space(cells: int, like: Grid) -> tuple[int, int] | None:
+    """Height and width of `cells` cells: as in `like`, or of the same aspect, or square."""
+    _, height, width = like
+    if cells == height * width:
+        return height, width
+    for h in (math.isqrt(cells * height // width), math.isqrt(cells)):
+        if h and cells % h == 0 and (h * width == cells // h * height or h * h == cells):
+            return h, cells // h
+    return None
+
+
+def guess_grid(cells: int, like: Grid, image: bool) -> Grid | None:
+    """The grid behind a joint table of `cells` rows: `like`, or one that differs in time or space.
+
+    An image has one frame. None where neither fits, or both do.
+    """
+    frames, height, width = like
+    if image:
+        space = guess_space(cells, like)
+        return space and (1, *space)
+    if cells == frames * height * width:
+        return like
+    guesses = []
+    if cells % (height * width) == 0:
+        guesses.append((cells // (height * width), height, width))
+    if cells % frames == 0 and (space := guess_space(cells // frames, like)):
+        guesses.append((frames, *space))
+    return guesses[0] if len(guesses) == 1 else None
+
+
+def read_positions(
+    source: Mapping[str, Tensor], has_class: bool, like: Grid, image: bool
+) -> Positions | None:
+    """The positions in `source` (leaf name -> tensor); None where the grid stays unclear."""
+    source = {name: table.float() for name, table in source.items()}
+    if JOINT in source:
+        first, joint = source[JOINT].split([int(has_class), source[JOINT].shape[1] - has_class], 1)
+        grid = guess_grid(joint.shape[1], like, image)
+        return grid and Positions(grid, first if has_class else None, joint=joint)
+    space = source[SPACE]
+    time = source.get(TIME)
+    shape = guess_space(space.shape[1], like)
+    grid = shape and (1 if time is None else time.shape[1], *shape)
+    return grid and Positions(grid, source.get(CLASS), space=space, time=time)
+
+
+def fit_positions(
+    module: nn.Module,
+    prefix: str,
+    target: Mapping[str, Tensor],
+    source: Mapping[str, Tensor],
+) -> dict[str, Fit]:
+    """What the position tables of `module` get.
+
+    Args:
+        module: the owner of the tables, with ``grid`` (T, H, W) and ``cls_token``.
+        prefix: its name in the model.
+        target, source: all parameters of the model and of the checkpoint.
+
+    Returns:
+        Full parameter name -> fit; empty where the checkpoint has no positions.
+    """
+    dot = f"{prefix}." if prefix else ""
+    here = {name: target[dot + name] for name in POSITION_NAMES if dot + name in target}
+    there = {name: source[dot + name] for name in POSITION_NAMES if dot + name in source}
+    if JOINT not in there and SPACE not in there:
+        return {}
+    main = there.get(JOINT, there.get(SPACE))
+    has_class = f"{dot}cls_token" in source
+    image = all(kernel.shape[2] == 1 for kernel in source.values() if kernel.dim() == 5)
+    found = read_positions(there, has_class, module.grid, image)
+    if found is None or main.shape[-1] != next(iter(here.values())).shape[-1]:
+        why = "" if found else UNKNOWN_GRID
+        return {dot + name: misfit(table, main, why) for name, table in here.items()}
+    write = _joint_fit if JOINT in here else _separate_fits
+    return {dot + name: fit for name, fit in write(module, here, found).items()}
+
+
+def _grids(old: Grid, new: Grid) -> str:
+    return " -> ".join("x".join(map(str, grid)) for grid in (old, new))
+
+
+def _joint_fit(module: nn.Module, here: Mapping[str, Tensor], found: Positions) -> dict[str, Fit]:
+    value = resize_grid(found.as_joint(), found.grid, module.grid)
+    changed = _grids(found.grid, module.grid)
+    if found.grid == module.grid:
+        status, reason = LOADED, "" if found.joint is not None else "sum of separate tables"
+    elif found.grid[1:] == module.grid[1:] and found.grid[0] == 1:
+        status, reason = INFLATED, f"repeated over frames, {changed}"
+    else:
+        status, reason = INTERPOLATED, changed
+    if module.cls_token is not None:
+        first = found.first
+        if first is None:
+            first = here[JOINT][:, :1].to(value.device)
+            reason = f"{reason}{reason and '; '}the class token's row stays as it was"
+        value = torch.cat((first, value), dim=1)
+    return {JOINT: Fit(value, status, reason)}
+
+
+def _separate_fits(
+    module: nn.Module, here: Mapping[str, Tensor], found: Positions
+) -> dict[str, Fit]:
+    (t, h, w), (new_t, new_h, new_w) = found.grid, module.grid
+    space, time = found.as_separate()
+    origin = "" if found.joint is None else "of the joint table"
+    fits = {}
+    resized = resize_grid(space, (1, h, w), (1, new_h, new_w))
+    if (h, w) == (new_h, new_w):
+        fits[SPACE] = Fit(resized, LOADED, origin and f"space {origin}")
+    else:
+        fits[SPACE] = Fit(resized, INTERPOLATED, f"{h}x{w} -> {new_h}x{new_w}")
+    resized = resize_grid(time, (t, 1, 1), (new_t, 1, 1))
+    if found.timeless:
+        fits[TIME] = Fit(resized, INFLATED, "zero: no temporal positions in the checkpoint")
+    elif t == new_t:
+        fits[TIME] = Fit(resized, LOADED, origin and f"time {origin}")
+    elif t == 1:
+        fits[TIME] = Fit(resized, INFLATED, f"repeated over {new_t} frames")
+    else:
+        fits[TIME] = Fit(resized, INTERPOLATED, f"{t} -> {new_t} frames")
+    if CLASS in here and found.first is not None:
+        fits[CLASS] = Fit(found.first, LOADED, origin and f"class row {origin}")
+    elif CLASS in here:
+        fits[CLASS] = Fit(None, REINITIALISED, "no class token in the checkpoint")
+    return fits
