@@ -9,8 +9,7 @@ from pathlib import Path
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
-from videonet.checkpoint import load_checkpoint
-from videonet.checkpoint.files import read_checkpoint
+from videonet.checkpoint import load_trained, read_checkpoint
 from videonet.config import load_config, load_config_text, model_arguments
 from videonet.data.build import evaluation_views
 from videonet.data.classes import class_names
@@ -74,7 +73,7 @@ class Predictor:
             raise ConfigError(f"{path} holds no configuration: give one with --cfg")
         name, arguments = model_arguments(config)
         model = create_model(name, **arguments)
-        load_checkpoint(model, content)
+        load_trained(model, path)
         names = content.get("class_names")
         return cls(model, config, names if names is not None else class_names(config))
 

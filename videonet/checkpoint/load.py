@@ -94,6 +94,25 @@ def load_checkpoint(
     return report
 
 
+def load_trained(model: nn.Module, source: str | Path | Mapping, origin: str = "") -> LoadReport:
+    """Load weights to predict with: the head has to be the checkpoint's own too.
+
+    Args:
+        origin: names the source in messages where it is no path.
+
+    Raises:
+        CheckpointError: as :func:`load_checkpoint`, and where the head does not fit.
+    """
+    report = load_checkpoint(model, source)
+    if report.reinitialised:
+        shape = tuple(model.state_dict()[report.reinitialised[0]].shape)
+        raise CheckpointError(
+            f"{origin or report.origin} was not trained for the classes of this model: its tensor "
+            f"{report.reinitialised[0]} does not have the shape {shape}"
+        )
+    return report
+
+
 def _shape_projections(tensors: Tensors, model: nn.Module) -> Tensors:
     fused = any(name.endswith(".attn.qkv.weight") for name in model.state_dict())
     return with_fused_projections(tensors) if fused else with_separate_projections(tensors)

@@ -10,7 +10,9 @@ from videonet.errors import DataError
 
 
 def class_names(cfg: CfgNode) -> list[str]:
-    """One name per class: ``DATA.CLASS_NAMES``, else ``classes.txt`` beside the lists, else numbers.
+    """One name per class, from ``DATA.CLASS_NAMES``, else ``classes.txt`` beside the lists.
+
+    Without either the names are the numbers of the classes.
 
     Raises:
         DataError: the file is missing or does not name ``MODEL.NUM_CLASSES`` classes.

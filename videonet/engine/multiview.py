@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
-from videonet.checkpoint import load_checkpoint
+from videonet.checkpoint import load_trained
 from videonet.config import model_arguments
 from videonet.data import build_loader
 from videonet.data.classes import class_names
@@ -53,7 +53,7 @@ def run_multiview_test(cfg: CfgNode, process: Process) -> dict:
     names = class_names(cfg)
     name, arguments = model_arguments(cfg)
     model = create_model(name, **arguments).to(process.device)
-    report = load_checkpoint(model, checkpoint)
+    report = load_trained(model, checkpoint)
     logger.info("testing %s\n%s", checkpoint, report)
     start = time.perf_counter()
     evaluation = evaluate(

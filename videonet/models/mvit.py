@@ -389,7 +389,9 @@ class MViT(nn.Module):
 
 
 def _init_weights(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear | nn.Conv3d):
+    """Linear layers as in the official code; convolutions keep torch's default, which learns
+    motion in far fewer steps than a normal distribution of 0.02 in narrow models."""
+    if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
@@ -408,12 +410,14 @@ class Variant:
     num_heads: int = 1
     num_frames: int = 16
     crop_size: int = 224
+    kv_stride: Grid = (1, 8, 8)  # of keys and values in the first block
+    image_kv_stride: Grid = (1, 4, 4)
     image: Mapping[str, object] | None = None  # settings of the image model alone
 
 
 V1_VARIANTS = {"mvit_v1_b": Variant(16, (1, 3, 14))}  # arXiv 2104.11227, Tab. 2 and 4
 V2_VARIANTS = {  # arXiv 2112.01526, Tab. 1 and 10; xs is videonet's own, for CPUs
-    "mvit_v2_xs": Variant(4, (1, 3), embed_dim=48, num_frames=8, crop_size=48),
+    "mvit_v2_xs": Variant(3, (1,), 48, num_frames=8, crop_size=48, kv_stride=(1, 4, 4)),
     "mvit_v2_t": Variant(10, (1, 3, 8)),
     "mvit_v2_s": Variant(16, (1, 3, 14)),
     "mvit_v2_b": Variant(24, (2, 5, 21), num_frames=32),
@@ -438,7 +442,7 @@ def _arguments(variant: Variant, num_frames: int | None, crop_size) -> dict[str,
         "num_heads": variant.num_heads,
         "dim_mul": factors,
         "head_mul": factors,
-        "pool_kv_stride_adaptive": (1, 8, 8),
+        "pool_kv_stride_adaptive": variant.kv_stride,
     }
     if num_frames == 1:
         arguments |= {
@@ -446,7 +450,7 @@ def _arguments(variant: Variant, num_frames: int | None, crop_size) -> dict[str,
             "patch_stride": (1, 4, 4),
             "patch_padding": (0, 3, 3),
             "pool_kernel": (1, 3, 3),
-            "pool_kv_stride_adaptive": (1, 4, 4),
+            "pool_kv_stride_adaptive": variant.image_kv_stride,
         }
     return arguments
 

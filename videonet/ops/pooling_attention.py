@@ -30,7 +30,7 @@ class TokenPool(nn.Module):
         self.conv = mode.startswith("conv")
         if self.conv:
             self.weight = nn.Parameter(torch.empty(channels, 1, *kernel))
-            nn.init.trunc_normal_(self.weight, std=0.02)
+            nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))  # as nn.Conv3d
 
     def forward(self, tokens: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
         """(B, T*H*W, C) on ``grid`` -> (B, T'*H'*W', C) on the pooled grid."""
