@@ -8,6 +8,8 @@ INSTALLED := $(VENV)/.installed
 
 DEMO_DATA := data/demo
 DEMO_RUN := runs/demo
+# Waiting threads give the core to the process that decodes: a quarter faster on two cores.
+export OMP_WAIT_POLICY ?= passive
 DEMO_CONFIG := configs/DEMO/MVITv2_XS.yaml
 
 .PHONY: demo test lint clean

@@ -15,8 +15,8 @@ from videonet.data.build import evaluation_views
 from videonet.data.classes import class_names
 from videonet.engine.distributed import select_device
 from videonet.engine.evaluate import clip_logits, ensemble_views
-from videonet.engine.state import saved_checkpoints
-from videonet.errors import CheckpointError, ConfigError
+from videonet.engine.state import newest_checkpoint
+from videonet.errors import ConfigError
 from videonet.models import create_model
 
 
@@ -63,7 +63,7 @@ class Predictor:
         Raises:
             ConfigError, CheckpointError: they cannot be used or do not fit each other.
         """
-        path = _newest(checkpoint)
+        path = newest_checkpoint(checkpoint)
         content = read_checkpoint(path)
         if cfg is not None:
             config = load_config(cfg, overrides)
@@ -83,8 +83,19 @@ class Predictor:
         Raises:
             DecodeError: the file cannot be read.
         """
+        return self.score(self.views(video), top_k)
+
+    def views(self, video: str | Path) -> Tensor:
+        """The views of a video file, uint8 (V, 3, T, H, W).
+
+        Raises:
+            DecodeError: the file cannot be read.
+        """
+        return evaluation_views(self.cfg)(str(video), ())
+
+    def score(self, clips: Tensor, top_k: int = 5) -> Prediction:
+        """Score the views of one video, uint8 (V, 3, T, H, W)."""
         cfg = self.cfg
-        clips = evaluation_views(cfg)(str(video), ())  # (V, 3, T, H, W)
         logits = clip_logits(
             self.model,
             clips,
@@ -100,13 +111,3 @@ class Predictor:
             for score, index in zip(best.values.tolist(), best.indices.tolist(), strict=True)
         ]
         return Prediction(top, scores, logits.softmax(dim=-1), clips[len(clips) // 2])
-
-
-def _newest(checkpoint: str | Path) -> str | Path:
-    """The checkpoint itself, or the newest one of a run's folder."""
-    if not Path(checkpoint).is_dir():
-        return checkpoint
-    saved = saved_checkpoints(checkpoint)
-    if not saved:
-        raise CheckpointError(f"{checkpoint} holds no checkpoints/checkpoint_epoch_*.pyth")
-    return saved[-1]

@@ -307,7 +307,7 @@ DEFAULTS: dict[str, Any] = {
     "RNG_SEED": 1,
     # Steps between two log lines.
     "LOG_PERIOD": 10,
-    # Log the model's parameters and cost at the start.
+    # Log the model's name and number of parameters at the start.
     "LOG_MODEL_INFO": True,
     # Backend of torch.distributed on GPUs: nccl or gloo; the CPU always uses gloo.
     "DIST_BACKEND": "nccl",

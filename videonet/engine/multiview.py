@@ -15,7 +15,7 @@ from videonet.data.classes import class_names
 from videonet.engine.distributed import Process
 from videonet.engine.evaluate import evaluate, write_results
 from videonet.engine.plots import plot_confusion
-from videonet.engine.state import saved_checkpoints
+from videonet.engine.state import newest_checkpoint, saved_checkpoints
 from videonet.engine.train import autocast_dtype
 from videonet.errors import ConfigError
 from videonet.models import create_model
@@ -30,12 +30,12 @@ def checkpoint_to_test(cfg: CfgNode) -> str:
         ConfigError: there is none.
     """
     if cfg.TEST.CHECKPOINT_FILE_PATH:
-        return cfg.TEST.CHECKPOINT_FILE_PATH
+        return str(newest_checkpoint(cfg.TEST.CHECKPOINT_FILE_PATH))
     saved = saved_checkpoints(cfg.OUTPUT_DIR)
     if saved:
         return str(saved[-1])
     if cfg.TRAIN.CHECKPOINT_FILE_PATH:
-        return cfg.TRAIN.CHECKPOINT_FILE_PATH
+        return str(newest_checkpoint(cfg.TRAIN.CHECKPOINT_FILE_PATH))
     raise ConfigError(
         f"there is nothing to test: set TEST.CHECKPOINT_FILE_PATH, or an OUTPUT_DIR with "
         f"checkpoints ({cfg.OUTPUT_DIR} has none)"

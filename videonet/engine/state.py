@@ -24,6 +24,20 @@ def saved_checkpoints(output_dir: str | Path) -> list[Path]:
     return sorted(checkpoint_folder(output_dir).glob("checkpoint_epoch_*.pyth"))
 
 
+def newest_checkpoint(path: str | Path) -> str | Path:
+    """The checkpoint itself, or the newest one where `path` is the folder of a run.
+
+    Raises:
+        CheckpointError: the folder holds no checkpoint.
+    """
+    if not Path(path).is_dir():
+        return path
+    saved = saved_checkpoints(path)
+    if not saved:
+        raise CheckpointError(f"{path} holds no checkpoints/checkpoint_epoch_*.pyth")
+    return saved[-1]
+
+
 def save_training_state(
     output_dir: str | Path,
     epoch: int,

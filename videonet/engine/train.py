@@ -23,7 +23,12 @@ from videonet.engine.evaluate import evaluate
 from videonet.engine.optim import build_optimizer, learning_rate, lr_factor, set_learning_rate
 from videonet.engine.plots import plot_learning_curve
 from videonet.engine.runlog import RunLog, read_log
-from videonet.engine.state import restore_training_state, save_training_state, saved_checkpoints
+from videonet.engine.state import (
+    newest_checkpoint,
+    restore_training_state,
+    save_training_state,
+    saved_checkpoints,
+)
 from videonet.errors import TrainingError
 from videonet.models import create_model
 
@@ -53,6 +58,9 @@ class Trainer:
         name, arguments = model_arguments(cfg)
         self.model = create_model(name, **arguments).to(process.device)
         self.model.set_grad_checkpointing(cfg.MODEL.ACT_CHECKPOINT)
+        if cfg.LOG_MODEL_INFO:
+            parameters = sum(p.numel() for p in self.model.parameters())
+            logger.info("%s: %.2f M parameters on %s", name, parameters / 1e6, process.device)
         self.dtype = autocast_dtype(cfg, process.device)
         if cfg.TRAIN.MIXED_PRECISION and self.dtype is None:
             logger.info("mixed precision is not used on %s", process.device)
@@ -98,8 +106,8 @@ class Trainer:
                 saved[-1], model=self.model, optimizer=self.optimizer, scaler=self.scaler
             )
         elif cfg.TRAIN.CHECKPOINT_FILE_PATH:
-            report = load_checkpoint(self.model, cfg.TRAIN.CHECKPOINT_FILE_PATH)
-            logger.info("initial weights from %s\n%s", cfg.TRAIN.CHECKPOINT_FILE_PATH, report)
+            path = newest_checkpoint(cfg.TRAIN.CHECKPOINT_FILE_PATH)
+            logger.info("initial weights\n%s", load_checkpoint(self.model, path))
 
     def run(self) -> Path | None:
         """Train to the last epoch; returns the last checkpoint (None if nothing was left to do)."""
