@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import colorsys
 import functools
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -175,13 +174,9 @@ def draw_shape(
 def draw_background(
     size: int,
     num_frames: int,
-    still_shapes: Sequence[tuple[str, Trajectory]],
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """A still or slowly drifting background, uint8 (T, size, size, 3), and its two colours.
-
-    ``still_shapes`` lie on it: a shape and its state, one number each, lengths in pixels.
-    """
+    """A still or slowly drifting background, uint8 (T, size, size, 3), and its two colours."""
     margin = int(np.ceil(size * MAX_DRIFT / 2)) + 1
     side = size + 2 * margin
     axis = np.linspace(-1, 1, side, dtype=np.float32)
@@ -194,8 +189,6 @@ def draw_background(
     canvas = main + mix[..., None] * (second - main)
     canvas += rng.uniform(0, 5) * rng.standard_normal((side, side, 1))
     canvas = _to_uint8(canvas)
-    for shape, state in still_shapes:
-        draw_shape(canvas[None], shape, state, [main, second], rng)
 
     length = size * MAX_DRIFT * rng.random() * (rng.random() < DRIFT_SHARE)
     heading = rng.uniform(0, 2 * np.pi)

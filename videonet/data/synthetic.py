@@ -56,7 +56,6 @@ ENDS: dict[str, tuple[tuple[float, float], tuple[float, float]]] = {
 }
 TURN = (2.8, 4.9)  # radians from the first angle of a path to its last
 CRF = "16"  # close to lossless: coding errors must not betray the motion
-DISTRACTOR_SHARE = 0.15
 
 # Part of the description in demo.json: a change of the drawing or the laws gets a new number.
 VERSION = 1
@@ -160,18 +159,6 @@ def _plan(
     return trajectory, str(rng.choice(SHAPES))
 
 
-def _distractors(
-    size: int, num_frames: int, rng: np.random.Generator
-) -> list[tuple[str, Trajectory]]:
-    """None, one or two shapes that stand still, each like any class's shape at a random frame."""
-    shapes = []
-    for _ in range(rng.integers(1, 3) if rng.random() < DISTRACTOR_SHARE else 0):
-        label, moment = int(rng.integers(len(CLASS_NAMES))), rng.integers(num_frames)
-        trajectory, shape = _plan(label, size, num_frames, rng)
-        shapes.append((shape, {k: path[moment : moment + 1] for k, path in trajectory.items()}))
-    return shapes
-
-
 def render_clip(
     label: int, size: int, num_frames: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -181,7 +168,7 @@ def render_clip(
     x0, y0, x1, y1 in pixels with x1, y1 exclusive.
     """
     trajectory, shape = _plan(label, size, num_frames, rng)
-    frames, colours = draw_background(size, num_frames, _distractors(size, num_frames, rng), rng)
+    frames, colours = draw_background(size, num_frames, rng)
     draw_shape(frames, shape, trajectory, colours, rng)
     return frames, _boxes(shape, trajectory, size)
 
@@ -279,7 +266,7 @@ def _write_lists(clips: list[_Clip], folder: Path, parameters: _Parameters) -> N
 def write_demo_dataset(
     folder: str | Path,
     *,
-    train_clips: int = 3000,
+    train_clips: int = 2000,
     val_clips: int = 200,
     size: int = 64,
     num_frames: int = 32,
