@@ -242,41 +242,40 @@ class MViT(nn.Module):
             pool_kv_stride_adaptive,
             dim_mul_in_att,
         )
-        self.blocks = nn.ModuleList()
-        grid = self.grid
-        for i, plan in enumerate(plans):
-            self.blocks.append(
-                MultiScaleBlock(
-                    plan,
-                    grid,
-                    mlp_ratio=mlp_ratio,
-                    pool_kernel=pool_kernel,
-                    dim_mul_in_att=dim_mul_in_att,
-                    drop_path=drop_path_rate * i / max(depth - 1, 1),
-                    dropout=dropout,
-                    qkv_bias=qkv_bias,
-                    pool_mode=pool_mode,
-                    pool_first=pool_first,
-                    separate_qkv=separate_qkv,
-                    rel_pos_spatial=rel_pos_spatial,
-                    rel_pos_temporal=rel_pos_temporal,
-                    rel_pos_zero_init=rel_pos_zero_init,
-                    residual_pooling=residual_pooling,
-                    cls_token=cls_token,
-                    cls_key_log_frames=cls_key_log_frames,
-                )
-            )
-            if plan.downsamples:  # the official tables are made for sizes rounded down
-                grid = tuple(n // s for n, s in zip(grid, plan.q_stride, strict=True))
-        # A stage ends where the next block strides.
-        self.stage_ends = [
-            i for i in range(depth) if i + 1 == depth or self.blocks[i + 1].skip_stride is not None
-        ]
+        self._add_blocks(
+            plans,
+            drop_path_rate,
+            mlp_ratio=mlp_ratio,
+            pool_kernel=pool_kernel,
+            dim_mul_in_att=dim_mul_in_att,
+            dropout=dropout,
+            qkv_bias=qkv_bias,
+            pool_mode=pool_mode,
+            pool_first=pool_first,
+            separate_qkv=separate_qkv,
+            rel_pos_spatial=rel_pos_spatial,
+            rel_pos_temporal=rel_pos_temporal,
+            rel_pos_zero_init=rel_pos_zero_init,
+            residual_pooling=residual_pooling,
+            cls_token=cls_token,
+            cls_key_log_frames=cls_key_log_frames,
+        )
         self.num_features = plans[-1].dim_out
         self.norm = nn.LayerNorm(self.num_features, eps=NORM_EPS)
         self.head_dropout, self.head_init_scale = head_dropout, head_init_scale
         self.apply(_init_weights)
         self.reset_classifier(num_classes)
+
+    def _add_blocks(self, plans: list[BlockPlan], drop_path_rate: float, **options) -> None:
+        self.blocks = nn.ModuleList()
+        grid, last = self.grid, len(plans) - 1
+        for i, plan in enumerate(plans):
+            drop_path = drop_path_rate * i / max(last, 1)
+            self.blocks.append(MultiScaleBlock(plan, grid, drop_path=drop_path, **options))
+            if plan.downsamples:  # the official tables are made for sizes rounded down
+                grid = tuple(n // s for n, s in zip(grid, plan.q_stride, strict=True))
+        # A stage ends where the next block strides.
+        self.stage_ends = [i for i in range(last) if plans[i + 1].downsamples] + [last]
 
     def _add_positions(self, dim: int, use_abs_pos: bool, separate: bool) -> None:
         t, h, w = self.grid
