@@ -25,6 +25,7 @@ SMALL = {
     "num_frames": 8,
     "num_classes": 5,
     "pool_q_stride": {0: (1, 1, 1), 1: (1, 2, 2)},
+    "pool_kv_stride_adaptive": (1, 8, 8),
 }
 BLOCKS = {  # torchvision's table for SMALL: widths grow in the attention (v2) or in the MLP (v1)
     "mvit_v2_xs": [(1, 12, 12), (2, 12, 24)],

@@ -71,8 +71,8 @@ def test_the_printed_report_is_a_short_table(tmp_path):
 
 def test_strict_refuses_missing_unexpected_and_misshapen_tensors_by_name():
     state = tiny(1).state_dict()
-    for i in range(4):
-        del state[f"blocks.{i}.norm1.weight"]
+    for name in ("0.norm1", "0.norm2", "1.norm1", "2.norm1"):
+        del state[f"blocks.{name}.weight"]
     state["blocks.9.norm1.weight"] = torch.zeros(3)
     state["norm.weight"] = torch.zeros(3)
     model = tiny(0)
@@ -80,9 +80,9 @@ def test_strict_refuses_missing_unexpected_and_misshapen_tensors_by_name():
     with pytest.raises(CheckpointError) as caught:
         load_checkpoint(model, state)
     message = str(caught.value)
-    assert "4 missing (blocks.0.norm1.weight, blocks.1.norm1.weight, " in message
-    assert "blocks.3" not in message and "…" in message
-    assert "1 of another shape (norm.weight: (192,) here, (3,) in the checkpoint)" in message
+    assert "4 missing (blocks.0.norm1.weight, blocks.0.norm2.weight, " in message
+    assert "blocks.2" not in message and "…" in message
+    assert "1 of another shape (norm.weight: (96,) here, (3,) in the checkpoint)" in message
     assert "1 unexpected (blocks.9.norm1.weight)" in message
     assert "\n" not in message
     assert_unchanged(model, before)

@@ -62,9 +62,9 @@ def test_layer_decay_counts_back_from_the_head():
     groups = parameter_groups(model, 0.0, layer_decay=0.5)
     scale = {id(p): g["lr_scale"] for g in groups for p in g["params"]}
     assert scale[id(model.head.projection.weight)] == 1.0
-    assert scale[id(model.blocks[3].mlp.fc1.weight)] == 0.5
-    assert scale[id(model.blocks[0].mlp.fc1.weight)] == 0.5**4
-    assert scale[id(model.patch_embed.proj.weight)] == 0.5**5
+    assert scale[id(model.blocks[2].mlp.fc1.weight)] == 0.5
+    assert scale[id(model.blocks[0].mlp.fc1.weight)] == 0.5**3
+    assert scale[id(model.patch_embed.proj.weight)] == 0.5**4
 
 
 def test_batch_norms_have_a_decay_of_their_own():
@@ -85,4 +85,4 @@ def test_optimizer_of_the_config(name, kind):
     optimizer = build_optimizer(cfg, small_model())
     assert type(optimizer) is kind
     set_learning_rate(optimizer, 0.1)
-    assert {round(g["lr"] / 0.1, 6) for g in optimizer.param_groups} == {0.5**i for i in range(6)}
+    assert {round(g["lr"] / 0.1, 6) for g in optimizer.param_groups} == {0.5**i for i in range(5)}
