@@ -21,8 +21,6 @@ from videonet.data.device import normalize
 from videonet.engine.distributed import Process
 from videonet.errors import DataError
 
-ENSEMBLES = ("softmax", "logits", "max")
-
 
 def ensemble_views(logits: Tensor, method: str = "softmax") -> Tensor:
     """One score per class from the logits of all views, (V, K) -> (K,).

@@ -83,10 +83,10 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def lr_factor(cfg: CfgNode, clips_per_step: int) -> float:
-    """Linear scaling: by the clips of a step over ``BASE_LR_CLIPS``, or by the shards."""
+    """Linear scaling: the clips of a step over ``BASE_LR_CLIPS``, or 1 where that is 0."""
     if cfg.SOLVER.BASE_LR_CLIPS > 0:
         return clips_per_step / cfg.SOLVER.BASE_LR_CLIPS
-    return float(cfg.NUM_SHARDS) if cfg.SOLVER.BASE_LR_SCALE_NUM_SHARDS else 1.0
+    return 1.0
 
 
 def learning_rate(solver: CfgNode, epoch: float) -> float:

@@ -21,13 +21,6 @@ def same_padding(kernel: Grid) -> Grid:
     return tuple(k // 2 for k in kernel)
 
 
-def pooled_grid(grid: Grid, kernel: Grid, stride: Grid) -> Grid:
-    """Grid after a convolution or pooling with ``kernel // 2`` padding."""
-    return tuple(
-        (n + 2 * (k // 2) - k) // s + 1 for n, k, s in zip(grid, kernel, stride, strict=True)
-    )
-
-
 def resize_rows(table: Tensor, rows: int) -> Tensor:
     """Linearly interpolate a table of vectors (R, C) to ``rows`` rows; the same where R fits."""
     if table.shape[0] == rows:

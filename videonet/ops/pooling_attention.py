@@ -187,7 +187,3 @@ class PoolingAttention(nn.Module):
         if norm is not None:
             pooled = norm(pooled.unflatten(2, (-1, pool.channels))).flatten(2)
         return pooled, new_grid
-
-    def no_weight_decay(self) -> set[str]:
-        """Names of the position tables."""
-        return {f"rel_pos_{axis}" for axis in "thw" if getattr(self, f"rel_pos_{axis}") is not None}
