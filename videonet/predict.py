@@ -73,7 +73,7 @@ class Predictor:
             raise ConfigError(f"{path} holds no configuration: give one with --cfg")
         name, arguments = model_arguments(config)
         model = create_model(name, **arguments)
-        load_trained(model, path)
+        load_trained(model, content, origin=str(path))
         names = content.get("class_names")
         return cls(model, config, names if names is not None else class_names(config))
 

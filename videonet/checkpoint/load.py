@@ -42,6 +42,7 @@ def load_checkpoint(
     *,
     strict: bool = True,
     inflation: str = "centre",
+    origin: str = "the state dict",
 ) -> LoadReport:
     """Load weights into a model, in place.
 
@@ -56,6 +57,7 @@ def load_checkpoint(
         strict: refuse parameters outside the head that the checkpoint lacks or cannot fit, and
             tensors outside the head that the model has no place for.
         inflation: "centre" (the law of still clips holds) or "average" (I3D).
+        origin: what messages call a source that is no path.
 
     Returns:
         What became of every tensor.
@@ -66,7 +68,7 @@ def load_checkpoint(
         ConfigError: unknown `inflation`.
     """
     if isinstance(source, Mapping):
-        origin, content = "the state dict", source
+        content = source
     else:
         origin, content = str(source), read_checkpoint(source)
     tensors = _shape_projections(to_own_names(content, origin), model)
@@ -94,20 +96,22 @@ def load_checkpoint(
     return report
 
 
-def load_trained(model: nn.Module, source: str | Path | Mapping, origin: str = "") -> LoadReport:
+def load_trained(
+    model: nn.Module, source: str | Path | Mapping, *, origin: str = "the state dict"
+) -> LoadReport:
     """Load weights to predict with: the head has to be the checkpoint's own too.
 
     Args:
-        origin: names the source in messages where it is no path.
+        origin: what messages call a source that is no path.
 
     Raises:
         CheckpointError: as :func:`load_checkpoint`, and where the head does not fit.
     """
-    report = load_checkpoint(model, source)
+    report = load_checkpoint(model, source, origin=origin)
     if report.reinitialised:
         shape = tuple(model.state_dict()[report.reinitialised[0]].shape)
         raise CheckpointError(
-            f"{origin or report.origin} was not trained for the classes of this model: its tensor "
+            f"{report.origin} was not trained for the classes of this model: its tensor "
             f"{report.reinitialised[0]} does not have the shape {shape}"
         )
     return report
