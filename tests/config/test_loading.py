@@ -163,7 +163,7 @@ def test_a_value_of_the_wrong_type(key, text, expected):
     [
         ("SOLVER.BASE_LRR", "SOLVER.BASE_LR"),
         ("DATA.NUM_FRAME", "DATA.NUM_FRAMES"),
-        ("SOLVER.DROPPATH_RATE", "MVIT.DROPPATH_RATE"),
+        ("SOLVER.DROPPATH_RATE", "MODEL.DROPPATH_RATE"),
         ("BASE_LR", "SOLVER.BASE_LR"),
         ("TRIAN.BATCH_SIZE", "TRAIN.BATCH_SIZE"),
         ("OUTPUT_DIRR", "OUTPUT_DIR"),

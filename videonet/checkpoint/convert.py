@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from videonet.checkpoint.dialects import (
+from videonet.checkpoint.files import read_checkpoint, write_checkpoint
+from videonet.checkpoint.translate import (
     State,
     from_own_names,
     to_own_names,
     with_fused_projections,
 )
-from videonet.checkpoint.files import read_checkpoint, write_checkpoint
 from videonet.errors import CheckpointError
 
 TARGETS = ("videonet", "pyslowfast", "torchvision")

@@ -20,6 +20,10 @@ from videonet.errors import ConfigError
 from videonet.ops.grid import resize_rows
 
 METHODS = ("centre", "average")
+# Modules of the clip model alone: what comes out of a `temporal_proj` is added to the image's
+# branches, so that zero weights leave the image's function as it was.
+TEMPORAL_PART = re.compile(r"(?:.*\.)?temporal_\w+(?:\..+)?")
+TEMPORAL_OUTPUT = re.compile(r"(?:.*\.)?temporal_proj(?:\..+)?")
 RELATIVE_TABLE = re.compile(r"(?:.*\.)?rel_pos_([thw])")
 
 
@@ -72,6 +76,15 @@ def new_temporal_table(name: str, target: Tensor, source: Mapping[str, Tensor]) 
     return Fit(torch.zeros_like(target), INFLATED, "zero: no temporal table in the checkpoint")
 
 
+def new_temporal_part(name: str, target: Tensor) -> Fit | None:
+    """What a parameter of a temporal branch gets where the checkpoint has no such branch."""
+    if TEMPORAL_OUTPUT.fullmatch(name):
+        return Fit(torch.zeros_like(target), INFLATED, "zero: no temporal branch in the checkpoint")
+    if TEMPORAL_PART.fullmatch(name):
+        return Fit(None, INFLATED, "as initialised, behind a zero projection")
+    return None
+
+
 def fit_model(model: nn.Module, source: Mapping[str, Tensor], method: str) -> dict[str, Fit]:
     """What every parameter and buffer of `model` gets from tensors under own names.
 
@@ -92,6 +105,8 @@ def fit_model(model: nn.Module, source: Mapping[str, Tensor], method: str) -> di
         elif name in source:
             fits[name] = fit_tensor(name, target, source[name], method)
         elif fit := new_temporal_table(name, target, source):
+            fits[name] = fit
+        elif fit := new_temporal_part(name, target):
             fits[name] = fit
         elif leaf == "cls_token":
             fits[name] = Fit(None, REINITIALISED, "no class token in the checkpoint")

@@ -9,13 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from videonet.checkpoint.architectures import guess_architecture
-from videonet.checkpoint.dialects import (
-    Tensors,
-    to_own_names,
-    unsupported_option,
-    with_fused_projections,
-    with_separate_projections,
-)
 from videonet.checkpoint.files import read_checkpoint
 from videonet.checkpoint.fit import Fit
 from videonet.checkpoint.inflation import fit_model
@@ -28,6 +21,13 @@ from videonet.checkpoint.report import (
     USED,
     Entry,
     LoadReport,
+)
+from videonet.checkpoint.translate import (
+    Tensors,
+    to_own_names,
+    unsupported_option,
+    with_fused_projections,
+    with_separate_projections,
 )
 from videonet.errors import CheckpointError
 

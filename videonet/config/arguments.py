@@ -16,12 +16,18 @@ MVIT_TRAINING_KEYS = ("DROPPATH_RATE", "DROPOUT_RATE", "ZERO_DECAY_POS_CLS")
 def model_arguments(cfg: CfgNode) -> tuple[str, dict[str, Any]]:
     """Name and keyword arguments for :func:`videonet.create_model`.
 
-    With ``MODEL.NAME`` the architecture is a published one. Without it, ``MODEL.MODEL_NAME: MViT``
+    ``MODEL.ARGUMENTS`` are added to what the other keys say. With ``MODEL.NAME`` the
+    architecture is a published one. Without it, ``MODEL.MODEL_NAME: MViT``
     makes ``MVIT.*`` the description, as in PySlowFast.
 
     Raises:
         ConfigError: no model is named, or its keys contradict each other.
     """
+    name, arguments = _named_model(cfg)
+    return name, arguments | dict(cfg.MODEL.ARGUMENTS)
+
+
+def _named_model(cfg: CfgNode) -> tuple[str, dict[str, Any]]:
     name = cfg.MODEL.NAME
     if name == "mvit" or (not name and cfg.MODEL.MODEL_NAME == "MViT"):
         return "mvit", described_mvit(cfg)
@@ -33,7 +39,7 @@ def model_arguments(cfg: CfgNode) -> tuple[str, dict[str, Any]]:
     if name.startswith("mvit_"):
         return name, named_mvit(cfg)
     _refuse_architecture_keys(cfg, allowed=())
-    return name, _common(cfg)
+    return name, _common(cfg) | {"drop_path_rate": cfg.MODEL.DROPPATH_RATE}
 
 
 def named_mvit(cfg: CfgNode) -> dict[str, Any]:

@@ -38,6 +38,12 @@ def _numbers(*counts: int) -> Callable[[Any], bool]:
     return test
 
 
+def _named_values(rows: Any) -> bool:
+    return all(
+        isinstance(row, list) and len(row) == 2 and str(row[0]).isidentifier() for row in rows
+    )
+
+
 def _rising(values: Any) -> bool:
     return _numbers(2)(values) and 0 < values[0] <= values[1]
 
@@ -83,10 +89,12 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
         lambda v: 0 <= v < 1,
         (
             *("MVIT.DROPPATH_RATE", "MVIT.DROPOUT_RATE", "MODEL.DROPOUT_RATE"),
+            "MODEL.DROPPATH_RATE",
             "MIXUP.LABEL_SMOOTH_VALUE",
         ),
     ),
     ("above 0 and at most 1", lambda v: 0 < v <= 1, ("SOLVER.LAYER_DECAY",)),
+    ("a list of [name, value]", _named_values, ("MODEL.ARGUMENTS",)),
     ("three numbers (RGB)", _numbers(3), ("DATA.MEAN",)),
     ("three numbers above 0 (RGB)", lambda v: _numbers(3)(v) and min(v) > 0, ("DATA.STD",)),
     ("[3], as clips are RGB", lambda v: bool(v) and set(v) == {3}, ("DATA.INPUT_CHANNEL_NUM",)),

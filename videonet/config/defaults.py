@@ -179,6 +179,10 @@ MODEL: dict[str, Any] = {
     "LOSS_FUNC": "cross_entropy",
     # Dropout before the classifier.
     "DROPOUT_RATE": 0.5,
+    # videonet: stochastic depth of the last block, rising from 0; MViT reads MVIT.DROPPATH_RATE.
+    "DROPPATH_RATE": 0.0,
+    # videonet: further constructor arguments of the model, [[name, value], …].
+    "ARGUMENTS": [],
     # Recompute activations in the backward pass to save memory.
     "ACT_CHECKPOINT": False,
 }

@@ -1,0 +1,76 @@
+"""What the tests of all models know about each family; a new family adds one entry."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from dataclasses import dataclass, field
+
+import torch
+
+import videonet
+
+FRAMES, SIDE = 4, 64
+
+
+@dataclass(frozen=True)
+class Family:
+    """How to drive a family's models on a CPU in a moment.
+
+    Args:
+        small: constructor arguments that make every size of the family small.
+        sides: side of each stage's feature map at 64 pixels.
+        frames: frames in the feature maps of a clip of 4.
+        silent: patterns of parameters that rightly get no gradient (their effect cancels).
+        by_model: further arguments for single models.
+    """
+
+    small: dict
+    sides: tuple[int, ...]
+    frames: int
+    silent: tuple[str, ...] = ()
+    by_model: dict[str, dict] = field(default_factory=dict)
+
+
+MVIT_DEPTHS = {"mvit_v2_b": 7, "mvit_v2_l": 10, "mvit_v2_h": 14}
+FAMILIES = {
+    "mvit_*": Family(
+        small={"embed_dim": 16},
+        sides=(16, 8, 4, 2),
+        frames=2,
+        silent=(
+            # A constant on all keys cancels in the softmax.
+            r".*norm_k\.bias",
+            # The head reads the class token alone: the other queries of the last block are unread.
+            r"last\.attn\.(rel_pos_[hwt]|pool_q\.weight)",
+        ),
+        by_model={
+            **{f"mvit_v2_{size}": {"depth": 5} for size in "ts"},
+            **{name: {"depth": depth} for name, depth in MVIT_DEPTHS.items()},
+            "mvit_v1_b": {"depth": 5},
+        },
+    ),
+}
+
+
+def family_of(name: str) -> Family:
+    """The entry whose pattern fits the model's name."""
+    return next(f for pattern, f in FAMILIES.items() if fnmatch.fnmatchcase(name, pattern))
+
+
+def small_model(name: str, **overrides):
+    """A narrow and shallow model of this name: five classes, 4 frames of 64x64."""
+    family = family_of(name)
+    arguments = {"num_classes": 5, "num_frames": FRAMES, "crop_size": SIDE}
+    arguments |= family.small | family.by_model.get(name, {}) | overrides
+    torch.manual_seed(0)
+    return videonet.create_model(name, **arguments)
+
+
+def may_be_silent(name: str, model) -> set[str]:
+    """Parameters that need no gradient; `last.` in a pattern stands for the last block."""
+    names = [n for n, _ in model.named_parameters()]
+    blocks = [m[0] for n in names if (m := re.match(r"blocks\.\d+\.", n))]
+    last = re.escape(blocks[-1]) if blocks else ""
+    patterns = [p.replace(r"last\.", last) for p in family_of(name).silent]
+    return {n for n in names if any(re.fullmatch(p, n) for p in patterns)}

@@ -1,0 +1,10 @@
+"""Every dialect that is recognised, one file per architecture.
+
+Order matters: the first one whose marks are all there is taken, so looser marks come later.
+"""
+
+from videonet.checkpoint.dialects import mvit
+
+DIALECTS = (*mvit.DIALECTS,)
+
+__all__ = ["DIALECTS"]

@@ -1,0 +1,114 @@
+"""MViT in the names of torchvision, timm, pytorchvideo, the image repository and PySlowFast."""
+
+from __future__ import annotations
+
+import re
+
+from videonet.checkpoint.dialect import Dialect, State
+from videonet.checkpoint.names import Row
+
+SHARED_BY_ALL_MVITS = (
+    Row("blocks.{n}.norm{m}.{leaf}", "blocks.{n}.norm{m}.{leaf}"),
+    Row("blocks.{n}.attn.qkv.{leaf}", "blocks.{n}.attn.qkv.{leaf}"),
+    Row("blocks.{n}.attn.rel_pos_{axis}", "blocks.{n}.attn.rel_pos_{axis}"),
+)
+
+TORCHVISION_MVIT = SHARED_BY_ALL_MVITS + (
+    Row("conv_proj.{leaf}", "patch_embed.proj.{leaf}"),
+    Row("pos_encoding.class_token", "cls_token", leading=2),
+    Row("pos_encoding.spatial_pos", "pos_embed_spatial", leading=1),
+    Row("pos_encoding.temporal_pos", "pos_embed_temporal", leading=1),
+    Row("pos_encoding.class_pos", "pos_embed_class", leading=2),
+    Row("blocks.{n}.attn.project.0.{leaf}", "blocks.{n}.attn.proj.{leaf}"),
+    Row("blocks.{n}.attn.pool_{p}.pool.weight", "blocks.{n}.attn.pool_{p}.weight"),
+    Row("blocks.{n}.attn.pool_{p}.norm_act.0.{leaf}", "blocks.{n}.attn.norm_{p}.{leaf}"),
+    Row("blocks.{n}.mlp.0.{leaf}", "blocks.{n}.mlp.fc1.{leaf}"),
+    Row("blocks.{n}.mlp.3.{leaf}", "blocks.{n}.mlp.fc2.{leaf}"),
+    Row("blocks.{n}.project.{leaf}", "blocks.{n}.proj.{leaf}"),
+    Row("norm.{leaf}", "norm.{leaf}"),
+    Row("head.1.{leaf}", "head.projection.{leaf}"),
+)
+
+TIMM_MVIT = (
+    Row("blocks.{n}.shortcut_proj_attn.{leaf}", "blocks.{n}.proj.{leaf}"),
+    Row("blocks.{n}.shortcut_proj_mlp.{leaf}", "blocks.{n}.proj.{leaf}"),
+    Row("head.fc.{leaf}", "head.projection.{leaf}"),
+)
+
+PYTORCHVIDEO_MVIT = (
+    Row("patch_embed.patch_model.{leaf}", "patch_embed.proj.{leaf}"),
+    Row("cls_positional_encoding.{any}", "{any}"),
+    Row("norm_patch_embed.{leaf}", "norm_stem.{leaf}"),
+    Row("norm_embed.{leaf}", "norm.{leaf}"),
+    Row("head.proj.{leaf}", "head.projection.{leaf}"),
+)
+
+
+def number_blocks_through(names: list[str]) -> dict[str, str]:
+    """timm counts blocks anew in each stage: ``stages.1.blocks.0`` -> ``blocks.<depth so far>``."""
+    pattern = re.compile(r"stages\.(\d+)\.blocks\.(\d+)\.(.+)")
+    places = {name: (int(m[1]), int(m[2])) for name in names if (m := pattern.fullmatch(name))}
+    numbers = {place: i for i, place in enumerate(sorted(set(places.values())))}
+    return {
+        name: f"blocks.{numbers[places[name]]}.{pattern.fullmatch(name)[3]}"
+        if name in places
+        else name
+        for name in names
+    }
+
+
+def warn_of_class_query(state: State) -> str:
+    """timm's residual pooling adds the class token's query too; the official one does not."""
+    if "cls_token" not in state:
+        return ""
+    return (
+        "timm adds the class token's query in residual pooling, the official code does not and "
+        "neither does this model: its logits are the official ones, not timm's"
+    )
+
+
+def absorb_pool_norm_eps(state: State) -> str:
+    """Make pooling norms with eps 1e-5 (pytorchvideo) into norms with eps 1e-6 (ours).
+
+    A layer norm gives the same for ``s * x`` with ``s**2 * eps`` as for ``x`` with ``eps``, and
+    what it sees is linear in the projection: scaling query, key and value projections by
+    ``sqrt(1e-6 / 1e-5)`` leaves the function as it was.
+    """
+    scale = 0.1**0.5
+    norms = [name for name in state if re.search(r"\.norm_[qkv]\.weight$", name)]
+    for name in norms:
+        prefix, p = name.removesuffix(".weight").rsplit("norm_", 1)
+        for leaf in ("weight", "bias"):
+            if f"{prefix}{p}.{leaf}" in state:
+                state[f"{prefix}{p}.{leaf}"] = state[f"{prefix}{p}.{leaf}"] * scale
+    if not norms:
+        return ""
+    return (
+        "projections before a pooling norm are scaled by 0.1**0.5, which turns pytorchvideo's "
+        "eps of 1e-5 into 1e-6 without changing the function"
+    )
+
+
+DIALECTS = (
+    Dialect(
+        "torchvision",
+        ("conv_proj.weight", "pos_encoding.class_token", "blocks.0.attn.qkv.weight"),
+        TORCHVISION_MVIT,
+    ),
+    Dialect(
+        "timm",
+        ("patch_embed.proj.weight", "stages.0.blocks.0.mlp.fc1.weight"),
+        TIMM_MVIT,
+        prepare=number_blocks_through,
+        adapt=warn_of_class_query,
+    ),
+    Dialect(
+        "pytorchvideo",
+        ("norm_embed.weight", "blocks.0.attn.q.weight"),
+        PYTORCHVIDEO_MVIT,
+        adapt=absorb_pool_norm_eps,
+        unsupported=("pool_first",),
+    ),
+    Dialect("mvit", ("blocks.0.mlp.fc1.weight",), kernel_dims=4),  # the image repository
+    Dialect("pyslowfast", ("blocks.{n}.mlp.fc1.weight",)),
+)
