@@ -104,9 +104,9 @@ def fit_model(model: nn.Module, source: Mapping[str, Tensor], method: str) -> di
                 fits |= fit_positions(model.get_submodule(prefix), prefix, state, source)
         elif name in source:
             fits[name] = fit_tensor(name, target, source[name], method)
-        elif fit := new_temporal_table(name, target, source):
-            fits[name] = fit
-        elif fit := new_temporal_part(name, target):
+        elif (fit := new_temporal_table(name, target, source)) or (
+            fit := new_temporal_part(name, target)
+        ):
             fits[name] = fit
         elif leaf == "cls_token":
             fits[name] = Fit(None, REINITIALISED, "no class token in the checkpoint")
