@@ -1,0 +1,89 @@
+"""What models of all architectures share: the head, groups of layers, recomputed blocks."""
+
+from __future__ import annotations
+
+import re
+
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from videonet.errors import ConfigError
+from videonet.heads.classification import ClassificationHead
+
+
+def as_clip(clip: Tensor, patch: tuple[int, int]) -> Tensor:
+    """An image (B, C, H, W) -> a one-frame clip (B, C, 1, H, W); a clip stays as it is.
+
+    Raises:
+        ConfigError: the frames are smaller than one `patch` (height, width).
+    """
+    clip = clip.unsqueeze(2) if clip.dim() == 4 else clip
+    for size, least, name in zip(clip.shape[3:], patch, ("high", "wide"), strict=True):
+        if size < least:
+            raise ConfigError(
+                f"frames are {size} pixels {name}, but one patch of this model needs {least}"
+            )
+    return clip
+
+
+def init_linear(module: nn.Module) -> None:
+    """Linear layers as in the official transformers, for ``model.apply``.
+
+    Convolutions keep torch's default, which learns motion in far fewer steps than a normal
+    distribution of 0.02 in narrow models.
+    """
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+class VideoModel(nn.Module):
+    """Base of all architectures.
+
+    A subclass sets ``num_features``, ``head_dropout`` and where it has one ``head_init_scale``,
+    calls :meth:`reset_classifier` last in its constructor, and runs its blocks by
+    :meth:`run_block`.
+    """
+
+    # Beginnings of the last part of a parameter's name.
+    undecayed: tuple[str, ...] = ("cls_token", "pos_embed")
+    block_names = re.compile(r"(?:.*\.)?blocks\.\d+(?=\.)")
+    top_names = ("norm", "head")  # modules behind the last block
+    head_init_scale = 1.0
+    grad_checkpointing = False
+
+    def run_block(self, block: nn.Module, *inputs):
+        """``block(*inputs)``, its activations recomputed in the backward pass where asked for."""
+        if self.grad_checkpointing and self.training:
+            return checkpoint(block, *inputs, use_reentrant=False)
+        return block(*inputs)
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """A new, randomly initialised head for `num_classes` classes."""
+        self.num_classes = num_classes
+        self.head = ClassificationHead(
+            self.num_features, num_classes, self.head_dropout, self.head_init_scale
+        )
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of class tokens and positions."""
+        names = [name for name, _ in self.named_parameters()]
+        return {name for name in names if name.rpartition(".")[2].startswith(self.undecayed)}
+
+    def layer_groups(self) -> list[list[str]]:
+        """Parameter names from input to output: stem, each block, norm and head.
+
+        Whatever lies between two blocks (a downsampling) goes with the block before it.
+        """
+        stem, top, blocks = [], [], {}
+        group = stem
+        for name, _ in self.named_parameters():
+            if block := self.block_names.match(name):
+                group = blocks.setdefault(block[0], [])
+            (top if name.partition(".")[0] in self.top_names else group).append(name)
+        return [stem, *blocks.values(), top]
+
+    def set_grad_checkpointing(self, enabled: bool = True) -> None:
+        """Trade a second forward of each block for its activations' memory."""
+        self.grad_checkpointing = enabled
