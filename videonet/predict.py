@@ -14,6 +14,7 @@ from videonet.config import load_config, load_config_text, model_arguments
 from videonet.data.build import evaluation_views
 from videonet.data.classes import class_names
 from videonet.engine.distributed import select_device
+from videonet.engine.ema import weights_to_test
 from videonet.engine.evaluate import clip_logits, ensemble_views
 from videonet.engine.state import newest_checkpoint
 from videonet.errors import ConfigError
@@ -73,7 +74,8 @@ class Predictor:
             raise ConfigError(f"{path} holds no configuration: give one with --cfg")
         name, arguments = model_arguments(config)
         model = create_model(name, **arguments)
-        load_trained(model, content, origin=str(path))
+        weights = weights_to_test(content, averaged=config.TEST.EMA)
+        load_trained(model, weights, origin=str(path))
         names = content.get("class_names")
         return cls(model, config, names if names is not None else class_names(config))
 

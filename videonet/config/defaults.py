@@ -204,8 +204,12 @@ TRAIN: dict[str, Any] = {
     "AUTO_RESUME": True,
     # Checkpoint that training starts from (weights only); empty: random weights.
     "CHECKPOINT_FILE_PATH": "",
-    # Train with half-precision activations where the device has them.
+    # Compute in half precision where the device gains by it (see HALF_PRECISION).
     "MIXED_PRECISION": False,
+    # videonet: which half precision: bf16, fp16 (with a loss scaler), or auto (of the GPU).
+    "HALF_PRECISION": "auto",
+    # videonet: forward and backward passes that a step's BATCH_SIZE videos are divided into.
+    "ACCUMULATE": 1,
 }
 
 TEST: dict[str, Any] = {
@@ -223,6 +227,8 @@ TEST: dict[str, Any] = {
     "NUM_SPATIAL_CROPS": 3,
     # videonet: join views by the mean of softmax scores (softmax), of logits (logits), or by max.
     "ENSEMBLE": "softmax",
+    # videonet: test and predict with the averaged weights of a run with SOLVER.EMA_DECAY.
+    "EMA": True,
 }
 
 SOLVER: dict[str, Any] = {
@@ -264,6 +270,8 @@ SOLVER: dict[str, Any] = {
     "CLIP_GRAD_VAL": None,
     # Factor on the learning rate per layer, from the head down; 1: none.
     "LAYER_DECAY": 1.0,
+    # videonet: decay per step of an average of the weights, such as 0.9999; 0: no average.
+    "EMA_DECAY": 0.0,
 }
 
 BN: dict[str, Any] = {

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from videonet.errors import ConfigError
@@ -34,6 +34,12 @@ class Process:
         values: list = [None] * self.world_size
         dist.all_gather_object(values, value)
         return values
+
+    def total(self, value: Tensor) -> Tensor:
+        """The sum of the processes' values; `value` itself is overwritten."""
+        if self.world_size > 1:
+            dist.all_reduce(value)
+        return value
 
     def barrier(self) -> None:
         if self.world_size > 1:

@@ -8,15 +8,16 @@ from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
-from videonet.checkpoint import load_trained
+from videonet.checkpoint import load_trained, read_checkpoint
 from videonet.config import model_arguments
 from videonet.data import build_loader
 from videonet.data.classes import class_names
 from videonet.engine.distributed import Process
+from videonet.engine.ema import weights_to_test
 from videonet.engine.evaluate import evaluate, write_results
 from videonet.engine.plots import plot_confusion
+from videonet.engine.precision import autocast_dtype
 from videonet.engine.state import newest_checkpoint, saved_checkpoints
-from videonet.engine.train import autocast_dtype
 from videonet.errors import ConfigError
 from videonet.models import create_model
 
@@ -53,7 +54,8 @@ def run_multiview_test(cfg: CfgNode, process: Process) -> dict:
     names = class_names(cfg)
     name, arguments = model_arguments(cfg)
     model = create_model(name, **arguments).to(process.device)
-    report = load_trained(model, checkpoint)
+    weights = weights_to_test(read_checkpoint(checkpoint), averaged=cfg.TEST.EMA)
+    report = load_trained(model, weights, origin=checkpoint)
     logger.info("testing %s\n%s", checkpoint, report)
     start = time.perf_counter()
     evaluation = evaluate(

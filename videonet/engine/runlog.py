@@ -42,10 +42,10 @@ class RunLog:
             self._board.close()
 
 
-def read_log(path: Path) -> list[dict]:
+def read_log(path: str | Path) -> list[dict]:
     """The records of a ``log.jsonl``; a run that was resumed overrules its earlier steps."""
     records: dict[tuple[str, int], dict] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in Path(path).read_text(encoding="utf-8").splitlines():
         record = json.loads(line)
         records[record["kind"], record["step"]] = record
     return sorted(records.values(), key=lambda record: record["step"])

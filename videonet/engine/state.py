@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from videonet.checkpoint.files import read_checkpoint, write_checkpoint
+from videonet.engine.ema import WeightAverage
 from videonet.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ def save_training_state(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
+    average: WeightAverage | None,
     config: str,
     class_names: list[str],
     keep: int,
@@ -62,6 +64,7 @@ def save_training_state(
             "model_state": model.state_dict(),
             "optimizer_state": optimizer.state_dict(),
             "scaler_state": scaler.state_dict(),
+            "ema_state": average.state if average is not None else {},
             "epoch": epoch,
             "step": step,
             "rng_state": random_state(),
@@ -80,6 +83,7 @@ def restore_training_state(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
+    average: WeightAverage | None,
 ) -> tuple[int, int]:
     """Put a saved state back; returns the finished epochs and steps.
 
@@ -100,8 +104,12 @@ def restore_training_state(
             f"{path} belongs to another model or optimiser than this configuration, so the run "
             f"cannot go on from it; choose another OUTPUT_DIR or set TRAIN.AUTO_RESUME False"
         ) from error
-    if scaler.is_enabled():
+    if scaler.is_enabled() and state["scaler_state"]:
         scaler.load_state_dict(state["scaler_state"])
+    if average is not None:
+        if not state.get("ema_state"):
+            logger.info("%s holds no averaged weights: the average starts from its weights", path)
+        average.load(state.get("ema_state") or model.state_dict())
     restore_random_state(state["rng_state"])
     logger.info("resumed from %s after %d epochs, %d steps", path, state["epoch"], state["step"])
     return state["epoch"], state["step"]

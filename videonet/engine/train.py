@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from fvcore.common.config import CfgNode
-from torch import Tensor, nn
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -19,9 +18,11 @@ from videonet.data import Batch, build_loader
 from videonet.data.classes import class_names
 from videonet.data.device import Mixup, normalize
 from videonet.engine.distributed import Process
+from videonet.engine.ema import WeightAverage
 from videonet.engine.evaluate import evaluate
 from videonet.engine.optim import build_optimizer, learning_rate, lr_factor, set_learning_rate
 from videonet.engine.plots import plot_learning_curve
+from videonet.engine.precision import autocast_dtype, gradient_scaler
 from videonet.engine.runlog import RunLog, read_log
 from videonet.engine.state import (
     newest_checkpoint,
@@ -29,17 +30,11 @@ from videonet.engine.state import (
     save_training_state,
     saved_checkpoints,
 )
+from videonet.engine.step import TrainingStep
 from videonet.errors import TrainingError
 from videonet.models import create_model
 
 logger = logging.getLogger(__name__)
-
-
-def autocast_dtype(cfg: CfgNode, device: torch.device) -> torch.dtype | None:
-    """The half precision to compute in, or None: bf16 where the GPU has it, else fp16."""
-    if not cfg.TRAIN.MIXED_PRECISION or device.type != "cuda":
-        return None
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
 
 class Trainer:
@@ -48,7 +43,7 @@ class Trainer:
     def __init__(self, cfg: CfgNode, process: Process):
         self.cfg, self.process = cfg, process
         self.folder = Path(cfg.OUTPUT_DIR)
-        torch.manual_seed(cfg.RNG_SEED + process.rank)
+        torch.manual_seed(cfg.RNG_SEED)
 
         self.loader = self._loader("train")
         self.val_loader = self._loader("val") if cfg.TRAIN.EVAL_PERIOD > 0 else None
@@ -64,17 +59,29 @@ class Trainer:
         self.dtype = autocast_dtype(cfg, process.device)
         if cfg.TRAIN.MIXED_PRECISION and self.dtype is None:
             logger.info("mixed precision is not used on %s", process.device)
-        self.scaler = torch.amp.GradScaler(enabled=self.dtype is torch.float16)
+        self.scaler = gradient_scaler(self.dtype, process.device)
         self.optimizer = build_optimizer(cfg, self.model)
+        torch.manual_seed(cfg.RNG_SEED + process.rank)  # the weights are the same everywhere
+        self.average: WeightAverage | None = None
         self.epoch = self.step = 0
         self._start_from_checkpoint()
-        self.parallel_model = process.wrap(self.model)
-
-        clips = cfg.TRAIN.BATCH_SIZE * cfg.AUG.NUM_SAMPLE
+        videos = min(cfg.TRAIN.BATCH_SIZE, len(self.loader.dataset))
+        clips = videos * cfg.AUG.NUM_SAMPLE
+        self.train_step = TrainingStep(
+            process.wrap(self.model),
+            self.optimizer,
+            self.scaler,
+            process,
+            clips_per_step=clips,
+            parts=cfg.TRAIN.ACCUMULATE,
+            dtype=self.dtype,
+            clip_norm=cfg.SOLVER.CLIP_GRAD_L2NORM,
+            clip_value=cfg.SOLVER.CLIP_GRAD_VAL,
+        )
         self.lr_factor = lr_factor(cfg, clips)
         logger.info(
             "%d videos a step, %d clips; learning rate %.3g x %.3g",
-            cfg.TRAIN.BATCH_SIZE,
+            videos,
             clips,
             cfg.SOLVER.BASE_LR,
             self.lr_factor,
@@ -101,13 +108,19 @@ class Trainer:
         """Resume the newest state of this run, else start from ``CHECKPOINT_FILE_PATH``."""
         cfg = self.cfg
         saved = saved_checkpoints(cfg.OUTPUT_DIR) if cfg.TRAIN.AUTO_RESUME else []
-        if saved:
-            self.epoch, self.step = restore_training_state(
-                saved[-1], model=self.model, optimizer=self.optimizer, scaler=self.scaler
-            )
-        elif cfg.TRAIN.CHECKPOINT_FILE_PATH:
+        if not saved and cfg.TRAIN.CHECKPOINT_FILE_PATH:
             path = newest_checkpoint(cfg.TRAIN.CHECKPOINT_FILE_PATH)
             logger.info("initial weights\n%s", load_checkpoint(self.model, path))
+        if cfg.SOLVER.EMA_DECAY > 0:
+            self.average = WeightAverage(self.model, cfg.SOLVER.EMA_DECAY)
+        if saved:
+            self.epoch, self.step = restore_training_state(
+                saved[-1],
+                model=self.model,
+                optimizer=self.optimizer,
+                scaler=self.scaler,
+                average=self.average,
+            )
 
     def run(self) -> Path | None:
         """Train to the last epoch; returns the last checkpoint (None if nothing was left to do)."""
@@ -157,8 +170,7 @@ class Trainer:
             rate = self.lr_factor * learning_rate(
                 self.cfg.SOLVER, self.epoch + index / self.steps_per_epoch
             )
-            loss = self._train_step(batch, rate)
-            self.step += 1
+            loss, gradient = self._train_step(batch, rate)
             step_time = time.perf_counter() - mark
             bar.update()
             bar.set_postfix(loss=f"{loss:.3f}", lr=f"{rate:.1e}", data=f"{data_time:.2f}s")
@@ -169,41 +181,51 @@ class Trainer:
                     epoch=round(self.epoch + (index + 1) / self.steps_per_epoch, 4),
                     loss=loss,
                     lr=rate,
+                    grad_norm=gradient,
                     data_time=round(data_time, 4),
                     step_time=round(step_time, 4),
                     clips_per_second=round(len(batch.clips) / step_time, 2),
                 )
             mark = time.perf_counter()
 
-    def _train_step(self, batch: Batch, rate: float) -> float:
-        """Forward, backward and update on one batch; returns the loss."""
+    def _train_step(self, batch: Batch, rate: float) -> tuple[float, float]:
+        """Forward, backward and update on one batch; returns the loss and the gradient's norm."""
         cfg, device = self.cfg, self.process.device
         clips = normalize(batch.clips.to(device, non_blocking=True), cfg.DATA.MEAN, cfg.DATA.STD)
         labels = batch.labels.to(device)
         if self.mixup is not None:
             clips, labels = self.mixup(clips, labels)
         set_learning_rate(self.optimizer, rate)
-        with torch.autocast(device.type, dtype=self.dtype, enabled=self.dtype is not None):
-            loss = classification_loss(self.parallel_model(clips), labels)
-        value = loss.item()
-        if not torch.isfinite(loss):
-            raise TrainingError(
-                f"the loss is {value} in step {self.step + 1} (epoch {self.epoch + 1}); the last "
-                f"checkpoint is untouched; the videos were "
-                f"{', '.join(self.loader.dataset.paths[v] for v in batch.videos.unique().tolist())}"
-            )
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
-        self.scaler.unscale_(self.optimizer)
-        if cfg.SOLVER.CLIP_GRAD_L2NORM:
-            nn.utils.clip_grad_norm_(self.model.parameters(), cfg.SOLVER.CLIP_GRAD_L2NORM)
-        if cfg.SOLVER.CLIP_GRAD_VAL:
-            nn.utils.clip_grad_value_(self.model.parameters(), cfg.SOLVER.CLIP_GRAD_VAL)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        return value
+        share = self.train_step.backward(clips, labels)
+        loss = self.process.total(share).item()
+        if not math.isfinite(loss):
+            self._refuse("loss", loss, batch)
+        norm = self.train_step.clip_gradients()
+        if not math.isfinite(norm) and not self.scaler.is_enabled():
+            self._refuse("gradient", norm, batch)
+        self.train_step.update()
+        self.step += 1
+        if self.average is not None:
+            self.average.update(self.model, self.step)
+        return loss, norm
+
+    def _refuse(self, what: str, value: float, batch: Batch) -> None:
+        """Stop on all processes before the weights change."""
+        videos = sorted(set().union(*self.process.gather(batch.videos.tolist())))
+        paths = self.loader.dataset.paths
+        raise TrainingError(
+            f"the {what} is {value} in step {self.step + 1} (epoch {self.epoch + 1}); the last "
+            f"checkpoint is untouched; the videos were {', '.join(paths[v] for v in videos)}"
+        )
 
     def _validate(self, log: RunLog) -> None:
+        """Record the accuracy of the weights ("val") and of their averages ("val_ema")."""
+        self._validate_weights(log, "val")
+        if self.average is not None:
+            with self.average.applied_to(self.model):
+                self._validate_weights(log, "val_ema")
+
+    def _validate_weights(self, log: RunLog, kind: str) -> None:
         cfg = self.cfg
         result = evaluate(
             self.model,
@@ -221,10 +243,11 @@ class Trainer:
             "top1": 100 * result.accuracy(1),
             "top5": 100 * result.accuracy(5),
         }
-        log.write("val", self.step, **values)
+        log.write(kind, self.step, **values)
         logger.info(
-            "epoch %d: validation top-1 %.2f, top-5 %.2f, loss %.3f over %d videos (%d failed)",
+            "epoch %d: validation%s top-1 %.2f, top-5 %.2f, loss %.3f over %d videos (%d failed)",
             self.epoch,
+            " of the averaged weights" if kind == "val_ema" else "",
             values["top1"],
             values["top5"],
             values["loss"],
@@ -242,14 +265,10 @@ class Trainer:
                 model=self.model,
                 optimizer=self.optimizer,
                 scaler=self.scaler,
+                average=self.average,
                 config=self.cfg.dump(),
                 class_names=self.class_names,
                 keep=self.cfg.TRAIN.KEEP_CHECKPOINTS,
             )
         self.process.barrier()
         return path
-
-
-def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross entropy of logits (N, K) with class indices (N,) or soft targets (N, K)."""
-    return F.cross_entropy(logits.float(), labels)

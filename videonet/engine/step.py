@@ -1,0 +1,90 @@
+"""One optimiser step: forward and backward in parts, clipping, update."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from videonet.engine.distributed import Process
+
+
+def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross entropy of logits (N, K) with class indices (N,) or soft targets (N, K)."""
+    return F.cross_entropy(logits.float(), labels)
+
+
+class TrainingStep:
+    """Turns batches into updates of the weights.
+
+    The loss is the mean over the clips of all processes and parts, so the update is the same
+    however the clips of a step are divided among them.
+
+    Args:
+        model: maps clips to logits; under several processes it averages gradients over them.
+        clips_per_step: clips of all processes together.
+        parts: forward and backward passes per step, each on its part of the clips.
+        dtype: precision of autocast; None for full precision.
+        clip_norm, clip_value: limits of the gradient's L2 norm and of its entries.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler,
+        process: Process,
+        *,
+        clips_per_step: int,
+        parts: int = 1,
+        dtype: torch.dtype | None = None,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+    ):
+        self.model, self.optimizer, self.scaler = model, optimizer, scaler
+        self.process, self.clips_per_step, self.parts = process, clips_per_step, parts
+        self.dtype, self.clip_norm, self.clip_value = dtype, clip_norm, clip_value
+
+    def backward(self, clips: Tensor, targets: Tensor) -> Tensor:
+        """Fill the gradients from clips (N, 3, T, H, W); returns this process's share of the loss.
+
+        The shares of all processes add up to the loss of the step.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        size = math.ceil(len(clips) / self.parts)
+        pieces = list(zip(clips.split(size), targets.split(size), strict=True))
+        total = torch.zeros((), device=clips.device)
+        for number, (part, wanted) in enumerate(pieces, 1):
+            with self._exchange_gradients(number == len(pieces)):
+                with torch.autocast(
+                    clips.device.type, dtype=self.dtype, enabled=self.dtype is not None
+                ):
+                    loss = classification_loss(self.model(part), wanted)
+                loss = loss * (len(part) / self.clips_per_step)
+                # Gradients are averaged over the processes, but the shares are to be added.
+                self.scaler.scale(loss * self.process.world_size).backward()
+            total += loss.detach()
+        return total
+
+    def _exchange_gradients(self, now: bool) -> contextlib.AbstractContextManager:
+        """Between the parts of a step the processes keep their gradients to themselves."""
+        if now or not hasattr(self.model, "no_sync"):
+            return contextlib.nullcontext()
+        return self.model.no_sync()
+
+    def clip_gradients(self) -> float:
+        """Unscale and clip the gradients; returns their L2 norm before."""
+        self.scaler.unscale_(self.optimizer)
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        norm = nn.utils.clip_grad_norm_(parameters, self.clip_norm or math.inf)
+        if self.clip_value:
+            nn.utils.clip_grad_value_(parameters, self.clip_value)
+        return norm.item()
+
+    def update(self) -> None:
+        """Change the weights; a step whose fp16 gradients overflowed is left out."""
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
