@@ -1,0 +1,41 @@
+"""Multiply-adds of the published models, as their papers give them."""
+
+import pytest
+import torch
+
+import videonet
+from videonet.benchmark.flops import multiply_adds, written_out_attention
+
+IMAGE = {"num_frames": 1, "num_classes": 1000}
+# name, arguments, clip (T, H, W), multiply-adds of one view in 1e9; a family adds its lines.
+PUBLISHED = [
+    # MViTv2, arXiv 2112.01526: Kinetics-400, then ImageNet
+    ("mvit_v2_s", {}, (16, 224, 224), 64.5),
+    ("mvit_v2_b", {}, (32, 224, 224), 225),
+    ("mvit_v2_l", {}, (40, 312, 312), 2828),
+    ("mvit_v2_t", IMAGE, (1, 224, 224), 4.7),
+    ("mvit_v2_s", IMAGE, (1, 224, 224), 7.0),
+    ("mvit_v2_b", IMAGE, (1, 224, 224), 10.2),
+    # The paper's L widens in the attention; its released image model does not (43.7).
+    ("mvit_v2_l", IMAGE | {"dim_mul_in_att": True}, (1, 224, 224), 42.1),
+    ("mvit_v2_h", IMAGE, (1, 224, 224), 120.6),
+    # MViT, arXiv 2104.11227: Kinetics-400, then ImageNet
+    ("mvit_v1_b", {}, (16, 224, 224), 70.5),
+    ("mvit_v1_b", {"num_frames": 32}, (32, 224, 224), 170),
+    ("mvit_v1_b", IMAGE, (1, 224, 224), 7.8),
+]
+
+
+def identity(line) -> str:
+    name, _, (t, h, _), _ = line
+    return f"{name}-{t}x{h}"
+
+
+@pytest.mark.parametrize("line", PUBLISHED, ids=identity)
+def test_multiply_adds_are_the_published_ones(line):
+    name, arguments, size, published = line
+    with torch.device("meta"):
+        model = videonet.create_model(name, **arguments)
+    with written_out_attention():
+        counted = multiply_adds(model, (1, 3, *size))
+    assert counted / 1e9 == pytest.approx(published, rel=0.01)
