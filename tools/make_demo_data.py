@@ -18,7 +18,7 @@ from videonet.errors import run_tool
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, required=True, help="folder to write to")
-    parser.add_argument("--train-clips", type=int, default=2000, help="default: %(default)s")
+    parser.add_argument("--train-clips", type=int, default=5000, help="default: %(default)s")
     parser.add_argument("--val-clips", type=int, default=200, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument(

@@ -266,7 +266,7 @@ def _write_lists(clips: list[_Clip], folder: Path, parameters: _Parameters) -> N
 def write_demo_dataset(
     folder: str | Path,
     *,
-    train_clips: int = 2000,
+    train_clips: int = 5000,
     val_clips: int = 200,
     size: int = 64,
     num_frames: int = 32,
