@@ -1,17 +1,13 @@
 """Reduced official models with random weights: the same logits and the same tokens per block."""
 
-import json
-
 import pytest
-import torch
 import yaml
-from safetensors.torch import load_file
 
+from tests.models.laws import assert_everything_loaded, assert_same_as_recorded, read_record
 from videonet.checkpoint import load_checkpoint
 from videonet.config import load_config, model_arguments
 from videonet.models import create_model
 
-TOLERANCE = 1e-4
 PYSLOWFAST = [
     "image_eps_probe",
     "image_patch2d_v1",
@@ -37,16 +33,6 @@ PYSLOWFAST = [
     "video_v2_t1",
 ]
 TORCHVISION = ["v1_b", "v2_s"]
-
-
-def read_record(path):
-    tensors = load_file(path.with_suffix(".safetensors"))
-    state = {
-        name.removeprefix("param:"): tensor
-        for name, tensor in tensors.items()
-        if name.startswith("param:")
-    }
-    return json.loads(path.with_suffix(".json").read_text()), tensors, state
 
 
 def with_frame_axis(rows, first):
@@ -107,27 +93,6 @@ def arguments_of_torchvision(record):
         "dim_mul_in_att": in_attention,
     }
     return arguments
-
-
-def assert_same_as_recorded(model, record, tensors):
-    found = {}
-    for name, feature in record["features"].items():
-        model.get_submodule(feature["module"]).register_forward_hook(
-            lambda module, inputs, output, name=name: found.__setitem__(name, output[0])
-        )
-    with torch.no_grad():
-        found["output"] = model.eval()(tensors["input"])
-    assert set(found) == {"output", *record["features"]}
-    for name, value in found.items():
-        expected = tensors[name]
-        assert value.shape == expected.shape
-        error = (value - expected).abs().max() / expected.abs().max()
-        assert error <= TOLERANCE, f"{name}: {error:.1e}"
-
-
-def assert_everything_loaded(report, model, state):
-    assert sorted(report.loaded) == sorted(model.state_dict())
-    assert sorted(report.used) == sorted(state)
 
 
 @pytest.mark.parametrize("variant", PYSLOWFAST)

@@ -7,38 +7,11 @@ import pytest
 import torch
 from torchvision.models.video import mvit as torchvision_mvit
 
+from tests.models.laws import TOLERANCE, assert_same_logits, randomise
 from videonet.checkpoint import load_checkpoint
 from videonet.models import create_model
 
-TOLERANCE = 1e-4
 WIDTHS = {"dim_mul": {1: 2.0, 3: 2.0}, "head_mul": {1: 2.0, 3: 2.0}}
-
-
-def randomise(model, seed=0):
-    """Weights far from zero everywhere, position tables and biases too."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            if parameter.dim() == 1 and name.endswith("weight"):  # norms
-                parameter.copy_(1 + 0.25 * noise)
-            elif parameter.dim() == 1 or "pos" in name or "cls" in name:
-                parameter.copy_(0.3 * noise)
-            else:
-                parameter.copy_(noise * parameter[0].numel() ** -0.5)
-    return model.eval()
-
-
-def assert_same_logits(model, peer, shape, dialect):
-    report = load_checkpoint(model, randomise(peer).state_dict())
-    assert report.dialect == dialect
-    assert sorted(report.loaded) == sorted(model.state_dict())
-    assert sorted(report.used) == sorted(peer.state_dict())
-    clip = torch.randn(shape, generator=torch.Generator().manual_seed(1))
-    with torch.no_grad():
-        expected, found = peer(clip), model.eval()(clip)
-    error = (found - expected).abs().max() / expected.abs().max()
-    assert error <= TOLERANCE, f"{error:.1e}"
 
 
 @pytest.mark.slow

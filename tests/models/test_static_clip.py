@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from tests.models.laws import randomise, relative_error, still_clip_logits
 from videonet.checkpoint import load_checkpoint
 from videonet.models import create_model
 from videonet.models.mvit import MODELS, V1_VARIANTS, V2_VARIANTS
@@ -32,35 +33,11 @@ def settings(name, deepest=16):
     return arguments | shallow | dict(variant.image or {})
 
 
-def randomise(model, seed):
-    """Weights far from zero everywhere, so that no term hides."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            if "norm" in name and name.endswith("weight"):
-                parameter.copy_(1 + 0.25 * noise)
-            elif parameter.dim() > 1 and not name.rpartition(".")[2].startswith(("rel_pos", "pos")):
-                fan_in = parameter[0].numel()
-                parameter.copy_(noise * fan_in**-0.5)
-            else:
-                parameter.copy_(0.4 * noise)
-    return model.eval()
-
-
 def image_and_clip_logits(name, frames, size, seed=0, deepest=16, **overrides):
     arguments = settings(name, deepest) | overrides
-    image = randomise(create_model(name, num_frames=1, **arguments), seed)
-    video = create_model(name, num_frames=frames, **(AS_IMAGE | arguments)).eval()
-    report = load_checkpoint(video, image.state_dict())
-    pictures = torch.randn(2, 3, 1, *size, generator=torch.Generator().manual_seed(seed + 1))
-    clip = pictures.expand(-1, -1, frames, -1, -1)
-    with torch.no_grad():
-        return image(pictures), video(clip), report
-
-
-def relative_error(found, expected):
-    return ((found - expected).abs().max() / expected.abs().max()).item()
+    image = create_model(name, num_frames=1, **arguments)
+    video = create_model(name, num_frames=frames, **(AS_IMAGE | arguments))
+    return still_clip_logits(image, video, frames, size, seed)
 
 
 def without_class_token(name):

@@ -12,11 +12,10 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 from torchvision.ops import StochasticDepth
 
 from videonet.errors import ConfigError
-from videonet.heads.classification import ClassificationHead
+from videonet.models.common import VideoModel, as_clip, init_linear
 from videonet.ops.grid import Grid, resize_grid, volume
 from videonet.ops.mlp import Mlp
 from videonet.ops.patch_embed import PatchEmbed
@@ -149,7 +148,7 @@ class MultiScaleBlock(nn.Module):
         return torch.cat((x[:, :1], pooled), dim=1) if self.cls_token else pooled
 
 
-class MViT(nn.Module):
+class MViT(VideoModel):
     """Multiscale vision transformer for clips and, with one frame, for images.
 
     Args:
@@ -172,6 +171,8 @@ class MViT(nn.Module):
         dropout: in the transformer; head_dropout: before the classifier; drop_path_rate: of the
             last block, rising linearly from 0; head_init_scale: on the classifier's weights.
     """
+
+    undecayed = ("cls_token", "pos_embed", "rel_pos_")
 
     def __init__(
         self,
@@ -220,7 +221,6 @@ class MViT(nn.Module):
         self.patch_stride = patch_stride
         self.cls_key_log_frames = cls_key_log_frames
         self.mean_pooling = mean_pooling
-        self.grad_checkpointing = False
         self.patch_embed = PatchEmbed(
             in_channels, embed_dim, patch_kernel, patch_stride, patch_padding
         )
@@ -263,7 +263,7 @@ class MViT(nn.Module):
         self.num_features = plans[-1].dim_out
         self.norm = nn.LayerNorm(self.num_features, eps=NORM_EPS)
         self.head_dropout, self.head_init_scale = head_dropout, head_init_scale
-        self.apply(_init_weights)
+        self.apply(init_linear)
         self.reset_classifier(num_classes)
 
     def _add_blocks(self, plans: list[BlockPlan], drop_path_rate: float, **options) -> None:
@@ -311,14 +311,7 @@ class MViT(nn.Module):
 
     def embed(self, clip: Tensor) -> tuple[Tensor, Grid]:
         """Stem and positions: a clip -> tokens (B, [1+]T*H*W, C) and their grid."""
-        clip = clip.unsqueeze(2) if clip.dim() == 4 else clip  # an image is a one-frame clip
-        for axis, name in ((1, "high"), (2, "wide")):
-            size, stride = clip.shape[axis + 2], self.patch_stride[axis]
-            if size < stride:
-                raise ConfigError(
-                    f"frames are {size} pixels {name}, but one patch of this model needs {stride}"
-                )
-        x, grid = self.patch_embed(clip)
+        x, grid = self.patch_embed(as_clip(clip, self.patch_stride[1:]))
         if self.cls_token is not None:
             x = torch.cat((self.cls_token.expand(x.shape[0], -1, -1), x), dim=1)
         positions = self.absolute_positions(grid)
@@ -327,16 +320,11 @@ class MViT(nn.Module):
         x = self.dropout(x)
         return (x if self.norm_stem is None else self.norm_stem(x)), grid
 
-    def _run_block(self, block: MultiScaleBlock, x: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
-        if self.grad_checkpointing and self.training:
-            return checkpoint(block, x, grid, use_reentrant=False)
-        return block(x, grid)
-
     def forward(self, clip: Tensor) -> Tensor:
         """(B, in_channels, T, H, W), or an image (B, in_channels, H, W), -> (B, num_classes)."""
         x, grid = self.embed(clip)
         for block in self.blocks:
-            x, grid = self._run_block(block, x, grid)
+            x, grid = self.run_block(block, x, grid)
         return self.head(self.pool_tokens(x))
 
     def pool_tokens(self, x: Tensor) -> Tensor:
@@ -351,49 +339,10 @@ class MViT(nn.Module):
         x, grid = self.embed(clip)
         features = []
         for i, block in enumerate(self.blocks):
-            x, grid = self._run_block(block, x, grid)
+            x, grid = self.run_block(block, x, grid)
             if i in self.stage_ends:
                 features.append(to_volume(x[:, int(self.cls_token is not None) :], grid))
         return features
-
-    def reset_classifier(self, num_classes: int) -> None:
-        """A new, randomly initialised head for `num_classes` classes."""
-        self.num_classes = num_classes
-        self.head = ClassificationHead(
-            self.num_features, num_classes, self.head_dropout, self.head_init_scale
-        )
-
-    def no_weight_decay(self) -> set[str]:
-        """Names of class token and positions."""
-        names = ("cls_token", "pos_embed", "rel_pos_")
-        return {
-            name for name, _ in self.named_parameters() if name.rpartition(".")[2].startswith(names)
-        }
-
-    def layer_groups(self) -> list[list[str]]:
-        """Parameter names from input to output: stem, each block, norm and head."""
-        groups = {}
-        for name, _ in self.named_parameters():
-            top, _, rest = name.partition(".")
-            if top == "blocks":
-                index = int(rest.partition(".")[0]) + 1
-            else:
-                index = len(self.blocks) + 1 if top in ("norm", "head") else 0
-            groups.setdefault(index, []).append(name)
-        return [groups[index] for index in sorted(groups)]
-
-    def set_grad_checkpointing(self, enabled: bool = True) -> None:
-        """Trade a second forward of each block for its activations' memory."""
-        self.grad_checkpointing = enabled
-
-
-def _init_weights(module: nn.Module) -> None:
-    """Linear layers as in the official code; convolutions keep torch's default, which learns
-    motion in far fewer steps than a normal distribution of 0.02 in narrow models."""
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
 
 
 @dataclass(frozen=True)
