@@ -50,6 +50,12 @@ FAMILIES = {
             "mvit_v1_b": {"depth": 5},
         },
     ),
+    "swin_*": Family(
+        small={"embed_dim": 24},
+        sides=(16, 8, 4, 2),
+        frames=2,
+        by_model={f"swin_{size}": {"depths": (2, 1, 2, 1)} for size in "tsbl"},
+    ),
 }
 
 

@@ -20,6 +20,8 @@ PUBLISHED = {
     "mvitv2_s_image": ("mvit_v2_s", {"num_frames": 1, "num_classes": 1000}),
     "mvitv2_b_image": ("mvit_v2_b", {"num_frames": 1, "num_classes": 1000}),
     "mvitv2_l_image": ("mvit_v2_l", {"num_frames": 1, "num_classes": 1000}),
+    **{f"swin_{s}": (f"swin_{s}", {"num_frames": 1, "num_classes": 1000}) for s in "tsbl"},
+    **{f"video_swin_{s}_k400": (f"swin_{s}", {}) for s in "tsb"},
 }
 
 

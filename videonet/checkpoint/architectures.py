@@ -13,7 +13,7 @@ SIGNS = (
     ("a ResNet", ("blocks.1.res_blocks.0.branch2.conv_a.weight",)),
     ("a SlowFast network", ("s1.pathway0_stem.conv.weight",)),
     ("an X3D", ("s1.pathway0_stem.conv_xy.weight",)),
-    ("a Swin transformer", ("{any}.attn.relative_position_bias_table",)),
+    ("a Swin", ("{any}.attn.relative_position_bias_table",)),
     ("a vision transformer", ("blocks.0.attn.qkv.weight", "{any}.mlp.fc1.weight")),
     ("a vision transformer", ("encoder.layers.encoder_layer_0.ln_1.weight",)),
     ("a vision transformer", ("{any}encoder.layer.0.attention.attention.query.weight",)),

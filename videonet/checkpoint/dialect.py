@@ -22,6 +22,7 @@ class Tensors:
         dialect: whose names those were.
         sizes: name in the checkpoint -> number of values.
         notes: sentences on what had to be changed.
+        constants: names in the checkpoint of what our models compute themselves.
     """
 
     state: State
@@ -29,6 +30,7 @@ class Tensors:
     sizes: dict[str, int]
     dialect: str
     notes: tuple[str, ...] = ()
+    constants: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class Dialect:
         prepare: its names -> its names in a form that `rows` can express (old -> new).
         adapt: changes the tensors, under own names, where that is needed, and returns a sentence
             for the report (or "").
+        constants: templates of its names for what our models compute themselves, such as masks
+            and index tables.
         unsupported: constructor options of our models, kept as attributes of that name, with
             which the tensors of this dialect would compute something else.
     """
@@ -52,6 +56,7 @@ class Dialect:
     kernel_dims: int | None = None
     prepare: Callable[[list[str]], dict[str, str]] | None = None
     adapt: Callable[[State], str] | None = None
+    constants: tuple[str, ...] = ()
     unsupported: tuple[str, ...] = ()
 
     def matches(self, state: Mapping[str, Tensor]) -> bool:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from videonet.checkpoint.bias_tables import BIAS_TABLE, fit_bias_table
 from videonet.checkpoint.fit import Fit, misfit
 from videonet.checkpoint.positions import POSITION_NAMES, fit_positions
 from videonet.checkpoint.report import INFLATED, INTERPOLATED, LOADED, REINITIALISED
@@ -96,12 +97,16 @@ def fit_model(model: nn.Module, source: Mapping[str, Tensor], method: str) -> di
     if method not in METHODS:
         raise ConfigError(f"inflation is {method!r}, expected {' or '.join(METHODS)}")
     state = model.state_dict()
+    image = all(kernel.shape[2] == 1 for kernel in source.values() if kernel.dim() == 5)
     fits = {}
     for name, target in state.items():
         prefix, _, leaf = name.rpartition(".")
         if leaf in POSITION_NAMES:
             if name not in fits:  # the tables of one module are fitted together
                 fits |= fit_positions(model.get_submodule(prefix), prefix, state, source)
+        elif name in source and BIAS_TABLE.fullmatch(name):
+            owner = model.get_submodule(prefix)
+            fits[name] = fit_bias_table(owner, target, source[name], image)
         elif name in source:
             fits[name] = fit_tensor(name, target, source[name], method)
         elif (fit := new_temporal_table(name, target, source)) or (

@@ -163,6 +163,8 @@ def _source_entries(
         fatal = status == UNEXPECTED and not name.startswith(HEAD)
         for original in tensors.sources[name]:
             entries[original] = Entry(original, status, reason, tensors.sizes[original], fatal)
+    for name in tensors.constants:
+        entries[name] = Entry(name, DROPPED, "computed by this model", tensors.sizes[name])
     return tuple(entries.values())
 
 

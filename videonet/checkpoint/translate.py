@@ -55,9 +55,11 @@ def to_own_names(content: Mapping, origin: str) -> Tensors:
     own = Dialect("videonet", ())
     written_here = "class_names" in content or content.get("format") == "videonet"
     dialect = own if written_here else next((d for d in DIALECTS if d.matches(state)), own)
-    prepared = dialect.prepare(list(state)) if dialect.prepare else {}
+    constants = [name for name in state if any(has_names([name], [c]) for c in dialect.constants)]
+    weights = {name: tensor for name, tensor in state.items() if name not in constants}
+    prepared = dialect.prepare(list(weights)) if dialect.prepare else {}
     renamed, sources = {}, {}
-    for name, tensor in state.items():
+    for name, tensor in weights.items():
         name_here, leading = prepared.get(name, name), 0
         for row in dialect.rows:
             if (match := row.to_ours(name_here)) is not None:
@@ -70,7 +72,8 @@ def to_own_names(content: Mapping, origin: str) -> Tensors:
         sources[name_here] = (name,)
     note = dialect.adapt(renamed) if dialect.adapt else ""
     sizes = {name: tensor.numel() for name, tensor in state.items()}
-    return Tensors(renamed, sources, sizes, dialect.name, (note,) if note else ())
+    notes = (note,) if note else ()
+    return Tensors(renamed, sources, sizes, dialect.name, notes, tuple(constants))
 
 
 def unsupported_option(dialect: str, model: nn.Module) -> str | None:

@@ -8,12 +8,12 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from videonet.errors import ConfigError
-from videonet.models import mvit
+from videonet.models import mvit, swin
 
-FAMILIES = (mvit,)
+FAMILIES = (mvit, swin)
 MODELS = {name: build for family in FAMILIES for name, build in family.MODELS.items()}
 # Architectures described by their arguments instead of by a published name.
-GENERIC = {"mvit": mvit.MViT}
+GENERIC = {"mvit": mvit.MViT, "swin": swin.Swin}
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -25,7 +25,8 @@ def create_model(name: str, **arguments) -> nn.Module:
     """Build a model with random weights.
 
     Args:
-        name: one of :func:`list_models`, or ``"mvit"`` for an MViT described by its arguments.
+        name: one of :func:`list_models`, or ``"mvit"`` or ``"swin"`` for a model described by its
+            arguments.
         **arguments: any constructor argument of the architecture; every model has
             ``num_classes, num_frames, crop_size, in_channels, cls_token, drop_path_rate,
             head_dropout``. ``num_frames=1`` gives the image model.

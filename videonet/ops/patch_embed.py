@@ -14,13 +14,24 @@ class PatchEmbed(nn.Module):
         in_channels: channels of the clip.
         dim: width C of the tokens.
         kernel, stride, padding: of the convolution, each (t, h, w).
+        norm: applied to the tokens.
     """
 
-    def __init__(self, in_channels: int, dim: int, kernel: Grid, stride: Grid, padding: Grid):
+    def __init__(
+        self,
+        in_channels: int,
+        dim: int,
+        kernel: Grid,
+        stride: Grid,
+        padding: Grid,
+        norm: nn.Module | None = None,
+    ):
         super().__init__()
         self.proj = nn.Conv3d(in_channels, dim, kernel, stride, padding)
+        self.norm = norm
 
     def forward(self, clip: Tensor) -> tuple[Tensor, Grid]:
         """(B, in_channels, T, H, W) -> tokens (B, T'*H'*W', C) and their grid (T', H', W')."""
         volume = self.proj(clip)  # (B, C, T', H', W')
-        return volume.flatten(2).transpose(1, 2), tuple(volume.shape[2:])
+        tokens = volume.flatten(2).transpose(1, 2)
+        return tokens if self.norm is None else self.norm(tokens), tuple(volume.shape[2:])

@@ -3,8 +3,8 @@
 Order matters: the first one whose marks are all there is taken, so looser marks come later.
 """
 
-from videonet.checkpoint.dialects import mvit
+from videonet.checkpoint.dialects import mvit, swin
 
-DIALECTS = (*mvit.DIALECTS,)
+DIALECTS = (*swin.DIALECTS, *mvit.DIALECTS)
 
 __all__ = ["DIALECTS"]

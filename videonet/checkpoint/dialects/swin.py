@@ -1,0 +1,89 @@
+"""Swin in the names of its image and video repositories, torchvision and timm."""
+
+from __future__ import annotations
+
+import re
+
+from videonet.checkpoint.dialect import Dialect
+from videonet.checkpoint.names import Row
+
+BIAS_TABLE = "attn.relative_position_bias_table"
+CONSTANTS = ("{any}.attn.relative_position_index", "{any}.attn_mask")
+DOWNSAMPLE = re.compile(r"layers\.(\d+)\.(downsample\..+)")
+FEATURE = re.compile(r"features\.(\d+)\.(.+)")
+
+OFFICIAL_IMAGE = (
+    Row("absolute_pos_embed", "pos_embed"),
+    Row("head.{leaf}", "head.projection.{leaf}"),
+)
+OFFICIAL_VIDEO = (
+    Row("cls_head.fc_cls.{leaf}", "head.projection.{leaf}"),
+    Row("backbone.{any}", "{any}"),
+)
+TIMM = (Row("head.fc.{leaf}", "head.projection.{leaf}"),)
+TORCHVISION = (
+    Row("{any}.mlp.0.{leaf}", "{any}.mlp.fc1.{leaf}"),
+    Row("{any}.mlp.3.{leaf}", "{any}.mlp.fc2.{leaf}"),
+    Row("head.{leaf}", "head.projection.{leaf}"),
+)
+
+
+def merge_at_the_end(names: list[str]) -> dict[str, str]:
+    """timm merges at the start of a stage, the official code at the end of the one before."""
+    return {
+        name: f"layers.{int(m[1]) - 1}.{m[2]}"
+        for name in names
+        if (m := DOWNSAMPLE.fullmatch(name))
+    }
+
+
+def name_stages(names: list[str]) -> dict[str, str]:
+    """torchvision puts stages and mergings in one sequence, in its image models the stem too."""
+    first = 1 if "features.0.0.weight" in names else 0  # place of the first stage
+    stem = {"0": "patch_embed.proj", "2": "patch_embed.norm"}
+    renamed = {}
+    for name in names:
+        if (match := FEATURE.fullmatch(name)) is None:
+            continue
+        place, rest = int(match[1]) - first, match[2]
+        if place < 0:
+            part, leaf = rest.split(".")
+            renamed[name] = f"{stem[part]}.{leaf}"
+        elif place % 2:
+            renamed[name] = f"layers.{place // 2}.downsample.{rest}"
+        else:
+            renamed[name] = f"layers.{place // 2}.blocks.{rest}"
+    return renamed
+
+
+DIALECTS = (
+    Dialect(
+        "torchvision_swin",
+        ("features.{n}.{m}.attn.relative_position_bias_table",),
+        TORCHVISION,
+        prepare=name_stages,
+        constants=CONSTANTS,
+    ),
+    Dialect(
+        "video_swin",
+        (f"backbone.layers.0.blocks.0.{BIAS_TABLE}",),
+        OFFICIAL_VIDEO,
+        constants=CONSTANTS,
+    ),
+    Dialect(
+        "swin",
+        ("layers.0.downsample.reduction.weight", f"layers.0.blocks.0.{BIAS_TABLE}"),
+        OFFICIAL_IMAGE,
+        constants=CONSTANTS,
+    ),
+    Dialect(
+        "timm_swin",
+        ("layers.1.downsample.reduction.weight", f"layers.0.blocks.0.{BIAS_TABLE}"),
+        TIMM,
+        prepare=merge_at_the_end,
+        constants=CONSTANTS,
+    ),
+    Dialect(  # one stage alone, which has no merging to tell them by
+        "swin", (f"layers.0.blocks.0.{BIAS_TABLE}",), OFFICIAL_IMAGE + TIMM, constants=CONSTANTS
+    ),
+)

@@ -1,0 +1,340 @@
+"""Swin transformers for images (arXiv 2103.14030) and clips (Video Swin, arXiv 2106.13230).
+
+Reads top to bottom: how a stage's windows follow from its grid, the block, the stage, the network,
+and the published variants. Parameter names are those of the official implementations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
+
+from videonet.errors import ConfigError
+from videonet.models.common import VideoModel, as_clip, init_linear
+from videonet.ops.grid import Grid, resize_grid, volume
+from videonet.ops.mlp import Mlp
+from videonet.ops.patch_embed import PatchEmbed
+from videonet.ops.patch_merging import PatchMerging
+from videonet.ops.window_attention import WindowAttention, WindowPlan
+from videonet.ops.windows import Windows, relative_rows
+
+NORM_EPS = 1e-5
+WINDOW_RULES = ("fit", "swin", "torchvision", "video_swin")
+
+
+def built_window(rule: str, window: Grid, grid: Grid) -> tuple[Grid, Grid]:
+    """The window of a stage that is built for `grid`, and the shift of its odd blocks."""
+    t, h, w = window
+    shortest = min(grid[1:])
+    if rule == "swin" and shortest <= min(h, w):
+        return (t, shortest, shortest), (t // 2, 0, 0)
+    if rule == "fit":
+        window = (t, min(h, grid[1]), min(w, grid[2]))
+    return window, tuple(n // 2 for n in window)
+
+
+def windows_on(rule: str, window: Grid, shift: Grid, grid: Grid) -> Windows:
+    """The windows on the grid of a clip at hand: no larger than it, and still where they fill it.
+
+    torchvision's image models pad a small grid to a whole window instead.
+    """
+    size = tuple(min(n, w) for n, w in zip(grid, window, strict=True))
+    if rule == "torchvision":
+        size = (size[0], *window[1:])
+    shift = tuple(s if n > w else 0 for n, w, s in zip(grid, window, shift, strict=True))
+    return Windows(grid, size, shift)
+
+
+class SwinBlock(nn.Module):
+    """Attention in windows and MLP, each behind a norm and added to its input (Swin, Eq. 3)."""
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        window: Grid,
+        *,
+        mlp_ratio: float,
+        drop_path: float,
+        dropout: float,
+        **attention,
+    ):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.attn = WindowAttention(dim, num_heads, window, dropout=dropout, **attention)
+        self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), dim, dropout)
+        self.drop_path = StochasticDepth(drop_path, "row")
+
+    def forward(self, x: Tensor, plan: WindowPlan) -> Tensor:
+        """(B, T, H, W, C) -> the same shape."""
+        x = x + self.drop_path(self.attn(self.norm1(x), plan))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+class SwinStage(nn.Module):
+    """Blocks of one width, whose windows are shifted in every second one, and the merging."""
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        drop_paths: Sequence[float],
+        grid: Grid,
+        window: Grid,
+        window_rule: str,
+        merges: bool,
+        **options,
+    ):
+        super().__init__()
+        self.window_rule = window_rule
+        self.window, self.shift = built_window(window_rule, window, grid)
+        self.blocks = nn.ModuleList(
+            SwinBlock(dim, num_heads, self.window, drop_path=drop_path, **options)
+            for drop_path in drop_paths
+        )
+        self.downsample = PatchMerging(dim, NORM_EPS) if merges else None
+
+    def plans(self, x: Tensor) -> tuple[WindowPlan, WindowPlan]:
+        """The windows of even and of odd blocks on tokens (B, T, H, W, C)."""
+        still, shifted = (
+            windows_on(self.window_rule, self.window, shift, tuple(x.shape[1:4]))
+            for shift in ((0, 0, 0), self.shift)
+        )
+        # Video Swin numbers the cells of a reduced window as the first ones of the full window,
+        # which puts them elsewhere where the height or the width is reduced.
+        layout = self.window if self.window_rule == "video_swin" else still.size
+        rows = relative_rows(volume(still.size), layout, self.window, x.device)
+        return WindowPlan.of(still, rows, x), WindowPlan.of(shifted, rows, x)
+
+    def forward(self, x: Tensor, run: Callable) -> Tensor:
+        """The blocks, each called by `run(block, x, plan)`: (B, T, H, W, C) -> the same shape."""
+        plans = self.plans(x)
+        for i, block in enumerate(self.blocks):
+            x = run(block, x, plans[i % 2])
+        return x
+
+
+class Swin(VideoModel):
+    """Swin transformer for clips and, with one frame, for images.
+
+    Args:
+        num_classes, num_frames, crop_size (pixels; an int or (height, width)), in_channels: of
+            the clips that windows and positions are made for. Other sizes run too.
+        patch_size: of the stem, (t, h, w). Clips that are no multiple of it are padded with zeros
+            at their end.
+        embed_dim: width of the first stage; it doubles in each further one.
+        depths, num_heads: blocks and heads of each stage.
+        window_size: (t, h, w) in tokens.
+        window_rule: what happens where a grid is smaller than the window; all four agree
+            everywhere else, and in time.
+            "fit": no window is larger than the grid that its stage is built for, and at run time
+            a window shrinks along each axis to the grid at hand and then is not shifted.
+            "swin": the official image code. Windows are square, as wide as the shorter side of the
+            grid that its stage is built for; such a stage does not shift at all.
+            "torchvision": its image code. Windows keep their size and small grids are padded;
+            pixels beyond the last whole patch are cut off instead of padded.
+            "video_swin": the official video code and torchvision's swin3d. As "fit" at run time,
+            but the bias table is that of the full window at any crop size, and where the height
+            or the width is reduced the first rows of its index are read, which belong to other
+            offsets: the static-clip law does not hold there.
+        mlp_ratio, qkv_bias, qk_scale (None: 1 / sqrt(head width)): of the transformer.
+        patch_norm: layer norm behind the stem. use_abs_pos: learned absolute positions.
+        cls_token: Swin has none; only False or None is accepted.
+        dropout: in the transformer; attention_dropout: of its attention weights; head_dropout:
+            before the classifier; drop_path_rate: of the last block, rising linearly from 0.
+
+    Raises:
+        ConfigError: an argument is out of its range, or they contradict each other.
+    """
+
+    undecayed = ("pos_embed", "relative_position_bias_table")
+    cls_token = None
+
+    def __init__(
+        self,
+        num_classes: int = 400,
+        num_frames: int = 32,
+        crop_size: int | tuple[int, int] = 224,
+        in_channels: int = 3,
+        *,
+        patch_size: Grid = (2, 4, 4),
+        embed_dim: int = 96,
+        depths: Sequence[int] = (2, 2, 6, 2),
+        num_heads: Sequence[int] = (3, 6, 12, 24),
+        window_size: Grid = (8, 7, 7),
+        window_rule: str = "fit",
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        qk_scale: float | None = None,
+        patch_norm: bool = True,
+        use_abs_pos: bool = False,
+        cls_token: bool | None = None,
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+        drop_path_rate: float = 0.0,
+        head_dropout: float = 0.0,
+    ):
+        super().__init__()
+        _check_arguments(cls_token, window_rule, embed_dim, depths, num_heads)
+        height, width = (crop_size, crop_size) if isinstance(crop_size, int) else crop_size
+        self.patch_size, self.window_rule = tuple(patch_size), window_rule
+        norm = nn.LayerNorm(embed_dim, eps=NORM_EPS) if patch_norm else None
+        self.patch_embed = PatchEmbed(
+            in_channels, embed_dim, self.patch_size, self.patch_size, (0, 0, 0), norm
+        )
+        sizes = (num_frames, height, width)
+        self.grid = tuple(-(-n // p) for n, p in zip(sizes, self.patch_size, strict=True))
+        self._add_positions(embed_dim, use_abs_pos)
+        self.dropout = nn.Dropout(dropout)
+        self.layers = nn.ModuleList()
+        rates = torch.linspace(0, drop_path_rate, sum(depths), device="cpu").split(list(depths))
+        dim, (t, h, w) = embed_dim, self.grid
+        for stage, (heads, stage_rates) in enumerate(zip(num_heads, rates, strict=True)):
+            dim = embed_dim * 2**stage
+            self.layers.append(
+                SwinStage(
+                    dim,
+                    heads,
+                    stage_rates.tolist(),
+                    (t, h, w),
+                    tuple(window_size),
+                    window_rule,
+                    merges=stage < len(depths) - 1,
+                    mlp_ratio=mlp_ratio,
+                    qkv_bias=qkv_bias,
+                    qk_scale=qk_scale,
+                    dropout=dropout,
+                    attention_dropout=attention_dropout,
+                )
+            )
+            h, w = (h + 1) // 2, (w + 1) // 2
+        self.num_features = dim
+        self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.head_dropout = head_dropout
+        self.apply(init_linear)
+        self.reset_classifier(num_classes)
+
+    def _add_positions(self, dim: int, wanted: bool) -> None:
+        """One table for an image, separate ones of space and time for clips."""
+        t, h, w = self.grid
+        rows = {}
+        if wanted:
+            rows = {"spatial": h * w, "temporal": t} if t > 1 else {"": h * w}
+        for kind in ("", "spatial", "temporal"):
+            table = nn.Parameter(torch.zeros(1, rows[kind], dim)) if kind in rows else None
+            self.register_parameter(f"pos_embed_{kind}".rstrip("_"), table)
+            if table is not None:
+                nn.init.trunc_normal_(table, std=0.02)
+
+    def absolute_positions(self, grid: Grid) -> Tensor | None:
+        """Absolute positions on `grid`, (1, T*H*W, C), or None where the model has none."""
+        table = self.pos_embed
+        if self.pos_embed_spatial is not None:
+            space, time = self.pos_embed_spatial, self.pos_embed_temporal
+            table = (time.unsqueeze(2) + space.unsqueeze(1)).flatten(1, 2)
+        return None if table is None else resize_grid(table, self.grid, grid)
+
+    def embed(self, clip: Tensor) -> Tensor:
+        """Stem and positions: a clip -> tokens (B, T, H, W, C)."""
+        clip = as_clip(clip, self.patch_size[1:])
+        missing = [-n % p for n, p in zip(clip.shape[2:], self.patch_size, strict=True)]
+        if self.window_rule == "torchvision":
+            missing[1:] = 0, 0
+        if any(missing):
+            clip = F.pad(clip, (0, missing[2], 0, missing[1], 0, missing[0]))
+        x, grid = self.patch_embed(clip)
+        positions = self.absolute_positions(grid)
+        x = self.dropout(x if positions is None else x + positions)
+        return x.unflatten(1, grid)
+
+    def stages(self, x: Tensor) -> Iterator[Tensor]:
+        """The tokens (B, T, H, W, C) at the end of each stage, before they merge."""
+        for stage in self.layers:
+            x = stage(x, self.run_block)
+            yield x
+            x = x if stage.downsample is None else stage.downsample(x)
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """(B, in_channels, T, H, W), or an image (B, in_channels, H, W), -> (B, num_classes)."""
+        *_, x = self.stages(self.embed(clip))
+        return self.head(self.pool_tokens(x))
+
+    def pool_tokens(self, x: Tensor) -> Tensor:
+        """Tokens of the last stage (B, T, H, W, C) -> one normed vector per clip (B, C)."""
+        return self.norm(x).mean(dim=(1, 2, 3))
+
+    def forward_features(self, clip: Tensor) -> list[Tensor]:
+        """A clip -> the tokens at the end of each stage, (B, C, T', H', W') each."""
+        return [x.permute(0, 4, 1, 2, 3) for x in self.stages(self.embed(clip))]
+
+
+def _check_arguments(
+    cls_token: bool | None,
+    window_rule: str,
+    embed_dim: int,
+    depths: Sequence[int],
+    num_heads: Sequence[int],
+) -> None:
+    if cls_token:
+        raise ConfigError("cls_token is True, but Swin has no class token")
+    if window_rule not in WINDOW_RULES:
+        raise ConfigError(
+            f"window_rule is {window_rule!r}, expected one of {', '.join(WINDOW_RULES)}"
+        )
+    if len(depths) != len(num_heads):
+        raise ConfigError(
+            f"depths has {len(depths)} stages, but num_heads {len(num_heads)}: {num_heads!r}"
+        )
+    for stage, heads in enumerate(num_heads):
+        if embed_dim * 2**stage % heads:
+            raise ConfigError(
+                f"the width {embed_dim * 2**stage} of stage {stage} is no multiple of its "
+                f"{heads} heads"
+            )
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A published size."""
+
+    embed_dim: int
+    depths: tuple[int, ...]
+    num_heads: tuple[int, ...]
+    num_frames: int = 32
+    crop_size: int = 224
+    window_size: Grid = (8, 7, 7)
+
+
+VARIANTS = {  # arXiv 2103.14030, Sec. 3.3, and 2106.13230, Sec. 3.3; xs is videonet's own
+    "swin_xs": Variant(48, (2, 1), (2, 4), 8, 48, (4, 6, 6)),
+    "swin_t": Variant(96, (2, 2, 6, 2), (3, 6, 12, 24)),
+    "swin_s": Variant(96, (2, 2, 18, 2), (3, 6, 12, 24)),
+    "swin_b": Variant(128, (2, 2, 18, 2), (4, 8, 16, 32)),
+    "swin_l": Variant(192, (2, 2, 18, 2), (6, 12, 24, 48)),
+}
+
+
+def build(variant: Variant, *, num_frames: int | None = None, crop_size=None, **overrides) -> Swin:
+    """Video Swin, or with one frame Swin: patches and windows of one frame."""
+    num_frames = variant.num_frames if num_frames is None else num_frames
+    arguments = {
+        "num_frames": num_frames,
+        "crop_size": variant.crop_size if crop_size is None else crop_size,
+        "embed_dim": variant.embed_dim,
+        "depths": variant.depths,
+        "num_heads": variant.num_heads,
+        "window_size": variant.window_size,
+    }
+    if num_frames == 1:
+        arguments |= {"patch_size": (1, 4, 4), "window_size": (1, *variant.window_size[1:])}
+    return Swin(**(arguments | overrides))
+
+
+MODELS = {name: partial(build, variant) for name, variant in VARIANTS.items()}

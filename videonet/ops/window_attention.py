@@ -1,0 +1,106 @@
+"""Multi-head attention within windows, with a table of relative-position biases (Swin, Eq. 4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from videonet.ops.grid import Grid, volume
+from videonet.ops.windows import Windows, cut_windows, join_windows, strangers
+
+MASKED = -100.0  # added to the logits of pairs that must not meet, as in the official code
+
+
+@dataclass(frozen=True)
+class WindowPlan:
+    """What all blocks of a stage need to know of its windows; made once per stage and clip.
+
+    Attributes:
+        rows: (t*h*w, t*h*w), of the bias table.
+        walls: for each shifted axis a mask (t*h*w, t*h*w) to be added to the logits of the last
+            windows along it.
+    """
+
+    windows: Windows
+    rows: Tensor
+    walls: tuple[tuple[int, Tensor], ...]
+
+    @classmethod
+    def of(cls, windows: Windows, rows: Tensor, like: Tensor) -> WindowPlan:
+        """The plan in the type and on the device of `like`."""
+        walls = []
+        for axis in windows.shifted_axes:
+            apart = strangers(windows, axis, like.device)
+            walls.append((axis, like.new_zeros(apart.shape).masked_fill(apart, MASKED)))
+        return cls(windows, rows, tuple(walls))
+
+
+class WindowAttention(nn.Module):
+    """Attention of each window's cells to one another.
+
+    Parameter names follow the official implementation.
+
+    Args:
+        dim: width of the tokens. num_heads: divides `dim`.
+        window: (t, h, w) that the bias table is made for.
+        qkv_bias: whether queries, keys and values have a bias.
+        qk_scale: factor on the logits; None for ``(dim / num_heads) ** -0.5``.
+        dropout: of the result; attention_dropout: of the attention weights.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        window: Grid,
+        *,
+        qkv_bias: bool = True,
+        qk_scale: float | None = None,
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+    ):
+        super().__init__()
+        self.num_heads, self.window, self.qk_scale = num_heads, window, qk_scale
+        self.dropout, self.attention_dropout = dropout, attention_dropout
+        offsets = volume(tuple(2 * w - 1 for w in window))
+        self.relative_position_bias_table = nn.Parameter(torch.zeros(offsets, num_heads))
+        nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, plan: WindowPlan) -> Tensor:
+        """(B, T, H, W, dim) -> the same shape."""
+        x = cut_windows(x, plan.windows)  # (B, nt, nh, nw, N, dim)
+        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))
+        bias = self.relative_position_bias_table[plan.rows].permute(2, 0, 1)  # (heads, N, N)
+        y = self._attend(qkv, bias.to(qkv.dtype), plan.walls)
+        y = join_windows(self.proj(y), plan.windows)
+        return F.dropout(y, self.dropout, self.training)
+
+    def _attend(self, qkv: Tensor, mask: Tensor, walls: tuple[tuple[int, Tensor], ...]) -> Tensor:
+        """Queries, keys and values (B, nt, nh, nw, N, 3, heads, D) -> (B, nt, nh, nw, N, heads*D).
+
+        `mask` (heads, N, N) is added to the logits of all windows. A wall stands in the last
+        windows along its axis alone: they are split off and attend with it, so that there are at
+        most eight masks instead of one per window.
+        """
+        if walls:
+            (axis, wall), *others = walls
+            axis += 1  # behind the batch
+            last = qkv.shape[axis] - 1
+            inner, outer = qkv.split([last, 1], dim=axis)
+            parts = self._attend(inner, mask, others), self._attend(outer, mask + wall, others)
+            return torch.cat(parts, dim=axis)
+        q, k, v = qkv.flatten(0, 3).permute(2, 0, 3, 1, 4)  # (B*nt*nh*nw, heads, N, D) each
+        y = F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=mask.unsqueeze(0),
+            dropout_p=self.attention_dropout if self.training else 0.0,
+            scale=self.qk_scale,
+        )
+        return y.transpose(1, 2).flatten(2).unflatten(0, qkv.shape[:4])

@@ -1,0 +1,103 @@
+"""Windows on a T×H×W grid: where they lie, cutting and joining, and what a shift must not mix.
+
+Swin (arXiv 2103.14030), Sec. 3.2, and Video Swin (arXiv 2106.13230), Sec. 3.2: attention within
+windows that do not overlap, and in every other block within windows shifted by half their size.
+The shift is cyclic, so that the last window along an axis holds cells of both ends of the grid.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from videonet.ops.grid import Grid, volume
+
+SPATIOTEMPORAL = (1, 2, 3)  # the axes T, H, W of (B, T, H, W, C)
+
+
+@dataclass(frozen=True)
+class Windows:
+    """How a grid is cut.
+
+    Attributes:
+        grid: of the tokens, (T, H, W).
+        size: of one window, (t, h, w).
+        shift: cells by which the windows are moved towards the end of each axis.
+    """
+
+    grid: Grid
+    size: Grid
+    shift: Grid = (0, 0, 0)
+
+    @property
+    def counts(self) -> Grid:
+        """Number of windows along each axis; the last one may reach beyond the grid."""
+        return tuple(-(-n // w) for n, w in zip(self.grid, self.size, strict=True))
+
+    @property
+    def padded(self) -> Grid:
+        """The grid that the windows cover."""
+        return tuple(n * w for n, w in zip(self.counts, self.size, strict=True))
+
+    @property
+    def shifted_axes(self) -> list[int]:
+        return [axis for axis in range(3) if self.shift[axis]]
+
+
+def cut_windows(x: Tensor, windows: Windows) -> Tensor:
+    """(B, T, H, W, C) -> (B, nt, nh, nw, t*h*w, C), zeros where a window leaves the grid."""
+    if windows.padded != windows.grid:
+        ends = [p - n for p, n in zip(windows.padded, windows.grid, strict=True)]
+        x = F.pad(x, (0, 0, 0, ends[2], 0, ends[1], 0, ends[0]))
+    if any(windows.shift):
+        x = torch.roll(x, [-s for s in windows.shift], SPATIOTEMPORAL)
+    (nt, nh, nw), (t, h, w) = windows.counts, windows.size
+    x = x.reshape(x.shape[0], nt, t, nh, h, nw, w, x.shape[-1])
+    return x.permute(0, 1, 3, 5, 2, 4, 6, 7).flatten(4, 6)
+
+
+def join_windows(x: Tensor, windows: Windows) -> Tensor:
+    """(B, nt, nh, nw, t*h*w, C) -> (B, T, H, W, C), the inverse of :func:`cut_windows`."""
+    x = x.unflatten(4, windows.size).permute(0, 1, 4, 2, 5, 3, 6, 7)  # (B, nt, t, nh, h, nw, w, C)
+    x = x.reshape(x.shape[0], *windows.padded, x.shape[-1])
+    if any(windows.shift):
+        x = torch.roll(x, windows.shift, SPATIOTEMPORAL)
+    t, h, w = windows.grid
+    return x[:, :t, :h, :w]
+
+
+def coordinates(cells: int, layout: Grid, device: torch.device | None = None) -> list[Tensor]:
+    """T, H and W coordinates, each (cells,), of the first `cells` cells of `layout`."""
+    n = torch.arange(cells, device=device)
+    _, h, w = layout
+    return [n // (h * w), n // w % h, n % w]
+
+
+def relative_rows(
+    cells: int, layout: Grid, window: Grid, device: torch.device | None = None
+) -> Tensor:
+    """Rows of a bias table for all pairs of cells, (cells, cells).
+
+    Args:
+        layout: the grid whose first `cells` cells are compared.
+        window: (t, h, w) that the table is made for. It has a row for each offset, query minus
+            key: ``(2t - 1) * (2h - 1) * (2w - 1)``, from the most negative, time slowest.
+    """
+    row = 0
+    for x, w in zip(coordinates(cells, layout, device), window, strict=True):
+        row = row * (2 * w - 1) + (x[:, None] - x[None, :] + w - 1)
+    return row
+
+
+def strangers(windows: Windows, axis: int, device: torch.device | None = None) -> Tensor:
+    """Pairs of cells in the last window along `axis` that only the cyclic shift brought together.
+
+    Returns:
+        Boolean (t*h*w, t*h*w).
+    """
+    position = coordinates(volume(windows.size), windows.size, device)[axis]
+    wrapped = position >= windows.size[axis] - windows.shift[axis]
+    return wrapped[:, None] != wrapped[None, :]
