@@ -313,7 +313,7 @@ class Variant:
 
 
 VARIANTS = {  # arXiv 2103.14030, Sec. 3.3, and 2106.13230, Sec. 3.3; xs is videonet's own
-    "swin_xs": Variant(48, (2, 1), (2, 4), 8, 48, (4, 6, 6)),
+    "swin_xs": Variant(56, (2, 1), (2, 4), 8, 48, (4, 6, 6)),
     "swin_t": Variant(96, (2, 2, 6, 2), (3, 6, 12, 24)),
     "swin_s": Variant(96, (2, 2, 18, 2), (3, 6, 12, 24)),
     "swin_b": Variant(128, (2, 2, 18, 2), (4, 8, 16, 32)),
