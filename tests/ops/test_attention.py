@@ -64,6 +64,21 @@ def test_a_biased_class_key_counts_as_often_as_its_bias_says(axes):
     torch.testing.assert_close(found, logits.softmax(-1) @ values, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("axes", ["thw", ""])
+@pytest.mark.parametrize("class_tokens", [0, 1])
+def test_a_bias_per_key_takes_keys_away(axes, class_tokens):
+    """A key of minus infinity, or nearly, is a key that is not there."""
+    (q, k, v), options = random_case((2, 4, 6), (2, 2, 3), class_tokens, axes)
+    bias = torch.randn(2, k.shape[2], dtype=torch.float64)
+    bias[0, -4:] = -1e4
+    found = attention(q, k, v, key_bias=bias, **options)
+    reference = attention_reference(q, k, v, key_bias=bias, **options)
+    torch.testing.assert_close(found, reference, rtol=1e-9, atol=1e-9)
+    v = v.detach().clone()
+    v[0, :, -4:] += 1.0
+    torch.testing.assert_close(attention(q, k, v, key_bias=bias, **options), found)
+
+
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-5), (torch.bfloat16, 5e-2)])
 def test_fused_equals_reference_in_working_precision(dtype, tolerance):
     qkv, options = random_case((2, 4, 6), (2, 2, 3), 1)

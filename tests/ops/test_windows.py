@@ -7,8 +7,15 @@ import torch
 import torch.nn.functional as F
 
 from videonet.ops.grid import volume
-from videonet.ops.window_attention import MASKED, WindowAttention, WindowPlan
-from videonet.ops.windows import Windows, cut_windows, join_windows, relative_rows, strangers
+from videonet.ops.window_attention import WindowAttention, WindowPlan
+from videonet.ops.windows import (
+    MASKED,
+    Windows,
+    cut_windows,
+    join_windows,
+    relative_rows,
+    strangers,
+)
 
 CUTS = [
     Windows((4, 6, 8), (2, 3, 4)),

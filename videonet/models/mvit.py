@@ -6,8 +6,8 @@ the published variants. Parameter names are those of the official implementation
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -34,6 +34,7 @@ class BlockPlan:
     num_heads: int
     q_stride: Grid | None
     kv_stride: Grid | None
+    window: Grid | None = None  # in cells of its input; None for global attention
 
     @property
     def downsamples(self) -> bool:
@@ -81,6 +82,43 @@ def plan_blocks(
     return plans
 
 
+def stage_ends(plans: Sequence[BlockPlan]) -> list[int]:
+    """The last block of each stage: a stage ends where the next block strides."""
+    last = len(plans) - 1
+    return [i for i in range(last) if plans[i + 1].downsamples] + [last]
+
+
+def with_windows(plans: Sequence[BlockPlan], window: Grid) -> list[BlockPlan]:
+    """Hybrid window attention (MViTv2, Sec. 4.2): windows everywhere but in the last block of the
+    last three stages.
+
+    Args:
+        window: cells (t, h, w) of the first grid; it shrinks with every query stride, so that it
+            always covers the same part of the clip.
+
+    Raises:
+        ConfigError: a stride does not divide the window.
+    """
+    global_blocks = stage_ends(plans)[-3:]
+    planned = []
+    for i, plan in enumerate(plans):
+        if i not in global_blocks:
+            _check_window(i, window, plan)
+            plan = replace(plan, window=window)
+        planned.append(plan)
+        if plan.q_stride is not None:
+            window = tuple(max(w // s, 1) for w, s in zip(window, plan.q_stride, strict=True))
+    return planned
+
+
+def _check_window(block: int, window: Grid, plan: BlockPlan) -> None:
+    for stride in filter(None, (plan.q_stride, plan.kv_stride)):
+        if any(w % s for w, s in zip(window, stride, strict=True)):
+            raise ConfigError(
+                f"the window {window} of block {block} is no multiple of its stride {stride}"
+            )
+
+
 def pool_kernel_for(stride: Grid | None, kernel: Grid | None) -> Grid | None:
     """The given kernel, or one that just overlaps the next window: stride + 1 where it strides."""
     if stride is None or kernel is not None:
@@ -121,6 +159,7 @@ class MultiScaleBlock(nn.Module):
             q_stride=plan.q_stride,
             kv_kernel=pool_kernel_for(plan.kv_stride, pool_kernel),
             kv_stride=plan.kv_stride,
+            window=plan.window,
             dropout=dropout,
             **attention,
         )
@@ -164,6 +203,8 @@ class MViT(VideoModel):
         pool_mode, pool_first, separate_qkv, residual_pooling, rel_pos_*: see PoolingAttention.
         cls_token: a class token that the head reads, else the mean of all tokens;
             cls_key_log_frames: see PoolingAttention.
+        window_size: (t, h, w) cells of the stem's grid for hybrid window attention, without a
+            class token; None for global attention in all blocks.
         use_abs_pos, sep_pos_embed: absolute positions, joint or separate in space and time.
         dim_mul_in_att: the width grows in the attention (MViTv2) or in the MLP (MViTv1).
         norm_stem: layer norm after the positions. mean_pooling: head reads the mean of the
@@ -200,6 +241,7 @@ class MViT(VideoModel):
         separate_qkv: bool = False,
         cls_token: bool = True,
         cls_key_log_frames: bool = False,
+        window_size: Grid | None = None,
         use_abs_pos: bool = False,
         sep_pos_embed: bool = False,
         rel_pos_spatial: bool = True,
@@ -242,6 +284,10 @@ class MViT(VideoModel):
             pool_kv_stride_adaptive,
             dim_mul_in_att,
         )
+        if window_size is not None:
+            if cls_token:
+                raise ConfigError("window_size is given, but windows need cls_token=False")
+            plans = with_windows(plans, tuple(window_size))
         self._add_blocks(
             plans,
             drop_path_rate,
@@ -274,8 +320,7 @@ class MViT(VideoModel):
             self.blocks.append(MultiScaleBlock(plan, grid, drop_path=drop_path, **options))
             if plan.downsamples:  # the official tables are made for sizes rounded down
                 grid = tuple(n // s for n, s in zip(grid, plan.q_stride, strict=True))
-        # A stage ends where the next block strides.
-        self.stage_ends = [i for i in range(last) if plans[i + 1].downsamples] + [last]
+        self.stage_ends = stage_ends(plans)
 
     def _add_positions(self, dim: int, use_abs_pos: bool, separate: bool) -> None:
         t, h, w = self.grid

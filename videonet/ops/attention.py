@@ -26,6 +26,7 @@ def attention(
     tables: Tables = (None, None, None),
     class_tokens: int = 0,
     class_key_bias: float = 0.0,
+    key_bias: Tensor | None = None,
 ) -> Tensor:
     """Softmax attention with the bias of MViTv2, Eq. 4.
 
@@ -35,12 +36,13 @@ def attention(
         tables: relative-position tables of time, height and width, each (R, D) or None.
         class_tokens: number of leading tokens in q, k and v that take no part in the bias.
         class_key_bias: added to the logits of the class tokens' keys, for every query.
+        key_bias: (B, Nk), added to the logits of single keys, for every query; None for none.
 
     Returns:
         (B, heads, Nq, D).
     """
     scale = q.shape[-1] ** -0.5
-    if all(table is None for table in tables) and not class_key_bias:
+    if all(table is None for table in tables) and not class_key_bias and key_bias is None:
         return F.scaled_dot_product_attention(q, k, v, scale=scale)
     width = v.shape[-1]
     rows = position_rows(q[:, :, class_tokens:], q_grid, k_grid, tables)
@@ -51,7 +53,11 @@ def attention(
         reads = k.new_zeros(k.shape[2], 1)
         reads[:class_tokens] = 1
         columns = torch.cat((columns, reads), dim=-1)
-    q = torch.cat((q * scale, rows), dim=-1)  # (B, heads, Nq, D+T+H+W[+1])
+    if key_bias is not None:  # likewise, with a number that each key has for itself
+        rows = F.pad(rows, (0, 1), value=1.0)
+        columns = columns.expand(len(k), 1, -1, -1)
+        columns = torch.cat((columns, key_bias[:, None, :, None].to(k.dtype)), dim=-1)
+    q = torch.cat((q * scale, rows), dim=-1)  # (B, heads, Nq, D+T+H+W[+1][+1])
     k = torch.cat((k, columns.expand(*k.shape[:2], -1, -1)), dim=-1)  # (B, heads, Nk, same)
     # Fused kernels want one width for q, k and v.
     v = F.pad(v, (0, q.shape[-1] - width))
@@ -68,6 +74,7 @@ def attention_reference(
     tables: Tables = (None, None, None),
     class_tokens: int = 0,
     class_key_bias: float = 0.0,
+    key_bias: Tensor | None = None,
 ) -> Tensor:
     """The same function as :func:`attention`, written out with the full matrix of logits."""
     logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (B, heads, Nq, Nk)
@@ -78,4 +85,6 @@ def attention_reference(
         logits = logits + F.pad(bias.flatten(3), (class_tokens, 0, class_tokens, 0))
     of_class_key = torch.arange(k.shape[2], device=k.device) < class_tokens
     logits = logits + class_key_bias * of_class_key.to(logits.dtype)
+    if key_bias is not None:
+        logits = logits + key_bias[:, None, None, :]
     return logits.softmax(dim=-1) @ v

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from videonet.ops.attention import attention
 from videonet.ops.grid import Grid, volume
 from videonet.ops.pooling import POOL_MODES, avg_pool, conv_pool, max_pool
+from videonet.ops.windows import Windows, cut_tokens, join_tokens, outside_bias
 
 NORM_EPS = 1e-6
 
@@ -62,6 +63,9 @@ class PoolingAttention(nn.Module):
         cls_token: the first token is a class token, which is never pooled.
         cls_key_log_frames: weigh the class token's key as often as a patch of a still clip is
             there, once per frame of the keys, so that a still clip gives what its image gives.
+        window: (t, h, w) cells of the input grid within which queries see keys (MViTv2,
+            Sec. 4.2, hybrid window attention), a multiple of all strides; None for global
+            attention. Windows follow the pooling, which does see across their borders.
     """
 
     def __init__(
@@ -86,13 +90,17 @@ class PoolingAttention(nn.Module):
         cls_token: bool = True,
         cls_key_log_frames: bool = False,
         dropout: float = 0.0,
+        window: Grid | None = None,
     ):
         super().__init__()
         if pool_mode not in POOL_MODES:
             raise ValueError(f"pool_mode is {pool_mode!r}, expected one of {', '.join(POOL_MODES)}")
         if pool_mode == "conv_unshared" and not pool_first:
             raise ValueError("pool_mode 'conv_unshared' needs pool_first=True")
+        if window is not None and cls_token:
+            raise ValueError("attention in windows has no place for a class token")
         self.num_heads = num_heads
+        self.window = window
         self.class_tokens = int(cls_token)
         self.cls_key_log_frames = cls_token and cls_key_log_frames
         self.pool_first = pool_first
@@ -139,16 +147,32 @@ class PoolingAttention(nn.Module):
         """(B, [1+]T*H*W, dim) -> (B, [1+]T'*H'*W', dim_out) and the grid of the queries."""
         if self.pool_first:
             (q, q_grid), (k, k_grid), (v, _) = (self._pool(x, grid, n) for n in "qkv")
-            q, k, v = (
-                self._heads(proj(t)) for proj, t in zip(self._linears(), (q, k, v), strict=True)
-            )
+            q, k, v = (proj(t) for proj, t in zip(self._linears(), (q, k, v), strict=True))
         else:
             q, k, v = (proj(x) for proj in self._linears())
             (q, q_grid), (k, k_grid), (v, _) = (
                 self._pool(t, grid, n) for t, n in zip((q, k, v), "qkv", strict=True)
             )
-            q, k, v = self._heads(q), self._heads(k), self._heads(v)
+        if self.window is None:
+            y = self._attend(q, k, v, q_grid, k_grid)
+        else:
+            queries, keys = self._windows(grid, q_grid, k_grid)
+            q, k, v = cut_tokens(q, queries), cut_tokens(k, keys), cut_tokens(v, keys)
+            bias = outside_bias(keys, k)
+            y = join_tokens(self._attend(q, k, v, queries.size, keys.size, bias), queries)
+        return F.dropout(self.proj(y), self.dropout, self.training), q_grid
 
+    def _attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        q_grid: Grid,
+        k_grid: Grid,
+        key_bias: Tensor | None = None,
+    ) -> Tensor:
+        """Pooled tokens (B, N', heads*D) and (B, Nk, heads*D) -> (B, N', heads*D)."""
+        q, k, v = self._heads(q), self._heads(k), self._heads(v)
         y = attention(
             q,
             k,
@@ -158,11 +182,23 @@ class PoolingAttention(nn.Module):
             tables=(self.rel_pos_t, self.rel_pos_h, self.rel_pos_w),
             class_tokens=self.class_tokens,
             class_key_bias=math.log(k_grid[0]) if self.cls_key_log_frames else 0.0,
+            key_bias=key_bias,
         )  # (B, heads, N', D)
         if self.residual_pooling:
             y = y + (F.pad(q[:, :, 1:], (0, 0, 1, 0)) if self.class_tokens else q)
-        y = self.proj(y.transpose(1, 2).flatten(2))  # (B, N', dim_out)
-        return F.dropout(y, self.dropout, self.training), q_grid
+        return y.transpose(1, 2).flatten(2)
+
+    def _windows(self, grid: Grid, q_grid: Grid, k_grid: Grid) -> tuple[Windows, Windows]:
+        """The same windows on the grids of queries and of keys; none is larger than its grid."""
+        cuts = []
+        for pool, pooled in ((self.pool_q, q_grid), (self.pool_k, k_grid)):
+            strides = (1, 1, 1) if pool is None else pool.stride
+            size = (
+                p if w >= n else w // s
+                for n, p, w, s in zip(grid, pooled, self.window, strides, strict=True)
+            )
+            cuts.append(Windows(pooled, tuple(size)))
+        return cuts[0], cuts[1]
 
     def _linears(self):
         """The projections to q, k and v; slices of ``qkv`` so that each result is contiguous."""

@@ -9,9 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from videonet.ops.grid import Grid, volume
-from videonet.ops.windows import Windows, cut_windows, join_windows, strangers
-
-MASKED = -100.0  # added to the logits of pairs that must not meet, as in the official code
+from videonet.ops.windows import MASKED, Windows, cut_windows, join_windows, strangers
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from videonet.ops.grid import Grid, volume
 
+MASKED = -100.0  # added to the logits of pairs that must not meet, as in the official code
 SPATIOTEMPORAL = (1, 2, 3)  # the axes T, H, W of (B, T, H, W, C)
 
 
@@ -101,3 +102,28 @@ def strangers(windows: Windows, axis: int, device: torch.device | None = None) -
     position = coordinates(volume(windows.size), windows.size, device)[axis]
     wrapped = position >= windows.size[axis] - windows.shift[axis]
     return wrapped[:, None] != wrapped[None, :]
+
+
+def cut_tokens(x: Tensor, windows: Windows) -> Tensor:
+    """(B, T*H*W, C) -> (B*nt*nh*nw, t*h*w, C)."""
+    return cut_windows(x.unflatten(1, windows.grid), windows).flatten(0, 3)
+
+
+def join_tokens(x: Tensor, windows: Windows) -> Tensor:
+    """(B*nt*nh*nw, t*h*w, C) -> (B, T*H*W, C), the inverse of :func:`cut_tokens`."""
+    return join_windows(x.unflatten(0, (-1, *windows.counts)), windows).flatten(1, 3)
+
+
+def outside_bias(windows: Windows, like: Tensor) -> Tensor | None:
+    """Added to the logits of keys, it leaves those out that lie beyond the grid.
+
+    Args:
+        like: cut tokens (B*nt*nh*nw, t*h*w, C).
+
+    Returns:
+        (B*nt*nh*nw, t*h*w); None where every window lies within the grid.
+    """
+    if windows.padded == windows.grid:
+        return None
+    inside = cut_tokens(like.new_ones(1, volume(windows.grid), 1), windows)[..., 0]
+    return ((1 - inside) * MASKED).repeat(len(like) // len(inside), 1)
