@@ -90,7 +90,8 @@ class WindowAttention(nn.Module):
             axis += 1  # behind the batch
             last = qkv.shape[axis] - 1
             inner, outer = qkv.split([last, 1], dim=axis)
-            parts = self._attend(inner, mask, others), self._attend(outer, mask + wall, others)
+            walled = mask + wall.to(mask.dtype)
+            parts = self._attend(inner, mask, others), self._attend(outer, walled, others)
             return torch.cat(parts, dim=axis)
         q, k, v = qkv.flatten(0, 3).permute(2, 0, 3, 1, 4)  # (B*nt*nh*nw, heads, N, D) each
         y = F.scaled_dot_product_attention(
