@@ -56,6 +56,26 @@ FAMILIES = {
         frames=2,
         by_model={f"swin_{size}": {"depths": (2, 1, 2, 1)} for size in "tsbl"},
     ),
+    "vit_*": Family(
+        small={"embed_dim": 24, "depth": 4, "num_heads": 3, "patch_size": 16},
+        sides=(4, 4, 4, 4),
+        frames=2,
+    ),
+    "cvt_*": Family(
+        small={"depths": (1, 1, 2), "embed_dims": (16, 32, 48), "num_heads": (1, 2, 3)},
+        sides=(16, 8, 4),
+        frames=4,
+        silent=(
+            # A constant on all keys cancels in the softmax.
+            r".*\.proj_k\.bias",
+            r".*\.conv_proj_k\.bn\.bias",
+            # The head reads the class token alone: the other queries of the last block are unread.
+            r"stage(1|2)\.blocks\.1\.attn\.conv_proj_q\..*",
+        ),
+        by_model={
+            "cvt_xs": {"depths": (1, 2), "embed_dims": (16, 32), "num_heads": (1, 2)},
+        },
+    ),
 }
 
 

@@ -100,6 +100,19 @@ def assert_same_logits(model, peer, shape, dialect, ignored=()):
     assert error <= TOLERANCE, f"{error:.1e}"
 
 
+class Logits(torch.nn.Module):
+    """A model of transformers that returns its logits alone; its parameters keep their names."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.inner = [model]  # not a submodule, so that no prefix is added
+        for name, module in model.named_children():
+            self.add_module(name, module)
+
+    def forward(self, image):
+        return self.inner[0].eval()(image).logits
+
+
 def still_clip_logits(image, video, frames, size, seed=0, **loading):
     """Logits of two random pictures and of two clips that repeat them, and the load report.
 

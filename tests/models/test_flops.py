@@ -31,6 +31,12 @@ PUBLISHED = [
     ("swin_t", {}, (32, 224, 224), 87.9),
     ("swin_s", {}, (32, 224, 224), 165.9),
     ("swin_b", {}, (32, 224, 224), 281.6),
+    # ViT: the official code's convolutions and matrix products as fvcore counts them
+    ("vit_b", IMAGE, (1, 224, 224), 17.564),
+    # CvT, likewise
+    ("cvt_13", IMAGE, (1, 224, 224), 4.566),
+    ("cvt_21", IMAGE, (1, 224, 224), 7.178),
+    ("cvt_w24", IMAGE, (1, 384, 384), 194.22),
 ]
 
 

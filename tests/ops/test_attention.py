@@ -79,6 +79,19 @@ def test_a_bias_per_key_takes_keys_away(axes, class_tokens):
     torch.testing.assert_close(attention(q, k, v, key_bias=bias, **options), found)
 
 
+@pytest.mark.parametrize("axes, bias", [("", 0.0), ("", 1.0), ("thw", 0.0), ("thw", 1.0)])
+def test_another_scale_is_another_length_of_the_queries(axes, bias):
+    """But for the relative positions, which take the queries as they are."""
+    (q, k, v), options = random_case((2, 4, 6), (2, 2, 3), 1, axes)
+    options |= {"class_key_bias": bias, "scale": 0.1}
+    found = attention(q, k, v, **options)
+    reference = attention_reference(q, k, v, **options)
+    torch.testing.assert_close(found, reference, rtol=1e-9, atol=1e-9)
+    if not axes:
+        plain = attention(q * 0.1 * q.shape[-1] ** 0.5, k, v, **(options | {"scale": None}))
+        torch.testing.assert_close(found, plain, rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-5), (torch.bfloat16, 5e-2)])
 def test_fused_equals_reference_in_working_precision(dtype, tolerance):
     qkv, options = random_case((2, 4, 6), (2, 2, 3), 1)

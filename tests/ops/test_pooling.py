@@ -52,3 +52,18 @@ def test_average_counts_spatial_padding_as_zeros():
     pooled, _ = avg_pool(x, (1, 3, 3), (1, 3, 3), (1, 1, 1))
     torch.testing.assert_close(pooled[0, 0, 0], torch.tensor(4 / 9))
     torch.testing.assert_close(pooled[0, 4, 0], torch.tensor(1.0))
+
+
+@pytest.mark.parametrize("size", [(12, 13), (5, 8), (2, 3)])
+@pytest.mark.parametrize("kernel, stride, padding", [(3, 2, 1), (3, 3, 1), (2, 2, 0), (5, 2, 2)])
+@pytest.mark.parametrize("ceil_mode", [False, True])
+def test_average_of_frames_is_that_of_images(size, kernel, stride, padding, ceil_mode):
+    images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(2))
+    expected = F.avg_pool2d(images, kernel, stride, padding, ceil_mode)
+    tokens, _ = to_tokens(images.unsqueeze(2).repeat(1, 1, 4, 1, 1))
+    triples = ((1, kernel, kernel), (1, stride, stride), (0, padding, padding))
+    pooled, grid = avg_pool(tokens, (4, *size), *triples, ceil_mode)
+    assert grid == (4, *expected.shape[2:])
+    torch.testing.assert_close(
+        to_volume(pooled, grid), expected.unsqueeze(2).expand(-1, -1, 4, -1, -1)
+    )

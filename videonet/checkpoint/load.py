@@ -183,7 +183,7 @@ def _notes(
             "the class token, which the head reads, is untrained: the checkpoint has none "
             "(cls_token=False builds the model without)"
         )
-    elif tokens and not getattr(model, "cls_key_log_frames", False):
+    elif tokens and not getattr(model, "still_clips_are_exact", False):
         notes.append(
             "a still clip gives the logits of its image only up to the class token's keys "
             "(cls_key_log_frames=True makes it exact)"

@@ -32,7 +32,7 @@ class Positions:
     """Positions as a checkpoint has them: either `joint`, or `space` and `time`."""
 
     grid: Grid
-    first: Tensor | None  # (1, 1, C), of the class token
+    first: Tensor | None  # (1, leading, C), of class token and registers
     joint: Tensor | None = None  # (1, T*H*W, C)
     space: Tensor | None = None  # (1, H*W, C)
     time: Tensor | None = None  # (1, T, C)
@@ -41,6 +41,11 @@ class Positions:
     def timeless(self) -> bool:
         """There is nothing in it about time."""
         return self.grid[0] == 1 if self.joint is not None else self.time is None
+
+    def first_rows(self, rows: int) -> Tensor | None:
+        """The positions (1, rows, C) of so many leading tokens, None where there are fewer."""
+        enough = self.first is not None and self.first.shape[1] >= rows
+        return self.first[:, :rows] if enough else None
 
     def as_joint(self) -> Tensor:
         """(1, T*H*W, C)."""
@@ -91,14 +96,20 @@ def guess_grid(cells: int, like: Grid, image: bool) -> Grid | None:
 
 
 def read_positions(
-    source: Mapping[str, Tensor], has_class: bool, like: Grid, image: bool
+    source: Mapping[str, Tensor], leading: int, like: Grid, image: bool
 ) -> Positions | None:
-    """The positions in `source` (leaf name -> tensor); None where the grid stays unclear."""
+    """The positions in `source` (leaf name -> tensor); None where the grid stays unclear.
+
+    A joint table has `leading` rows before those of the cells.
+    """
     source = {name: table.float() for name, table in source.items()}
     if JOINT in source:
-        first, joint = source[JOINT].split([int(has_class), source[JOINT].shape[1] - has_class], 1)
-        grid = guess_grid(joint.shape[1], like, image)
-        return grid and Positions(grid, first if has_class else None, joint=joint)
+        first, joint = source[JOINT][:, :leading], source[JOINT][:, leading:]
+        if TIME in source:  # TimeSformer: joint in class token and space, time beside it
+            source |= {SPACE: joint} | ({CLASS: first} if leading else {})
+        else:
+            grid = guess_grid(joint.shape[1], like, image)
+            return grid and Positions(grid, first if leading else None, joint=joint)
     space = source[SPACE]
     time = source.get(TIME)
     shape = guess_space(space.shape[1], like)
@@ -115,7 +126,7 @@ def fit_positions(
     """What the position tables of `module` get.
 
     Args:
-        module: the owner of the tables, with ``grid`` (T, H, W) and ``cls_token``.
+        module: the owner of the tables, see :class:`videonet.models.positions.AbsolutePositions`.
         prefix: its name in the model.
         target, source: all parameters of the model and of the checkpoint.
 
@@ -128,9 +139,9 @@ def fit_positions(
     if JOINT not in there and SPACE not in there:
         return {}
     main = there.get(JOINT, there.get(SPACE))
-    has_class = f"{dot}cls_token" in source
+    leading = _leading_rows(module, dot, source)
     image = all(kernel.shape[2] == 1 for kernel in source.values() if kernel.dim() == 5)
-    found = read_positions(there, has_class, module.grid, image)
+    found = read_positions(there, leading, module.grid, image)
     if found is None or main.shape[-1] != next(iter(here.values())).shape[-1]:
         why = "" if found else UNKNOWN_GRID
         return {dot + name: misfit(table, main, why) for name, table in here.items()}
@@ -138,12 +149,20 @@ def fit_positions(
     return {dot + name: fit for name, fit in write(module, here, found).items()}
 
 
+def _leading_rows(module: nn.Module, dot: str, source: Mapping[str, Tensor]) -> int:
+    """Rows of a joint table in `source` for class token and registers."""
+    tokens = [source[dot + name] for name in ("cls_token", "reg_token") if dot + name in source]
+    if not module.embed_leading:
+        return 0  # without positions here, so without positions there
+    return sum(token.shape[1] for token in tokens)
+
+
 def _grids(old: Grid, new: Grid) -> str:
     return " -> ".join("x".join(map(str, grid)) for grid in (old, new))
 
 
 def _joint_fit(module: nn.Module, here: Mapping[str, Tensor], found: Positions) -> dict[str, Fit]:
-    value = resize_grid(found.as_joint(), found.grid, module.grid)
+    value = resize_grid(found.as_joint(), found.grid, module.grid, module.position_resize)
     changed = _grids(found.grid, module.grid)
     if found.grid == module.grid:
         status, reason = LOADED, "" if found.joint is not None else "sum of separate tables"
@@ -151,10 +170,10 @@ def _joint_fit(module: nn.Module, here: Mapping[str, Tensor], found: Positions) 
         status, reason = INFLATED, f"repeated over frames, {changed}"
     else:
         status, reason = INTERPOLATED, changed
-    if module.cls_token is not None:
-        first = found.first
+    if rows := module.leading_positions:
+        first = found.first_rows(rows)
         if first is None:
-            first = here[JOINT][:, :1].to(value.device)
+            first = here[JOINT][:, :rows].to(value.device)
             reason = f"{reason}{reason and '; '}the class token's row stays as it was"
         value = torch.cat((first, value), dim=1)
     return {JOINT: Fit(value, status, reason)}
@@ -167,7 +186,7 @@ def _separate_fits(
     space, time = found.as_separate()
     origin = "" if found.joint is None else "of the joint table"
     fits = {}
-    resized = resize_grid(space, (1, h, w), (1, new_h, new_w))
+    resized = resize_grid(space, (1, h, w), (1, new_h, new_w), module.position_resize)
     if (h, w) == (new_h, new_w):
         fits[SPACE] = Fit(resized, LOADED, origin and f"space {origin}")
     else:
@@ -181,8 +200,9 @@ def _separate_fits(
         fits[TIME] = Fit(resized, INFLATED, f"repeated over {new_t} frames")
     else:
         fits[TIME] = Fit(resized, INTERPOLATED, f"{t} -> {new_t} frames")
-    if CLASS in here and found.first is not None:
-        fits[CLASS] = Fit(found.first, LOADED, origin and f"class row {origin}")
+    first = found.first_rows(module.leading_positions)
+    if CLASS in here and first is not None:
+        fits[CLASS] = Fit(first, LOADED, origin and f"class row {origin}")
     elif CLASS in here:
         fits[CLASS] = Fit(None, REINITIALISED, "no class token in the checkpoint")
     return fits

@@ -51,6 +51,9 @@ class VideoModel(nn.Module):
     block_names = re.compile(r"(?:.*\.)?blocks\.\d+(?=\.)")
     top_names = ("norm", "head")  # modules behind the last block
     head_init_scale = 1.0
+    # The class token of a still clip sees as many copies of every patch as there are frames,
+    # which changes the logits; true where a model with a class token makes up for that.
+    still_clips_are_exact = False
     grad_checkpointing = False
 
     def run_block(self, block: nn.Module, *inputs):

@@ -16,7 +16,8 @@ from torchvision.ops import StochasticDepth
 
 from videonet.errors import ConfigError
 from videonet.models.common import VideoModel, as_clip, init_linear
-from videonet.ops.grid import Grid, resize_grid, volume
+from videonet.models.positions import AbsolutePositions, learned_tokens
+from videonet.ops.grid import Grid, volume
 from videonet.ops.mlp import Mlp
 from videonet.ops.patch_embed import PatchEmbed
 from videonet.ops.pooling import max_pool, to_volume
@@ -187,7 +188,7 @@ class MultiScaleBlock(nn.Module):
         return torch.cat((x[:, :1], pooled), dim=1) if self.cls_token else pooled
 
 
-class MViT(VideoModel):
+class MViT(VideoModel, AbsolutePositions):
     """Multiscale vision transformer for clips and, with one frame, for images.
 
     Args:
@@ -261,15 +262,15 @@ class MViT(VideoModel):
             raise ConfigError("give pool_kv_stride or pool_kv_stride_adaptive, not both")
         height, width = (crop_size, crop_size) if isinstance(crop_size, int) else crop_size
         self.patch_stride = patch_stride
-        self.cls_key_log_frames = cls_key_log_frames
+        self.still_clips_are_exact = cls_key_log_frames
         self.mean_pooling = mean_pooling
         self.patch_embed = PatchEmbed(
             in_channels, embed_dim, patch_kernel, patch_stride, patch_padding
         )
         sizes = (max(num_frames, patch_stride[0]), height, width)
-        self.grid = tuple(n // s for n, s in zip(sizes, patch_stride, strict=True))
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim)) if cls_token else None
-        self._add_positions(embed_dim, use_abs_pos, sep_pos_embed)
+        grid = tuple(n // s for n, s in zip(sizes, patch_stride, strict=True))
+        self.cls_token = learned_tokens(1, embed_dim) if cls_token else None
+        self.add_positions(grid, embed_dim, int(cls_token), use=use_abs_pos, separate=sep_pos_embed)
         self.dropout = nn.Dropout(dropout)
         self.norm_stem = nn.LayerNorm(embed_dim, eps=NORM_EPS) if norm_stem else None
 
@@ -321,38 +322,6 @@ class MViT(VideoModel):
             if plan.downsamples:  # the official tables are made for sizes rounded down
                 grid = tuple(n // s for n, s in zip(grid, plan.q_stride, strict=True))
         self.stage_ends = stage_ends(plans)
-
-    def _add_positions(self, dim: int, use_abs_pos: bool, separate: bool) -> None:
-        t, h, w = self.grid
-        has_class = self.cls_token is not None
-        shapes = {}
-        if use_abs_pos and separate:
-            shapes = {"pos_embed_spatial": h * w, "pos_embed_temporal": t}
-            if has_class:
-                shapes["pos_embed_class"] = 1
-        elif use_abs_pos:
-            shapes = {"pos_embed": t * h * w + int(has_class)}
-        for name in ("pos_embed_spatial", "pos_embed_temporal", "pos_embed_class", "pos_embed"):
-            table = torch.zeros(1, shapes[name], dim) if name in shapes else None
-            self.register_parameter(name, None if table is None else nn.Parameter(table))
-        for parameter in (self.cls_token, *(getattr(self, name) for name in shapes)):
-            if parameter is not None:
-                nn.init.trunc_normal_(parameter, std=0.02)
-
-    def absolute_positions(self, grid: Grid) -> Tensor | None:
-        """The positions of class token and patches on `grid`, (1, [1+]T*H*W, C), or None."""
-        if self.pos_embed is None and self.pos_embed_spatial is None:
-            return None
-        if self.pos_embed_spatial is not None:
-            t, h, w = self.grid
-            space, time = self.pos_embed_spatial, self.pos_embed_temporal
-            patches = (time.unsqueeze(2) + space.unsqueeze(1)).flatten(1, 2)  # (1, T*H*W, C)
-            first = self.pos_embed_class
-        else:
-            n_class = int(self.cls_token is not None)
-            first, patches = self.pos_embed[:, :n_class], self.pos_embed[:, n_class:]
-        patches = resize_grid(patches, self.grid, grid)
-        return patches if self.cls_token is None else torch.cat((first, patches), dim=1)
 
     def embed(self, clip: Tensor) -> tuple[Tensor, Grid]:
         """Stem and positions: a clip -> tokens (B, [1+]T*H*W, C) and their grid."""

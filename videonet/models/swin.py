@@ -17,7 +17,8 @@ from torchvision.ops import StochasticDepth
 
 from videonet.errors import ConfigError
 from videonet.models.common import VideoModel, as_clip, init_linear
-from videonet.ops.grid import Grid, resize_grid, volume
+from videonet.models.positions import AbsolutePositions
+from videonet.ops.grid import Grid, volume
 from videonet.ops.mlp import Mlp
 from videonet.ops.patch_embed import PatchEmbed
 from videonet.ops.patch_merging import PatchMerging
@@ -121,7 +122,7 @@ class SwinStage(nn.Module):
         return x
 
 
-class Swin(VideoModel):
+class Swin(VideoModel, AbsolutePositions):
     """Swin transformer for clips and, with one frame, for images.
 
     Args:
@@ -191,7 +192,8 @@ class Swin(VideoModel):
         )
         sizes = (num_frames, height, width)
         self.grid = tuple(-(-n // p) for n, p in zip(sizes, self.patch_size, strict=True))
-        self._add_positions(embed_dim, use_abs_pos)
+        # One table for an image, separate ones of space and time for clips.
+        self.add_positions(self.grid, embed_dim, 0, use=use_abs_pos, separate=self.grid[0] > 1)
         self.dropout = nn.Dropout(dropout)
         self.layers = nn.ModuleList()
         rates = torch.linspace(0, drop_path_rate, sum(depths), device="cpu").split(list(depths))
@@ -220,26 +222,6 @@ class Swin(VideoModel):
         self.head_dropout = head_dropout
         self.apply(init_linear)
         self.reset_classifier(num_classes)
-
-    def _add_positions(self, dim: int, wanted: bool) -> None:
-        """One table for an image, separate ones of space and time for clips."""
-        t, h, w = self.grid
-        rows = {}
-        if wanted:
-            rows = {"spatial": h * w, "temporal": t} if t > 1 else {"": h * w}
-        for kind in ("", "spatial", "temporal"):
-            table = nn.Parameter(torch.zeros(1, rows[kind], dim)) if kind in rows else None
-            self.register_parameter(f"pos_embed_{kind}".rstrip("_"), table)
-            if table is not None:
-                nn.init.trunc_normal_(table, std=0.02)
-
-    def absolute_positions(self, grid: Grid) -> Tensor | None:
-        """Absolute positions on `grid`, (1, T*H*W, C), or None where the model has none."""
-        table = self.pos_embed
-        if self.pos_embed_spatial is not None:
-            space, time = self.pos_embed_spatial, self.pos_embed_temporal
-            table = (time.unsqueeze(2) + space.unsqueeze(1)).flatten(1, 2)
-        return None if table is None else resize_grid(table, self.grid, grid)
 
     def embed(self, clip: Tensor) -> Tensor:
         """Stem and positions: a clip -> tokens (B, T, H, W, C)."""

@@ -27,12 +27,13 @@ def attention(
     class_tokens: int = 0,
     class_key_bias: float = 0.0,
     key_bias: Tensor | None = None,
+    scale: float | None = None,
 ) -> Tensor:
     """Softmax attention with the bias of MViTv2, Eq. 4.
 
     Args:
         q: (B, heads, Nq, D), k and v: (B, heads, Nk, D); class tokens first, then the cells of
-            the grid. The logits are scaled by ``D ** -0.5``; the bias is not.
+            the grid. The logits are scaled by `scale`, ``D ** -0.5`` if None; the bias is not.
         tables: relative-position tables of time, height and width, each (R, D) or None.
         class_tokens: number of leading tokens in q, k and v that take no part in the bias.
         class_key_bias: added to the logits of the class tokens' keys, for every query.
@@ -41,13 +42,17 @@ def attention(
     Returns:
         (B, heads, Nq, D).
     """
-    scale = q.shape[-1] ** -0.5
-    if all(table is None for table in tables) and not class_key_bias and key_bias is None:
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    has_tables = any(table is not None for table in tables)
+    if not has_tables and not class_key_bias and key_bias is None:
         return F.scaled_dot_product_attention(q, k, v, scale=scale)
     width = v.shape[-1]
-    rows = position_rows(q[:, :, class_tokens:], q_grid, k_grid, tables)
-    rows = F.pad(rows, (0, 0, class_tokens, 0))
-    columns = F.pad(one_hot_positions(k_grid, like=k), (0, 0, class_tokens, 0))
+    if has_tables:
+        rows = position_rows(q[:, :, class_tokens:], q_grid, k_grid, tables)
+        rows = F.pad(rows, (0, 0, class_tokens, 0))
+        columns = F.pad(one_hot_positions(k_grid, like=k), (0, 0, class_tokens, 0))
+    else:
+        rows, columns = q[..., :0], k.new_empty(k.shape[2], 0)
     if class_key_bias:  # one more number that every query has and only class keys read
         rows = F.pad(rows, (0, 1), value=class_key_bias)
         reads = k.new_zeros(k.shape[2], 1)
@@ -75,9 +80,11 @@ def attention_reference(
     class_tokens: int = 0,
     class_key_bias: float = 0.0,
     key_bias: Tensor | None = None,
+    scale: float | None = None,
 ) -> Tensor:
     """The same function as :func:`attention`, written out with the full matrix of logits."""
-    logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (B, heads, Nq, Nk)
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    logits = (q * scale) @ k.transpose(-2, -1)  # (B, heads, Nq, Nk)
     if any(table is not None for table in tables):
         rows = position_rows(q[:, :, class_tokens:], q_grid, k_grid, tables)
         t, h, w = rows.split(k_grid, dim=-1)

@@ -29,8 +29,18 @@ def resize_rows(table: Tensor, rows: int) -> Tensor:
     return resized[0].T  # (rows, C)
 
 
-def resize_grid(table: Tensor, old: Grid, new: Grid) -> Tensor:
-    """Trilinearly interpolate vectors (1, T*H*W, C) laid out on ``old`` to the grid ``new``."""
+def resize_grid(table: Tensor, old: Grid, new: Grid, mode: str = "trilinear") -> Tensor:
+    """Interpolate vectors (1, T*H*W, C) laid out on ``old`` to the grid ``new``.
+
+    Args:
+        mode: "trilinear" (MViT), or "bicubic": in space with antialiasing, as timm does for ViT,
+            and linear in time.
+    """
+    if mode == "bicubic" and old[1:] != new[1:]:
+        frames = table.float().reshape(*old, -1).permute(0, 3, 1, 2)  # (T, C, H, W)
+        frames = F.interpolate(frames, size=new[1:], mode="bicubic", antialias=True)
+        table = frames.permute(0, 2, 3, 1).flatten(0, 2).unsqueeze(0).to(table.dtype)
+        old = (old[0], *new[1:])
     if old == new:
         return table
     volume_first = table.reshape(1, *old, -1).permute(0, 4, 1, 2, 3)  # (1, C, T, H, W)

@@ -15,6 +15,7 @@ class PatchEmbed(nn.Module):
         dim: width C of the tokens.
         kernel, stride, padding: of the convolution, each (t, h, w).
         norm: applied to the tokens.
+        bias: of the convolution.
     """
 
     def __init__(
@@ -25,9 +26,10 @@ class PatchEmbed(nn.Module):
         stride: Grid,
         padding: Grid,
         norm: nn.Module | None = None,
+        bias: bool = True,
     ):
         super().__init__()
-        self.proj = nn.Conv3d(in_channels, dim, kernel, stride, padding)
+        self.proj = nn.Conv3d(in_channels, dim, kernel, stride, padding, bias=bias)
         self.norm = norm
 
     def forward(self, clip: Tensor) -> tuple[Tensor, Grid]:

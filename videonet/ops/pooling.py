@@ -25,13 +25,15 @@ def to_tokens(volume: Tensor) -> tuple[Tensor, Grid]:
     return volume.permute(0, 2, 3, 4, 1).flatten(1, 3), tuple(volume.shape[2:])
 
 
-def conv_pool(tokens: Tensor, grid: Grid, weight: Tensor, stride: Grid) -> tuple[Tensor, Grid]:
+def conv_pool(
+    tokens: Tensor, grid: Grid, weight: Tensor, stride: Grid, padding: Grid | None = None
+) -> tuple[Tensor, Grid]:
     """Depth-wise convolution of tokens, the kernel repeated over groups of channels.
 
     Args:
         tokens: (B, T*H*W, C).
         weight: (D, 1, kt, kh, kw) with D a divisor of C: the heads share one kernel.
-        stride: (t, h, w); zero padding is ``kernel // 2``.
+        stride, padding: (t, h, w); the zero padding is ``kernel // 2`` if None.
 
     Returns:
         Tokens (B, T'*H'*W', C) and the new grid.
@@ -42,7 +44,7 @@ def conv_pool(tokens: Tensor, grid: Grid, weight: Tensor, stride: Grid) -> tuple
         to_volume(tokens, grid),
         weight,
         stride=stride,
-        padding=same_padding(tuple(weight.shape[2:])),
+        padding=same_padding(tuple(weight.shape[2:])) if padding is None else padding,
         groups=channels,
     )
     return to_tokens(volume)
@@ -54,17 +56,26 @@ def max_pool(tokens: Tensor, grid: Grid, kernel: Grid, stride: Grid) -> tuple[Te
     return to_tokens(F.max_pool3d(volume, kernel, stride, same_padding(kernel)))
 
 
-def avg_pool(tokens: Tensor, grid: Grid, kernel: Grid, stride: Grid) -> tuple[Tensor, Grid]:
+def avg_pool(
+    tokens: Tensor,
+    grid: Grid,
+    kernel: Grid,
+    stride: Grid,
+    padding: Grid | None = None,
+    ceil_mode: bool = False,
+) -> tuple[Tensor, Grid]:
     """Mean over windows: spatial padding counts as zeros, frames outside the clip do not count.
 
     The spatial rule is the one of the official models (``count_include_pad``); leaving out what
-    lies before and after the clip keeps a still clip the same as its image.
+    lies before and after the clip keeps a still clip the same as its image. With `ceil_mode`
+    windows that reach beyond the padding in height or width count too, as in ``nn.AvgPool2d``.
     """
     kt, kh, kw = kernel
-    pt, ph, pw = same_padding(kernel)
-    # Padded by hand: avg_pool3d refuses a grid smaller than its kernel, whatever the padding.
-    volume = F.pad(to_volume(tokens, grid), (pw, pw, ph, ph))
-    volume = F.avg_pool3d(volume, (1, kh, kw), (1, *stride[1:]))
+    pt, ph, pw = same_padding(kernel) if padding is None else padding
+    frames = to_volume(tokens, grid).transpose(1, 2).flatten(0, 1)  # (B*T, C, H, W)
+    # Not avg_pool3d: it refuses a grid smaller than its kernel, whatever the padding.
+    frames = F.avg_pool2d(frames, (kh, kw), stride[1:], (ph, pw), ceil_mode)
+    volume = frames.unflatten(0, (-1, grid[0])).transpose(1, 2)  # (B, C, T, H', W')
     if kt > 1 or stride[0] > 1:
         inside = torch.ones_like(volume[:1, :1, :, :1, :1])
         total, inside = (

@@ -3,8 +3,8 @@
 Order matters: the first one whose marks are all there is taken, so looser marks come later.
 """
 
-from videonet.checkpoint.dialects import mvit, swin
+from videonet.checkpoint.dialects import cvt, mvit, swin, vit
 
-DIALECTS = (*swin.DIALECTS, *mvit.DIALECTS)
+DIALECTS = (*swin.DIALECTS, *vit.DIALECTS, *cvt.DIALECTS, *mvit.DIALECTS)
 
 __all__ = ["DIALECTS"]

@@ -1,0 +1,174 @@
+"""ViT as a video model: the static-clip law, learning of temporal parts, TimeSformer."""
+
+import pytest
+import torch
+
+from tests.models.laws import (
+    TOLERANCE,
+    assert_still_clips_are_images,
+    assert_temporal_parameters_learn,
+    randomise,
+    relative_error,
+    still_clip_logits,
+)
+from videonet.checkpoint import load_checkpoint
+from videonet.errors import ConfigError
+from videonet.models import create_model
+from videonet.models.vit import MODELS
+
+SIDE = 32
+SMALL = {"embed_dim": 24, "depth": 3, "num_heads": 3, "patch_size": 8, "crop_size": SIDE}
+SMALL |= {"num_classes": 7}
+SIZES = pytest.mark.parametrize("size", [(SIDE, SIDE), (48, 40)], ids=["built", "other"])
+FRAMES = pytest.mark.parametrize("frames", [2, 4, 8])
+# Each obeys the law to the letter.
+EXACT = {
+    "mean of the cells": {"cls_token": False},
+    "mean and registers": {"pooling": "avg", "num_registers": 3, "cls_key_log_frames": True},
+    "class token": {"cls_key_log_frames": True},
+    "class token without position": {"cls_key_log_frames": True, "embed_class": False},
+    "joint positions": {"cls_token": False, "sep_pos_embed": False},
+    "norms inside": {"cls_token": False, "qk_norm": True, "scale_mlp_norm": True},
+    "divided": {"space_time": "divided"},
+    "divided, one frame per tubelet": {"space_time": "divided", "tubelet_frames": 1},
+    "divided, layer scale": {"space_time": "divided", "layer_scale": 0.5},
+    "divided, mean": {"space_time": "divided", "cls_token": False},
+    "divided, registers": {"space_time": "divided", "num_registers": 2},
+}
+
+
+def pair(frames, name="vit_b", **options):
+    """The image model and the clip model of the same options."""
+    arguments = SMALL | options
+    as_image = arguments | {"space_time": "joint", "tubelet_frames": None}
+    image = create_model(name, num_frames=1, **as_image)
+    return image, create_model(name, num_frames=frames, **arguments)
+
+
+@FRAMES
+@SIZES
+@pytest.mark.parametrize("options", EXACT.values(), ids=EXACT)
+def test_a_still_clip_has_the_logits_of_its_image(options, frames, size):
+    report = assert_still_clips_are_images(*pair(frames, **options), frames, size, seed=frames)
+    assert report.inflated and not report.notes
+
+
+@FRAMES
+def test_a_bare_class_token_breaks_the_law_and_is_reported(frames):
+    image, clip, report = still_clip_logits(*pair(frames), frames, (SIDE, SIDE))
+    # One tubelet of two frames is one frame of keys.
+    assert (relative_error(clip, image) > TOLERANCE) == (frames > 2)
+    assert any("class token's keys" in note for note in report.notes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("space_time", ["joint", "divided"])
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_the_law_at_published_width(name, space_time):
+    arguments = {"depth": 2, "crop_size": 64, "patch_size": 16, "cls_key_log_frames": True}
+    image = create_model(name, num_frames=1, **arguments)
+    video = create_model(name, num_frames=4, space_time=space_time, **arguments)
+    assert_still_clips_are_images(image, video, 4, (64, 64))
+
+
+@pytest.mark.parametrize("space_time", ["joint", "divided"])
+def test_temporal_parts_learn_from_the_first_step(space_time):
+    image, video = pair(8, space_time=space_time)
+    load_checkpoint(video, randomise(image).state_dict())
+    names = [n for n, _ in video.named_parameters() if "temporal_proj" in n]
+    assert len(names) == (6 if space_time == "divided" else 0)
+    names += ["pos_embed_temporal", "patch_embed.proj.weight"]
+    assert_temporal_parameters_learn(video, 8, (SIDE, SIDE), names)
+    taps = video.patch_embed.proj.weight.grad.abs().sum(dim=(0, 1, 3, 4))
+    assert (taps > 0).all()
+
+
+def test_attention_over_time_learns_once_its_projection_has():
+    image, video = pair(8, space_time="divided")
+    load_checkpoint(video, randomise(image).state_dict())
+    optimizer = torch.optim.SGD(video.parameters(), lr=1e-3)
+    learns = []
+    for _ in range(2):
+        optimizer.zero_grad()
+        video(torch.randn(2, 3, 8, SIDE, SIDE)).square().sum().backward()
+        optimizer.step()
+        learns.append(all(b.temporal_attn.qkv.weight.grad.any() for b in video.blocks))
+    assert learns == [False, True]
+
+
+def test_frames_that_are_too_few_or_too_small_are_named():
+    _, video = pair(8)
+    with pytest.raises(ConfigError, match="1 frames, but one tubelet of this model needs 2"):
+        video(torch.randn(1, 3, 1, SIDE, SIDE))
+    with pytest.raises(ConfigError, match="7 pixels high"):
+        video(torch.randn(1, 3, 8, 7, SIDE))
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"space_time": "both"}, "space_time is 'both', expected joint or divided"),
+        ({"pooling": "mean"}, "pooling is 'mean', expected one of token, avg, max, avgmax"),
+        ({"pooling": "token", "cls_token": False}, "reads the class token, but cls_token is False"),
+        ({"activation": "tanh"}, "activation is 'tanh', expected one of gelu"),
+    ],
+)
+def test_wrong_options_are_named(options, message):
+    with pytest.raises(ConfigError, match=message):
+        create_model("vit_b", **(SMALL | options))
+
+
+def small_timesformer():
+    transformers = pytest.importorskip("transformers")
+    config = transformers.TimesformerConfig(
+        hidden_size=24,
+        num_hidden_layers=3,
+        num_attention_heads=3,
+        intermediate_size=96,
+        image_size=SIDE,
+        patch_size=8,
+        num_frames=4,
+        num_labels=7,
+    )
+    return randomise(transformers.TimesformerForVideoClassification(config))
+
+
+def official_names(state):
+    """From transformers' names to those of the TimeSformer repository."""
+    renamed = {}
+    for name, tensor in state.items():
+        for theirs, official in (
+            ("timesformer.embeddings.cls_token", "model.cls_token"),
+            ("timesformer.embeddings.position_embeddings", "model.pos_embed"),
+            ("timesformer.embeddings.time_embeddings", "model.time_embed"),
+            ("timesformer.embeddings.patch_embeddings.projection", "model.patch_embed.proj"),
+            ("timesformer.encoder.layer.", "model.blocks."),
+            ("timesformer.layernorm", "model.norm"),
+            ("temporal_layernorm", "temporal_norm1"),
+            ("temporal_dense", "temporal_fc"),
+            ("layernorm_before", "norm1"),
+            ("layernorm_after", "norm2"),
+            ("attention.attention", "attn"),
+            ("attention.output.dense", "attn.proj"),
+            ("intermediate.dense", "mlp.fc1"),
+            ("output.dense", "mlp.fc2"),
+            ("classifier", "model.head"),
+        ):
+            name = name.replace(theirs, official)
+        renamed[name] = tensor
+    return renamed
+
+
+@pytest.mark.parametrize("official", [False, True], ids=["transformers", "its repository"])
+def test_timesformer(official):
+    peer = small_timesformer()
+    state = official_names(peer.state_dict()) if official else peer.state_dict()
+    _, model = pair(4, space_time="divided", tubelet_frames=1)
+    report = load_checkpoint(model.eval(), state)
+    assert report.dialect == ("timesformer" if official else "transformers timesformer")
+    assert sorted(report.loaded) == sorted(model.state_dict())
+    assert not report.unexpected and len(report.used) == len(state)
+    clip = torch.randn(2, 3, 4, SIDE, SIDE)
+    with torch.no_grad():
+        expected = peer(clip.transpose(1, 2)).logits
+        assert relative_error(model(clip), expected) <= TOLERANCE

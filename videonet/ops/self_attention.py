@@ -1,0 +1,70 @@
+"""Multi-head self-attention of all tokens (arXiv 1706.03762, Sec. 3.2; ViT, arXiv 2010.11929)."""
+
+from __future__ import annotations
+
+import math
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from videonet.ops.attention import attention
+from videonet.ops.grid import Grid
+
+
+class SelfAttention(nn.Module):
+    """Every token attends to every token; names as in timm.
+
+    Args:
+        dim: width of the tokens.
+        qkv_bias, proj_bias: of the linear layers before and after the attention.
+        qk_norm: layer norm of each head's queries and keys.
+        out_norm: layer norm of the result before the last linear layer.
+        norm_eps: of these norms.
+        class_tokens: number of leading tokens that are no cells of the grid.
+        cls_key_log_frames: weigh the keys of these tokens once per frame, as often as a still
+            clip repeats the key of each patch, so that it gives what its image gives.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        qkv_bias: bool = True,
+        proj_bias: bool = True,
+        qk_norm: bool = False,
+        out_norm: bool = False,
+        norm_eps: float = 1e-6,
+        class_tokens: int = 0,
+        cls_key_log_frames: bool = False,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        self.num_heads = num_heads
+        self.class_tokens = class_tokens
+        self.cls_key_log_frames = class_tokens > 0 and cls_key_log_frames
+        self.dropout = dropout
+        head_dim = dim // num_heads
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.q_norm = nn.LayerNorm(head_dim, eps=norm_eps) if qk_norm else None
+        self.k_norm = nn.LayerNorm(head_dim, eps=norm_eps) if qk_norm else None
+        self.norm = nn.LayerNorm(dim, eps=norm_eps) if out_norm else None
+        self.proj = nn.Linear(dim, dim, bias=proj_bias)
+
+    def forward(self, x: Tensor, grid: Grid) -> Tensor:
+        """(B, class_tokens + T*H*W, dim) -> the same shape."""
+        q, k, v = self.qkv(x).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        if self.q_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        y = attention(
+            q,
+            k,
+            v,
+            q_grid=grid,
+            k_grid=grid,
+            class_tokens=self.class_tokens,
+            class_key_bias=math.log(grid[0]) if self.cls_key_log_frames else 0.0,
+        )  # (B, heads, N, D)
+        y = y.transpose(1, 2).flatten(2)  # (B, N, dim)
+        y = self.proj(y if self.norm is None else self.norm(y))
+        return F.dropout(y, self.dropout, self.training)
