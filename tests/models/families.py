@@ -34,6 +34,48 @@ class Family:
 
 MVIT_DEPTHS = {"mvit_v2_b": 7, "mvit_v2_l": 10, "mvit_v2_h": 14}
 FAMILIES = {
+    "cyclemlp_*": Family(
+        small={
+            "layers": (1, 2, 1, 1),
+            "embed_dims": (12, 16, 24, 32),
+            "mlp_ratios": (2, 2, 2, 2),
+        },
+        sides=(16, 8, 4, 2),
+        frames=2,
+        by_model={
+            "cyclemlp_xs": {"layers": (1, 2), "embed_dims": (12, 16), "mlp_ratios": (2, 2)},
+        },
+    ),
+    "asmlp_*": Family(
+        small={"embed_dim": 10, "depths": (1, 2, 1, 1)},
+        sides=(16, 8, 4, 2),
+        frames=2,
+        by_model={"asmlp_xs": {"depths": (1, 2)}},
+    ),
+    "hrnet_*": Family(
+        small={
+            "stages": (
+                (1, "bottleneck", (1,), (6,)),
+                (1, "basic", (1, 1), (6, 8)),
+                (2, "basic", (1, 1, 1), (6, 8, 10)),
+                (1, "basic", (1, 1, 1, 1), (6, 8, 10, 12)),
+            ),
+            "stem_width": 8,
+            "head_channels": (4, 5, 6, 7),
+            "final_channels": 16,
+            # With fewer frames than taps torch's bfloat16 convolutions on the CPU get the gradient
+            # of the kernel wrong (2.15, 1 < frames < taps).
+            "temporal_stride": 1,
+        },
+        sides=(16, 8, 4, 2),
+        frames=4,
+        by_model={
+            "hrnet_xs": {
+                "stages": ((1, "bottleneck", (1,), (6,)), (2, "basic", (1, 1), (6, 8))),
+                "head_channels": (4, 5),
+            },
+        },
+    ),
     "mvit_*": Family(
         small={"embed_dim": 16},
         sides=(16, 8, 4, 2),

@@ -9,6 +9,19 @@ from videonet.benchmark.flops import multiply_adds, written_out_attention
 IMAGE = {"num_frames": 1, "num_classes": 1000}
 # name, arguments, clip (T, H, W), multiply-adds of one view in 1e9; a family adds its lines.
 PUBLISHED = [
+    # CycleMLP and AS-MLP, ImageNet: convolutions and linear layers of the official models
+    ("cyclemlp_b1", IMAGE, (1, 224, 224), 2.122),
+    ("cyclemlp_b2", IMAGE, (1, 224, 224), 3.876),
+    ("cyclemlp_b3", IMAGE, (1, 224, 224), 6.831),
+    ("cyclemlp_b4", IMAGE, (1, 224, 224), 10.027),
+    ("cyclemlp_b5", IMAGE, (1, 224, 224), 12.232),
+    ("asmlp_t", IMAGE, (1, 224, 224), 4.35),
+    ("asmlp_s", IMAGE, (1, 224, 224), 8.512),
+    ("asmlp_b", IMAGE, (1, 224, 224), 15.126),
+    # HRNet, ImageNet: likewise; the repository's own count is 3.99, 8.31 and 16.1
+    ("hrnet_w18", IMAGE, (1, 224, 224), 4.284),
+    ("hrnet_w32", IMAGE, (1, 224, 224), 8.921),
+    ("hrnet_w48", IMAGE, (1, 224, 224), 17.278),
     # MViTv2, arXiv 2112.01526: Kinetics-400, then ImageNet
     ("mvit_v2_s", {}, (16, 224, 224), 64.5),
     ("mvit_v2_b", {}, (32, 224, 224), 225),

@@ -27,6 +27,12 @@ PUBLISHED = {
     "cvt_21": ("cvt_21", {"num_frames": 1, "num_classes": 1000}),
     "cvt_w24": ("cvt_w24", {"num_frames": 1, "num_classes": 1000}),
 }
+IMAGE_MODELS = (
+    *(f"cyclemlp_b{i}" for i in range(1, 6)),
+    *(f"asmlp_{size}" for size in "tsb"),
+    *(f"hrnet_w{width}" for width in (18, 32, 48)),
+)
+PUBLISHED |= {name: (name, {"num_frames": 1, "num_classes": 1000}) for name in IMAGE_MODELS}
 
 
 @pytest.mark.parametrize("manifest", sorted(PUBLISHED))

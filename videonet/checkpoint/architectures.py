@@ -23,7 +23,9 @@ SIGNS = (
     ("a vision transformer", ("{any}encoder.layer.0.attention.attention.query.weight",)),
     ("a ConvNeXt", ("stages.0.0.dwconv.weight",)),
     ("a ConvNeXt", ("stages.0.blocks.0.conv_dw.weight",)),
-    ("a high-resolution network", ("stage2.0.branches.0.0.conv1.weight",)),
+    ("an HRNet", ("stage2.0.branches.0.0.conv1.weight",)),
+    ("a CycleMLP", ("network.0.0.attn.sfc_h.weight",)),
+    ("an ASMLP", ("layers.0.blocks.0.axial_shift.conv1.weight",)),
 )
 
 

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from videonet.errors import ConfigError
 from videonet.heads.classification import ClassificationHead
+
+RunBlock = Callable[..., Any]  # VideoModel.run_block
+
+
+class BlockList(nn.ModuleList):
+    """Blocks of one stage, run one after the other in the model's way."""
+
+    def forward(self, x: Any, run: RunBlock) -> Any:
+        for block in self:
+            x = run(block, x)
+        return x
 
 
 def as_clip(clip: Tensor, patch: tuple[int, int]) -> Tensor:
@@ -26,6 +40,21 @@ def as_clip(clip: Tensor, patch: tuple[int, int]) -> Tensor:
     return clip
 
 
+def refuse_class_token(model: nn.Module, cls_token: bool | None) -> None:
+    """For architectures without a class token.
+
+    Raises:
+        ConfigError: one is asked for.
+    """
+    if cls_token:
+        raise ConfigError(f"{type(model).__name__} has no class token: leave out cls_token=True")
+
+
+def rising_rates(last: float, count: int) -> list[float]:
+    """Drop path rates of `count` blocks, rising linearly from 0 to `last`."""
+    return [last * i / max(count - 1, 1) for i in range(count)]
+
+
 def init_linear(module: nn.Module) -> None:
     """Linear layers as in the official transformers, for ``model.apply``.
 
@@ -36,6 +65,32 @@ def init_linear(module: nn.Module) -> None:
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+@contextmanager
+def statistics_kept(block: nn.Module) -> Iterator[None]:
+    """Batch norms inside `block` leave their running statistics as they are."""
+    norms = [m for m in block.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, (momentum, batches) in zip(norms, kept, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, batches
+
+
+def recomputed(block: nn.Module, *inputs: Any) -> Any:
+    """``block(*inputs)``, run a second time in the backward pass instead of kept in memory.
+
+    Running statistics follow the first run alone.
+    """
+
+    def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
+        return nullcontext(), statistics_kept(block)
+
+    return checkpoint(block, *inputs, use_reentrant=False, context_fn=contexts)
 
 
 class VideoModel(nn.Module):
@@ -59,7 +114,7 @@ class VideoModel(nn.Module):
     def run_block(self, block: nn.Module, *inputs):
         """``block(*inputs)``, its activations recomputed in the backward pass where asked for."""
         if self.grad_checkpointing and self.training:
-            return checkpoint(block, *inputs, use_reentrant=False)
+            return recomputed(block, *inputs)
         return block(*inputs)
 
     def reset_classifier(self, num_classes: int) -> None:

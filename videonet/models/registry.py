@@ -8,9 +8,9 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from videonet.errors import ConfigError
-from videonet.models import cvt, mvit, swin, vit
+from videonet.models import asmlp, cvt, cyclemlp, hrnet, mvit, swin, vit
 
-FAMILIES = (mvit, swin, vit, cvt)
+FAMILIES = (mvit, swin, vit, cvt, cyclemlp, asmlp, hrnet)
 MODELS = {name: build for family in FAMILIES for name, build in family.MODELS.items()}
 # Architectures described by their arguments instead of by a published name.
 GENERIC = {"mvit": mvit.MViT, "swin": swin.Swin}

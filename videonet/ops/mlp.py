@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -30,6 +31,7 @@ class Mlp(nn.Module):
         activation: one of ``ACTIVATIONS``; "gelu" is the exact one.
         bias: of both linear layers.
         norm_eps: a layer norm with this eps before the second linear layer; None for none.
+        linear: makes both linear layers, for projects that keep them as 1×1 convolutions.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Mlp(nn.Module):
         activation: str = "gelu",
         bias: bool = True,
         norm_eps: float | None = None,
+        linear: Callable[..., nn.Module] = nn.Linear,
     ):
         super().__init__()
         if activation not in ACTIVATIONS:
@@ -49,9 +52,9 @@ class Mlp(nn.Module):
                 f"activation is {activation!r}, expected one of {', '.join(ACTIVATIONS)}"
             )
         self.activation = ACTIVATIONS[activation]
-        self.fc1 = nn.Linear(dim, hidden, bias)
+        self.fc1 = linear(dim, hidden, bias=bias)
         self.norm = None if norm_eps is None else nn.LayerNorm(hidden, eps=norm_eps)
-        self.fc2 = nn.Linear(hidden, dim_out, bias)
+        self.fc2 = linear(hidden, dim_out, bias=bias)
         self.dropout = dropout
 
     def forward(self, x: Tensor) -> Tensor:

@@ -3,8 +3,16 @@
 Order matters: the first one whose marks are all there is taken, so looser marks come later.
 """
 
-from videonet.checkpoint.dialects import cvt, mvit, swin, vit
+from videonet.checkpoint.dialects import asmlp, cvt, cyclemlp, hrnet, mvit, swin, vit
 
-DIALECTS = (*swin.DIALECTS, *vit.DIALECTS, *cvt.DIALECTS, *mvit.DIALECTS)
+DIALECTS = (
+    *swin.DIALECTS,
+    *vit.DIALECTS,
+    *cvt.DIALECTS,
+    *cyclemlp.DIALECTS,
+    *asmlp.DIALECTS,
+    *hrnet.DIALECTS,
+    *mvit.DIALECTS,
+)
 
 __all__ = ["DIALECTS"]

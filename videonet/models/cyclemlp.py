@@ -1,0 +1,278 @@
+"""CycleMLP (arXiv 2107.10224): linear layers over neighbours that change from channel to channel.
+
+Reads top to bottom: the mixing of tokens, the block, the network, the published variants.
+Parameter names are those of the official implementation.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import partial
+
+from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
+
+from videonet.errors import ConfigError
+from videonet.models.common import (
+    BlockList,
+    VideoModel,
+    as_clip,
+    init_linear,
+    refuse_class_token,
+    rising_rates,
+)
+from videonet.ops.conv import TokenConv
+from videonet.ops.mlp import Mlp
+from videonet.ops.patch_embed import PatchEmbed
+from videonet.ops.shift import HEIGHT, TIME, WIDTH, CycleFC
+
+BLOCK_NORM_EPS = 1e-5
+NEIGHBOURS = 3  # of a Cycle-FC along its axis (Sec. 3.2: 1×3 and 3×1)
+
+
+class CycleMixer(nn.Module):
+    """Cycle-FCs along width and height and a linear layer over channels, weighed and summed.
+
+    The weights are split attention: of each channel, a softmax over the three branches that
+    depends on the mean of their sum. In a clip a Cycle-FC along time, ``temporal_proj``, is a
+    fourth branch: it takes part in that mean and is added unweighed, so that the other three
+    are what they are in an image while it is zero.
+    """
+
+    def __init__(self, dim: int, qkv_bias: bool, temporal_size: int):
+        super().__init__()
+        self.mlp_c = nn.Linear(dim, dim, bias=qkv_bias)
+        # The official names say which axis stays: sfc_h mixes along the width.
+        self.sfc_h = CycleFC(dim, dim, NEIGHBOURS, WIDTH)
+        self.sfc_w = CycleFC(dim, dim, NEIGHBOURS, HEIGHT)
+        self.temporal_proj = CycleFC(dim, dim, temporal_size, TIME) if temporal_size else None
+        self.reweight = Mlp(dim, dim // 4, dim * 3)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, H, W, C) -> (B, T, H, W, C)."""
+        h, w, c = self.sfc_h(x), self.sfc_w(x), self.mlp_c(x)
+        t = 0 if self.temporal_proj is None else self.temporal_proj(x)
+        mean = (h + w + c + t).mean(dim=(1, 2, 3))  # (B, C)
+        a = self.reweight(mean).unflatten(1, (-1, 3)).softmax(dim=2)  # (B, C, 3)
+        a = a[:, None, None, None].unbind(-1)  # 3 × (B, 1, 1, 1, C)
+        return self.proj(h * a[0] + w * a[1] + c * a[2] + t)
+
+
+class CycleBlock(nn.Module):
+    """Mixing of tokens, then of channels; both residuals are divided by `skip_lam`."""
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        mlp_ratio: float,
+        qkv_bias: bool,
+        skip_lam: float,
+        temporal_size: int,
+        drop_path: float,
+    ):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=BLOCK_NORM_EPS)
+        self.attn = CycleMixer(dim, qkv_bias, temporal_size)
+        self.norm2 = nn.LayerNorm(dim, eps=BLOCK_NORM_EPS)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), dim)
+        self.drop_path = StochasticDepth(drop_path, "row")
+        self.skip_lam = skip_lam
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, H, W, C) -> (B, T, H, W, C)."""
+        x = x + self.drop_path(self.attn(self.norm1(x))) / self.skip_lam
+        return x + self.drop_path(self.mlp(self.norm2(x))) / self.skip_lam
+
+
+class Downsample(nn.Module):
+    """A 3×3 convolution that halves height and width."""
+
+    def __init__(self, dim: int, dim_out: int):
+        super().__init__()
+        self.proj = TokenConv(dim, dim_out, (1, 3, 3), (1, 2, 2), (0, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, H, W, dim) -> (B, T, H/2, W/2, dim_out), rounded up."""
+        return self.proj(x)
+
+
+class CycleMLP(VideoModel):
+    """CycleMLP for clips and, with one frame, for images; frames of any size.
+
+    Args:
+        num_classes, in_channels: of the task and of the clip.
+        num_frames: 1 builds the image model, which has nothing along time.
+        crop_size: every architecture takes it; nothing here depends on it.
+        layers, embed_dims, mlp_ratios: number of blocks, width and MLP ratio of each stage.
+        transitions: per stage, whether the one after it has half the height and width; all by
+            default.
+        temporal_kernel, temporal_stride: of the stem, in a clip.
+        temporal_size: neighbours of the Cycle-FC along time, in a clip; 0 for none.
+        qkv_bias: a bias in the branch over channels.
+        skip_lam: divisor of the residuals.
+        norm_eps: of the norm in front of the head (of those of the features with `fork_feat`).
+        fork_feat: the backbone of dense tasks: a norm per stage, no classifier, and the model
+            gives the list of normed stage maps.
+        cls_token: refused: there is none.
+        drop_path_rate: of the last block, rising linearly from 0; head_dropout: before the
+            classifier.
+    """
+
+    block_names = re.compile(r"network\.\d+\.\d+(?=\.)")
+
+    def __init__(
+        self,
+        num_classes: int = 400,
+        num_frames: int = 16,
+        crop_size: int | tuple[int, int] = 224,
+        in_channels: int = 3,
+        *,
+        layers: Sequence[int] = (2, 2, 4, 2),
+        embed_dims: Sequence[int] = (64, 128, 320, 512),
+        mlp_ratios: Sequence[float] = (4, 4, 4, 4),
+        transitions: Sequence[bool] | None = None,
+        temporal_kernel: int = 3,
+        temporal_stride: int = 2,
+        temporal_size: int = 3,
+        qkv_bias: bool = False,
+        skip_lam: float = 1.0,
+        norm_eps: float = 1e-5,
+        fork_feat: bool = False,
+        cls_token: bool | None = None,
+        drop_path_rate: float = 0.0,
+        head_dropout: float = 0.0,
+    ):
+        super().__init__()
+        refuse_class_token(self, cls_token)
+        if not len(layers) == len(embed_dims) == len(mlp_ratios):
+            raise ConfigError(
+                f"layers, embed_dims and mlp_ratios have {len(layers)}, {len(embed_dims)} and "
+                f"{len(mlp_ratios)} entries, but each has one per stage"
+            )
+        if num_frames == 1:
+            temporal_kernel, temporal_stride, temporal_size = 1, 1, 0
+        self.patch_embed = PatchEmbed(
+            in_channels,
+            embed_dims[0],
+            (temporal_kernel, 7, 7),
+            (temporal_stride, 4, 4),
+            (temporal_kernel // 2, 2, 2),
+        )
+        self._add_stages(
+            layers,
+            embed_dims,
+            mlp_ratios,
+            transitions or (True,) * len(layers),
+            drop_path_rate,
+            qkv_bias=qkv_bias,
+            skip_lam=skip_lam,
+            temporal_size=temporal_size,
+        )
+        self.num_features = embed_dims[-1]
+        self.head_dropout = head_dropout
+        self.fork_feat = fork_feat
+        if fork_feat:
+            for i, dim in zip(self.stage_ends, embed_dims, strict=True):
+                self.add_module(f"norm{i}", nn.LayerNorm(dim, eps=norm_eps))
+            self.num_classes = 0
+        else:
+            self.norm = nn.LayerNorm(self.num_features, eps=norm_eps)
+        self.apply(init_linear)
+        if not fork_feat:
+            self.reset_classifier(num_classes)
+
+    def _add_stages(
+        self,
+        layers: Sequence[int],
+        dims: Sequence[int],
+        mlp_ratios: Sequence[float],
+        transitions: Sequence[bool],
+        drop_path_rate: float,
+        **options,
+    ) -> None:
+        """``network``: the stages, with a downsampling between two of them."""
+        self.network = nn.ModuleList()
+        self.stage_ends = []  # their places in `network`
+        rates = rising_rates(drop_path_rate, sum(layers))
+        for i, depth in enumerate(layers):
+            self.stage_ends.append(len(self.network))
+            done = sum(layers[:i])
+            self.network.append(
+                BlockList(
+                    CycleBlock(dims[i], mlp_ratio=mlp_ratios[i], drop_path=rate, **options)
+                    for rate in rates[done : done + depth]
+                )
+            )
+            if i == len(layers) - 1:
+                break
+            if transitions[i]:
+                self.network.append(Downsample(dims[i], dims[i + 1]))
+            elif dims[i] != dims[i + 1]:
+                raise ConfigError(
+                    f"stages {i + 1} and {i + 2} are {dims[i]} and {dims[i + 1]} wide, which needs "
+                    "a transition between them"
+                )
+
+    def forward(self, clip: Tensor) -> Tensor | list[Tensor]:
+        """(B, in_channels, T, H, W), or an image (B, in_channels, H, W), -> (B, num_classes).
+
+        With ``fork_feat`` what :meth:`forward_features` gives.
+        """
+        if self.fork_feat:
+            return self.forward_features(clip)
+        x = self.stage_maps(clip)[-1]  # (B, T', H', W', C)
+        return self.head(self.norm(x).mean(dim=(1, 2, 3)))
+
+    def forward_features(self, clip: Tensor) -> list[Tensor]:
+        """A clip -> the tokens at the end of each stage, (B, C, T', H', W') each.
+
+        Normed with ``fork_feat``.
+        """
+        maps = self.stage_maps(clip)
+        if self.fork_feat:
+            norms = [getattr(self, f"norm{i}") for i in self.stage_ends]
+            maps = [norm(x) for norm, x in zip(norms, maps, strict=True)]
+        return [x.movedim(-1, 1) for x in maps]
+
+    def stage_maps(self, clip: Tensor) -> list[Tensor]:
+        """A clip -> the tokens at the end of each stage, (B, T', H', W', C) each."""
+        tokens, grid = self.patch_embed(as_clip(clip, (4, 4)))
+        x, maps = tokens.unflatten(1, grid), []
+        for i, part in enumerate(self.network):
+            if i in self.stage_ends:
+                x = part(x, self.run_block)
+                maps.append(x)
+            else:
+                x = part(x)
+        return maps
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """A new, randomly initialised head for `num_classes` classes.
+
+        Raises:
+            ConfigError: built with ``fork_feat``.
+        """
+        if self.fork_feat:
+            raise ConfigError("a CycleMLP with fork_feat=True gives feature maps, not classes")
+        super().reset_classifier(num_classes)
+
+
+B3_RATIOS = {"mlp_ratios": (8, 8, 4, 4)}
+VARIANTS = {  # arXiv 2107.10224, Tab. 2; xs is videonet's own, for CPUs
+    "cyclemlp_xs": {
+        "layers": (2, 2),
+        "embed_dims": (48, 96),
+        "mlp_ratios": (4, 4),
+        "num_frames": 8,
+        "crop_size": 48,
+    },
+    "cyclemlp_b1": {"layers": (2, 2, 4, 2)},
+    "cyclemlp_b2": {"layers": (2, 3, 10, 3)},
+    "cyclemlp_b3": {"layers": (3, 4, 18, 3)} | B3_RATIOS,
+    "cyclemlp_b4": {"layers": (3, 8, 27, 3)} | B3_RATIOS,
+    "cyclemlp_b5": {"layers": (3, 4, 24, 3), "embed_dims": (96, 192, 384, 768)},
+}
+MODELS = {name: partial(CycleMLP, **arguments) for name, arguments in VARIANTS.items()}

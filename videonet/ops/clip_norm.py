@@ -1,0 +1,20 @@
+"""Group norm with one group, on channels-last tokens."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ClipNorm(nn.GroupNorm):
+    """One mean and one variance per clip, over all cells and channels; scale and bias per channel.
+
+    The same as ``nn.GroupNorm(1, dim)`` on (B, dim, T, H, W), without bringing the channels there.
+    """
+
+    def __init__(self, dim: int, eps: float = 1e-5):
+        super().__init__(1, dim, eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, ..., dim), normed over all but B."""
+        return F.layer_norm(x, x.shape[1:], eps=self.eps) * self.weight + self.bias

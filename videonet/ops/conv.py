@@ -1,0 +1,27 @@
+"""Convolution of tokens on their grid, channels last."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from videonet.ops.grid import volume
+
+
+class TokenConv(nn.Conv3d):
+    """A 3D convolution that takes and gives (B, T, H, W, C), which is channels-last memory.
+
+    With a kernel of 1×1×1 it is a linear layer.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, H, W, in_channels) -> (B, T', H', W', out_channels)."""
+        if volume(self.kernel_size) == volume(self.stride) == self.groups == 1:
+            return F.linear(x, self.weight.flatten(1), self.bias)
+        return super().forward(x.permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1)
+
+
+def depthwise(dim: int, temporal_kernel: int, kernel: int, bias: bool = True) -> TokenConv:
+    """A depth-wise convolution of odd sizes that keeps the grid: zeros around it."""
+    size = (temporal_kernel, kernel, kernel)
+    return TokenConv(dim, dim, size, padding=tuple(k // 2 for k in size), groups=dim, bias=bias)
