@@ -1,7 +1,7 @@
 """AS-MLP (arXiv 2107.08391): linear layers over channels that are shifted along the axes.
 
-Reads top to bottom: the axial shift, the block, the stage with its patch merging, the network,
-the published variants. Parameter names are those of the official implementation.
+Reads top to bottom: the axial shift, the block, the stage, the network, the published variants.
+Parameter names are those of the official implementation.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import partial
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
@@ -27,9 +26,9 @@ from videonet.models.common import (
 )
 from videonet.ops.clip_norm import ClipNorm
 from videonet.ops.conv import TokenConv
-from videonet.ops.grid import Grid
 from videonet.ops.mlp import Mlp
 from videonet.ops.patch_embed import PatchEmbed
+from videonet.ops.patch_merging import PatchMerging
 from videonet.ops.shift import HEIGHT, TIME, WIDTH, block_plan, shift_channels
 
 
@@ -93,29 +92,16 @@ class AxialShiftBlock(nn.Module):
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
-class PatchMerging(nn.Module):
-    """The four tokens of a 2×2 square side by side, normed and halved in width."""
-
-    def __init__(self, dim: int):
-        super().__init__()
-        self.norm = ClipNorm(4 * dim)
-        self.reduction = TokenConv(4 * dim, 2 * dim, 1, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, H, W, C) -> (B, T, H/2, W/2, 2C); an odd row or column is padded with zeros."""
-        _, _, height, width, _ = x.shape
-        x = F.pad(x, (0, 0, 0, width % 2, 0, height % 2))
-        squares = [x[:, :, i::2, j::2] for j in (0, 1) for i in (0, 1)]
-        return self.reduction(self.norm(torch.cat(squares, dim=-1)))
-
-
 class Stage(nn.Module):
     """Blocks of one width, and the patch merging behind them."""
 
-    def __init__(self, blocks: Iterable[nn.Module], downsample: PatchMerging | None):
+    def __init__(self, blocks: Iterable[nn.Module], dim: int, merges: bool):
         super().__init__()
         self.blocks = BlockList(blocks)
-        self.downsample = downsample
+        self.downsample = None
+        if merges:
+            reduction = TokenConv(4 * dim, 2 * dim, 1, bias=False)
+            self.downsample = PatchMerging(ClipNorm(4 * dim), reduction)
 
     def forward(self, x: Tensor, run: RunBlock) -> Tensor:
         """(B, T, H, W, C) -> (B, T, H/2, W/2, 2C), or as it came in the last stage."""
@@ -128,21 +114,6 @@ class Stage(nn.Module):
     def merge(self, x: Tensor) -> Tensor:
         """The patch merging alone."""
         return x if self.downsample is None else self.downsample(x)
-
-
-class NormedPatchEmbed(PatchEmbed):
-    """The stem with a norm behind the convolution."""
-
-    def __init__(
-        self, in_channels: int, dim: int, kernel: Grid, stride: Grid, padding: Grid, norm: bool
-    ):
-        super().__init__(in_channels, dim, kernel, stride, padding)
-        self.norm = ClipNorm(dim) if norm else nn.Identity()
-
-    def forward(self, clip: Tensor) -> tuple[Tensor, Grid]:
-        """(B, in_channels, T, H, W) -> tokens (B, T'*H'*W', C) and their grid."""
-        tokens, grid = super().forward(clip)
-        return self.norm(tokens), grid
 
 
 class ASMLP(VideoModel):
@@ -199,13 +170,13 @@ class ASMLP(VideoModel):
             temporal_kernel, temporal_stride, temporal_shift_size = 1, 1, 0
         patch = (patch_size, patch_size) if isinstance(patch_size, int) else tuple(patch_size)
         self.patch_size = patch
-        self.patch_embed = NormedPatchEmbed(
+        self.patch_embed = PatchEmbed(
             in_channels,
             embed_dim,
             (temporal_kernel, *patch),
             (temporal_stride, *patch),
             (temporal_kernel // 2, 0, 0),
-            norm=patch_norm,
+            norm=ClipNorm(embed_dim) if patch_norm else None,
         )
         self.dropout = nn.Dropout(dropout)
         self._add_stages(
@@ -236,7 +207,7 @@ class ASMLP(VideoModel):
                 AxialShiftBlock(width, drop_path=next(rates), **options) for _ in range(depth)
             ]
             last = i == len(depths) - 1
-            self.layers.append(Stage(blocks, None if last else PatchMerging(width)))
+            self.layers.append(Stage(blocks, width, merges=not last))
 
     def embed(self, clip: Tensor) -> Tensor:
         """A clip -> tokens (B, T', H', W', C)."""

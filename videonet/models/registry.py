@@ -13,7 +13,13 @@ from videonet.models import asmlp, cvt, cyclemlp, hrnet, mvit, swin, vit
 FAMILIES = (mvit, swin, vit, cvt, cyclemlp, asmlp, hrnet)
 MODELS = {name: build for family in FAMILIES for name, build in family.MODELS.items()}
 # Architectures described by their arguments instead of by a published name.
-GENERIC = {"mvit": mvit.MViT, "swin": swin.Swin}
+GENERIC = {
+    "mvit": mvit.MViT,
+    "swin": swin.Swin,
+    "cyclemlp": cyclemlp.CycleMLP,
+    "asmlp": asmlp.ASMLP,
+    "hrnet": hrnet.HRNet,
+}
 
 
 def list_models(pattern: str = "*") -> list[str]:

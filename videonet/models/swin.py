@@ -100,7 +100,10 @@ class SwinStage(nn.Module):
             SwinBlock(dim, num_heads, self.window, drop_path=drop_path, **options)
             for drop_path in drop_paths
         )
-        self.downsample = PatchMerging(dim, NORM_EPS) if merges else None
+        self.downsample = None
+        if merges:
+            norm = nn.LayerNorm(4 * dim, eps=NORM_EPS)
+            self.downsample = PatchMerging(norm, nn.Linear(4 * dim, 2 * dim, bias=False))
 
     def plans(self, x: Tensor) -> tuple[WindowPlan, WindowPlan]:
         """The windows of even and of odd blocks on tokens (B, T, H, W, C)."""

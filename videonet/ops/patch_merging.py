@@ -1,4 +1,4 @@
-"""Downsampling of Swin (arXiv 2103.14030), Sec. 3.1: four neighbours become one token."""
+"""Downsampling of Swin (arXiv 2103.14030, Sec. 3.1) and AS-MLP: four neighbours, one token."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ class PatchMerging(nn.Module):
     """Concatenate each 2×2 neighbourhood in space, norm, and project to twice the width.
 
     An odd height or width is padded with zeros at its end. Time stays as it is.
+
+    Args:
+        norm: of four tokens side by side, 4C wide.
+        reduction: from 4C to 2C.
     """
 
-    def __init__(self, dim: int, norm_eps: float):
+    def __init__(self, norm: nn.Module, reduction: nn.Module):
         super().__init__()
-        self.norm = nn.LayerNorm(4 * dim, eps=norm_eps)
-        self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
+        self.norm = norm
+        self.reduction = reduction
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, H, W, C) -> (B, T, ceil(H/2), ceil(W/2), 2C)."""
