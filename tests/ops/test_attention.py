@@ -57,7 +57,7 @@ def test_a_biased_class_key_counts_as_often_as_its_bias_says(axes):
     logits = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5
     if axes:
         rows = position_rows(q[:, :, 1:], (2, 4, 6), (2, 2, 3), tables)
-        places = one_hot_positions((2, 2, 3), like=rows)
+        places = one_hot_positions((2, 2, 3), rows.dtype, rows.device)
         logits = logits + F.pad(rows @ places.T, (1, 0, 1, 0))
     logits = torch.cat((logits[..., :1].repeat(1, 1, 1, 2), logits), dim=-1)
     values = torch.cat((v[:, :, :1].repeat(1, 1, 2, 1), v), dim=2)

@@ -7,7 +7,7 @@ from videonet.ops.grid import one_hot_positions, resize_grid, resize_rows
 
 
 def test_one_hot_rows_name_their_cell():
-    table = one_hot_positions((2, 3, 4), like=torch.zeros(1))
+    table = one_hot_positions((2, 3, 4), torch.float32, torch.device("cpu"))
     cells = table.reshape(2, 3, 4, 9)
     assert cells.sum() == 3 * 24
     assert cells[1, 2, 0].nonzero().flatten().tolist() == [1, 2 + 2, 2 + 3 + 0]

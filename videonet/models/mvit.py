@@ -18,6 +18,7 @@ from videonet.errors import ConfigError
 from videonet.models.common import VideoModel, as_clip, init_linear
 from videonet.models.positions import AbsolutePositions, learned_tokens
 from videonet.ops.grid import Grid, volume
+from videonet.ops.linear import Linear
 from videonet.ops.mlp import Mlp
 from videonet.ops.patch_embed import PatchEmbed
 from videonet.ops.pooling import max_pool, to_volume
@@ -166,7 +167,7 @@ class MultiScaleBlock(nn.Module):
         )
         self.norm2 = nn.LayerNorm(dim_att, eps=NORM_EPS)
         self.mlp = Mlp(dim_att, int(dim_att * mlp_ratio), plan.dim_out, dropout)
-        self.proj = nn.Linear(plan.dim, plan.dim_out) if plan.dim != plan.dim_out else None
+        self.proj = Linear(plan.dim, plan.dim_out) if plan.dim != plan.dim_out else None
         self.skip_stride = plan.q_stride if plan.downsamples else None
         self.drop_path = StochasticDepth(drop_path, "row")
 
@@ -184,8 +185,9 @@ class MultiScaleBlock(nn.Module):
         if self.skip_stride is None:
             return x
         kernel = pool_kernel_for(self.skip_stride, None)
-        pooled, _ = max_pool(x[:, int(self.cls_token) :], grid, kernel, self.skip_stride)
-        return torch.cat((x[:, :1], pooled), dim=1) if self.cls_token else pooled
+        first, patches = x.split((int(self.cls_token), volume(grid)), dim=1)
+        pooled, _ = max_pool(patches, grid, kernel, self.skip_stride)
+        return torch.cat((first, pooled), dim=1) if self.cls_token else pooled
 
 
 class MViT(VideoModel, AbsolutePositions):

@@ -12,8 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from videonet.ops import onednn
+from videonet.ops.chunked_attention import chunked_attention
 from videonet.ops.grid import Grid, one_hot_positions
 from videonet.ops.relative_position import Tables, position_rows
+from videonet.ops.tracing import once_per_shape
+
+# Below, the loop over heads in Python costs more than the products (small windows).
+MIN_LOGITS = 2**16
 
 
 def attention(
@@ -42,29 +48,58 @@ def attention(
     Returns:
         (B, heads, Nq, D).
     """
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    k = k * (q.shape[-1] ** -0.5 if scale is None else scale)  # there are fewer keys than queries
     has_tables = any(table is not None for table in tables)
     if not has_tables and not class_key_bias and key_bias is None:
-        return F.scaled_dot_product_attention(q, k, v, scale=scale)
-    width = v.shape[-1]
+        return dot_product_attention(q, k, v)
+    rows, columns = q[..., :0], None
     if has_tables:
-        rows = position_rows(q[:, :, class_tokens:], q_grid, k_grid, tables)
-        rows = F.pad(rows, (0, 0, class_tokens, 0))
-        columns = F.pad(one_hot_positions(k_grid, like=k), (0, 0, class_tokens, 0))
-    else:
-        rows, columns = q[..., :0], k.new_empty(k.shape[2], 0)
+        rows = position_rows(q, q_grid, k_grid, tables, class_tokens)
+    if has_tables or class_key_bias:
+        columns = key_columns(k_grid, class_tokens, k.dtype, k.device)
+        columns = columns[:, 0 if has_tables else -1 : None if class_key_bias else -1]
     if class_key_bias:  # one more number that every query has and only class keys read
         rows = F.pad(rows, (0, 1), value=class_key_bias)
-        reads = k.new_zeros(k.shape[2], 1)
-        reads[:class_tokens] = 1
-        columns = torch.cat((columns, reads), dim=-1)
     if key_bias is not None:  # likewise, with a number that each key has for itself
         rows = F.pad(rows, (0, 1), value=1.0)
-        columns = columns.expand(len(k), 1, -1, -1)
-        columns = torch.cat((columns, key_bias[:, None, :, None].to(k.dtype)), dim=-1)
-    q = torch.cat((q * scale, rows), dim=-1)  # (B, heads, Nq, D+T+H+W[+1][+1])
-    k = torch.cat((k, columns.expand(*k.shape[:2], -1, -1)), dim=-1)  # (B, heads, Nk, same)
+        of_key = key_bias.unsqueeze(2).to(k.dtype)  # (B, Nk, 1)
+        columns = (
+            of_key
+            if columns is None
+            else torch.cat((columns.expand(len(k), -1, -1), of_key), dim=-1)
+        )
+    return dot_product_attention(q, k, v, rows, columns)
+
+
+@once_per_shape
+def key_columns(grid: Grid, class_tokens: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """One-hot coordinates of the keys, and whether it is a class token's, (Nk, T+H+W+1)."""
+    columns = F.pad(one_hot_positions(grid, dtype, device), (0, 1, class_tokens, 0))
+    columns[:class_tokens, -1] = 1
+    return columns
+
+
+def dot_product_attention(
+    q: Tensor, k: Tensor, v: Tensor, rows: Tensor | None = None, columns: Tensor | None = None
+) -> Tensor:
+    """``softmax(q @ k.T + rows @ columns.T) @ v`` without the matrix of logits.
+
+    Args:
+        q: (B, heads, Nq, D), k and v: (B, heads, Nk, D).
+        rows: (B, heads, Nq, R), or None.
+        columns: constants (Nk, R) or (B, Nk, R), or None.
+    """
+    if columns is not None:
+        columns = columns.expand(len(k), -1, -1)
+    cast = onednn.autocast(q, k, v, rows, columns)
+    if q.shape[2] * k.shape[2] >= MIN_LOGITS and onednn.preferred(*cast):
+        return chunked_attention(*cast)
+    if rows is None:
+        return F.scaled_dot_product_attention(q, k, v, scale=1.0)
+    q = torch.cat((q, rows), dim=-1)  # (B, heads, Nq, D+R)
+    k = torch.cat((k, columns.unsqueeze(1).expand(-1, k.shape[1], -1, -1)), dim=-1)
     # Fused kernels want one width for q, k and v.
+    width = v.shape[-1]
     v = F.pad(v, (0, q.shape[-1] - width))
     return F.scaled_dot_product_attention(q, k, v, scale=1.0)[..., :width]
 
@@ -86,7 +121,7 @@ def attention_reference(
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     logits = (q * scale) @ k.transpose(-2, -1)  # (B, heads, Nq, Nk)
     if any(table is not None for table in tables):
-        rows = position_rows(q[:, :, class_tokens:], q_grid, k_grid, tables)
+        rows = position_rows(q, q_grid, k_grid, tables, class_tokens)[:, :, class_tokens:]
         t, h, w = rows.split(k_grid, dim=-1)
         bias = t[..., :, None, None] + h[..., None, :, None] + w[..., None, None, :]
         logits = logits + F.pad(bias.flatten(3), (class_tokens, 0, class_tokens, 0))

@@ -48,13 +48,13 @@ def resize_grid(table: Tensor, old: Grid, new: Grid, mode: str = "trilinear") ->
     return resized.flatten(2).transpose(1, 2)  # (1, T'*H'*W', C)
 
 
-def one_hot_positions(grid: Grid, like: Tensor) -> Tensor:
-    """One-hot coordinates of every cell, (T*H*W, T+H+W), in the type and on the device of `like`.
+def one_hot_positions(grid: Grid, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """One-hot coordinates of every cell, (T*H*W, T+H+W).
 
     Row ``(t, h, w)`` has a one in columns ``t``, ``T + h`` and ``T + H + w``.
     """
     t, h, w = grid
-    eyes = [torch.eye(n, dtype=like.dtype, device=like.device) for n in grid]
+    eyes = [torch.eye(n, dtype=dtype, device=device) for n in grid]
     return torch.cat(
         (
             eyes[0][:, None, None, :].expand(t, h, w, t),

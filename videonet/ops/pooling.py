@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from videonet.ops.depthwise import depthwise_conv
 from videonet.ops.grid import Grid, same_padding
 
 POOL_MODES = ("conv", "conv_unshared", "max", "avg")
@@ -40,14 +41,8 @@ def conv_pool(
     """
     channels = tokens.shape[-1]
     weight = weight.repeat(channels // weight.shape[0], 1, 1, 1, 1)
-    volume = F.conv3d(
-        to_volume(tokens, grid),
-        weight,
-        stride=stride,
-        padding=same_padding(tuple(weight.shape[2:])) if padding is None else padding,
-        groups=channels,
-    )
-    return to_tokens(volume)
+    padding = same_padding(tuple(weight.shape[2:])) if padding is None else padding
+    return to_tokens(depthwise_conv(to_volume(tokens, grid), weight, stride, padding))
 
 
 def max_pool(tokens: Tensor, grid: Grid, kernel: Grid, stride: Grid) -> tuple[Tensor, Grid]:

@@ -10,10 +10,20 @@ from torch import Tensor, nn
 
 from videonet.ops.attention import attention
 from videonet.ops.grid import Grid, volume
+from videonet.ops.linear import Linear, linear
 from videonet.ops.pooling import POOL_MODES, avg_pool, conv_pool, max_pool
+from videonet.ops.tracing import once_per_shape
 from videonet.ops.windows import Windows, cut_tokens, join_tokens, outside_bias
 
 NORM_EPS = 1e-6
+
+
+@once_per_shape
+def patch_mask(class_tokens: int, tokens: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(tokens, 1): zero for the class tokens, which come first, and one for the others."""
+    mask = torch.ones(tokens, 1, dtype=dtype, device=device)
+    mask[:class_tokens] = 0
+    return mask
 
 
 class TokenPool(nn.Module):
@@ -108,12 +118,12 @@ class PoolingAttention(nn.Module):
         self.dropout = dropout
 
         if pool_first or separate_qkv:
-            self.q = nn.Linear(dim, dim_out, bias=qkv_bias)
-            self.k = nn.Linear(dim, dim_out, bias=qkv_bias)
-            self.v = nn.Linear(dim, dim_out, bias=qkv_bias)
+            self.q = Linear(dim, dim_out, bias=qkv_bias)
+            self.k = Linear(dim, dim_out, bias=qkv_bias)
+            self.v = Linear(dim, dim_out, bias=qkv_bias)
         else:
-            self.qkv = nn.Linear(dim, 3 * dim_out, bias=qkv_bias)
-        self.proj = nn.Linear(dim_out, dim_out)
+            self.qkv = Linear(dim, 3 * dim_out, bias=qkv_bias)
+        self.proj = Linear(dim_out, dim_out)
 
         pooled_dim = dim if pool_first else dim_out
         channels = pooled_dim if pool_mode == "conv_unshared" else pooled_dim // num_heads
@@ -184,8 +194,8 @@ class PoolingAttention(nn.Module):
             class_key_bias=math.log(k_grid[0]) if self.cls_key_log_frames else 0.0,
             key_bias=key_bias,
         )  # (B, heads, N', D)
-        if self.residual_pooling:
-            y = y + (F.pad(q[:, :, 1:], (0, 0, 1, 0)) if self.class_tokens else q)
+        if self.residual_pooling:  # of the patches, not of the class token
+            y = torch.addcmul(y, q, patch_mask(self.class_tokens, q.shape[2], q.dtype, q.device))
         return y.transpose(1, 2).flatten(2)
 
     def _windows(self, grid: Grid, q_grid: Grid, k_grid: Grid) -> tuple[Windows, Windows]:
@@ -206,7 +216,7 @@ class PoolingAttention(nn.Module):
             return self.q, self.k, self.v
         weights = self.qkv.weight.chunk(3)
         biases = self.qkv.bias.chunk(3) if self.qkv.bias is not None else (None, None, None)
-        return [lambda x, w=w, b=b: F.linear(x, w, b) for w, b in zip(weights, biases, strict=True)]
+        return [lambda x, w=w, b=b: linear(x, w, b) for w, b in zip(weights, biases, strict=True)]
 
     def _heads(self, tokens: Tensor) -> Tensor:
         """(B, N, heads*D) -> (B, heads, N, D)."""
@@ -217,9 +227,11 @@ class PoolingAttention(nn.Module):
         pool, norm = getattr(self, f"pool_{name}"), getattr(self, f"norm_{name}")
         if pool is None:
             return tokens, grid
-        pooled, new_grid = pool(tokens[:, self.class_tokens :], grid)
+        # One split has one gradient; two slices would each fill a tensor of all tokens.
+        first, patches = tokens.split((self.class_tokens, volume(grid)), dim=1)
+        pooled, new_grid = pool(patches, grid)
         if self.class_tokens:
-            pooled = torch.cat((tokens[:, :1], pooled), dim=1)
+            pooled = torch.cat((first, pooled), dim=1)
         if norm is not None:
             pooled = norm(pooled.unflatten(2, (-1, pool.channels))).flatten(2)
         return pooled, new_grid

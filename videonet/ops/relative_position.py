@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 from videonet.ops.grid import Grid, resize_rows
+from videonet.ops.tracing import once_per_shape
 
 Tables = tuple[Tensor | None, Tensor | None, Tensor | None]  # rel_pos_t, rel_pos_h, rel_pos_w
 
@@ -21,31 +24,84 @@ def axis_embeddings(table: Tensor, queries: int, keys: int) -> Tensor:
     ``2 * max(queries, keys) - 1`` is interpolated linearly.
     """
     table = resize_rows(table, 2 * max(queries, keys) - 1)
+    return table[axis_distances(queries, keys, table.device)]
+
+
+@once_per_shape
+def axis_distances(queries: int, keys: int, device: torch.device) -> Tensor:
+    """Row of the table for every query and key position, (queries, keys)."""
     q_step, k_step = max(keys / queries, 1.0), max(queries / keys, 1.0)
-    q = torch.arange(queries, device=table.device).unsqueeze(1) * q_step
-    k = torch.arange(keys, device=table.device).unsqueeze(0) * k_step
-    return table[(q - k + (keys - 1) * k_step).long()]
+    q = torch.arange(queries, device=device).unsqueeze(1) * q_step
+    k = torch.arange(keys, device=device).unsqueeze(0) * k_step
+    return (q - k + (keys - 1) * k_step).long()
 
 
-def position_rows(q: Tensor, q_grid: Grid, k_grid: Grid, tables: Tables) -> Tensor:
+def position_rows(
+    q: Tensor, q_grid: Grid, k_grid: Grid, tables: Tables, class_tokens: int = 0
+) -> Tensor:
     """Relative-position logits of every query, one column per key *coordinate*.
 
     Args:
-        q: unscaled queries (B, heads, Tq*Hq*Wq, D), without class token.
+        q: unscaled queries (B, heads, Nq, D); class tokens first, then the cells of the grid.
         tables: one (R, D) table per axis (time, height, width), or None for no bias on it.
 
     Returns:
-        (B, heads, Tq*Hq*Wq, Tk+Hk+Wk): the bias between a query and key (t, h, w) is the sum of
-        columns ``t``, ``Tk + h`` and ``Tk + Hk + w``.
+        (B, heads, Nq, Tk+Hk+Wk): the bias between a query and key (t, h, w) is the sum of
+        columns ``t``, ``Tk + h`` and ``Tk + Hk + w``; zeros for class tokens.
     """
-    q = q.unflatten(2, q_grid)  # (B, heads, Tq, Hq, Wq, D)
-    rows = []
-    for axis, (table, equation) in enumerate(
-        zip(tables, ("bnthwd,tkd->bnthwk", "bnthwd,hkd->bnthwk", "bnthwd,wkd->bnthwk"), strict=True)
-    ):
-        if table is None:
-            rows.append(q.new_zeros(*q.shape[:-1], k_grid[axis]))
-        else:
-            embeddings = axis_embeddings(table, q_grid[axis], k_grid[axis]).to(q.dtype)
-            rows.append(torch.einsum(equation, q, embeddings))
-    return torch.cat(rows, dim=-1).flatten(2, 4)
+    embeddings = tuple(
+        None if table is None else axis_embeddings(table, n_q, n_k).to(q.dtype)
+        for table, n_q, n_k in zip(tables, q_grid, k_grid, strict=True)
+    )
+    if torch.compiler.is_compiling():  # a compiler decides for itself what to keep
+        return _rows(q, q_grid, k_grid, class_tokens, embeddings)
+    return _PositionRows.apply(q, q_grid, k_grid, class_tokens, *embeddings)
+
+
+AXES = "thw"  # in einsum: q is bnthwd, the embeddings of an axis are e.g. (queries t, keys k, d)
+
+
+def _rows(q: Tensor, q_grid: Grid, k_grid: Grid, class_tokens: int, embeddings: Tables) -> Tensor:
+    rows = q.new_zeros(*q.shape[:3], sum(k_grid))
+    cells, parts = _on_grid(q, rows, q_grid, k_grid, class_tokens)
+    for axis, part, table in zip(AXES, parts, embeddings, strict=True):
+        if table is not None:
+            part.copy_(torch.einsum(f"bnthwd,{axis}kd->bnthwk", cells, table))
+    return rows
+
+
+def _on_grid(
+    q: Tensor, rows: Tensor, q_grid: Grid, k_grid: Grid, class_tokens: int
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Views without class tokens: (B, heads, T, H, W, D), and three of (B, heads, T, H, W, k)."""
+    cells, parts = (x[:, :, class_tokens:].unflatten(2, q_grid) for x in (q, rows))
+    return cells, parts.split(k_grid, dim=-1)
+
+
+class _PositionRows(Function):
+    """Autograd would keep a reordered copy of the queries for every axis."""
+
+    @staticmethod
+    def forward(q: Tensor, q_grid: Grid, k_grid: Grid, class_tokens: int, *embeddings):
+        return _rows(q, q_grid, k_grid, class_tokens, embeddings)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        q, *ctx.sizes = inputs[:4]
+        ctx.save_for_backward(q, *inputs[4:])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):
+        q, *embeddings = ctx.saved_tensors
+        cells, parts = _on_grid(q, grad, *ctx.sizes)
+        grad_q = torch.zeros_like(q)
+        grad_cells, _ = _on_grid(grad_q, grad, *ctx.sizes)
+        grad_tables = []
+        for axis, part, table in zip(AXES, parts, embeddings, strict=True):
+            if table is None:
+                grad_tables.append(None)
+                continue
+            grad_cells += torch.einsum(f"bnthwk,{axis}kd->bnthwd", part, table)
+            grad_tables.append(torch.einsum(f"bnthwk,bnthwd->{axis}kd", part, cells))
+        return grad_q, None, None, None, *grad_tables

@@ -1,0 +1,40 @@
+"""Who is looking: operators behave as usual while a graph is traced or operators are recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache, wraps
+
+import torch
+from torch import Tensor
+
+
+def watched() -> bool:
+    """Whether torch's operators are being traced, counted or recorded by someone.
+
+    Compilers, export, fake tensors, FLOP counters and torch-function modes.
+    """
+    return (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._len_torch_function_stack() > 0
+    )
+
+
+def once_per_shape(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Remember the last 64 results of a function of sizes, types and devices.
+
+    What it returns is shared: never write into it. While :func:`watched`, it is computed in place,
+    so that no graph refers to a remembered tensor and no fake tensor is remembered.
+    """
+    remembered = lru_cache(maxsize=64)(function)
+
+    @wraps(function)
+    def call(*arguments) -> Tensor:
+        if watched():
+            return function(*arguments)
+        with torch.inference_mode(False):  # a training step may use it later
+            return remembered(*arguments)
+
+    return call
