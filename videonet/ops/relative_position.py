@@ -7,6 +7,7 @@ query with ``R_t + R_h + R_w``, one learned table per axis.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
@@ -62,20 +63,14 @@ AXES = "thw"  # in einsum: q is bnthwd, the embeddings of an axis are e.g. (quer
 
 
 def _rows(q: Tensor, q_grid: Grid, k_grid: Grid, class_tokens: int, embeddings: Tables) -> Tensor:
-    rows = q.new_zeros(*q.shape[:3], sum(k_grid))
-    cells, parts = _on_grid(q, rows, q_grid, k_grid, class_tokens)
-    for axis, part, table in zip(AXES, parts, embeddings, strict=True):
-        if table is not None:
-            part.copy_(torch.einsum(f"bnthwd,{axis}kd->bnthwk", cells, table))
-    return rows
-
-
-def _on_grid(
-    q: Tensor, rows: Tensor, q_grid: Grid, k_grid: Grid, class_tokens: int
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Views without class tokens: (B, heads, T, H, W, D), and three of (B, heads, T, H, W, k)."""
-    cells, parts = (x[:, :, class_tokens:].unflatten(2, q_grid) for x in (q, rows))
-    return cells, parts.split(k_grid, dim=-1)
+    cells = q[:, :, class_tokens:].unflatten(2, q_grid)  # (B, heads, T, H, W, D)
+    parts = (
+        cells.new_zeros(*cells.shape[:-1], keys)
+        if table is None
+        else torch.einsum(f"bnthwd,{axis}kd->bnthwk", cells, table)
+        for axis, keys, table in zip(AXES, k_grid, embeddings, strict=True)
+    )
+    return F.pad(torch.cat(tuple(parts), dim=-1).flatten(2, 4), (0, 0, class_tokens, 0))
 
 
 class _PositionRows(Function):
@@ -94,11 +89,14 @@ class _PositionRows(Function):
     @once_differentiable
     def backward(ctx, grad: Tensor):
         q, *embeddings = ctx.saved_tensors
-        cells, parts = _on_grid(q, grad, *ctx.sizes)
+        q_grid, k_grid, class_tokens = ctx.sizes
         grad_q = torch.zeros_like(q)
-        grad_cells, _ = _on_grid(grad_q, grad, *ctx.sizes)
+        # Without class tokens: (B, heads, T, H, W, D) twice, (B, heads, T, H, W, k) three times.
+        cells, grad_cells, grad = (
+            x[:, :, class_tokens:].unflatten(2, q_grid) for x in (q, grad_q, grad)
+        )
         grad_tables = []
-        for axis, part, table in zip(AXES, parts, embeddings, strict=True):
+        for axis, part, table in zip(AXES, grad.split(k_grid, dim=-1), embeddings, strict=True):
             if table is None:
                 grad_tables.append(None)
                 continue
