@@ -26,6 +26,8 @@ def preferred(*tensors: Tensor | None) -> bool:
     Never while someone watches: compilers, export, FLOP counters and modes that record attention
     see torch's own operators.
     """
+    if watched():
+        return False
     given = [t for t in tensors if t is not None]
     dtype = given[0].dtype
     return (
@@ -34,7 +36,6 @@ def preferred(*tensors: Tensor | None) -> bool:
         and all(type(t) in (Tensor, nn.Parameter) and t.is_cpu and t.dtype is dtype for t in given)
         and torch.backends.mkldnn.is_available()
         and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
-        and not watched()
     )
 
 

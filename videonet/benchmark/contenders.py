@@ -1,0 +1,104 @@
+"""Who takes part: models of videonet and of other installed libraries, by one line each."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from videonet.benchmark.flops import written_out_attention
+from videonet.errors import ConfigError
+from videonet.models import create_model
+
+LIBRARIES = ("videonet", "reference", "torchvision", "pytorchvideo", "timm")
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+GRAMMAR = re.compile(
+    r"(?:(?P<library>\w+):)?(?P<model>\w+)(?:@(?P<dtype>\w+))?(?P<compiled>\+compile)?"
+)
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One column of a comparison.
+
+    Attributes:
+        text: ``[library:]model[@dtype][+compile]``, as it was given.
+        library: where the model comes from; "reference" is videonet with the matrix of logits
+            written out.
+        dtype: of weights and clip in inference, of autocast in training.
+    """
+
+    text: str
+    library: str
+    model: str
+    dtype: str = "fp32"
+    compiled: bool = False
+
+    def build(self, frames: int, size: int) -> nn.Module:
+        """The model with random weights, for clips of `frames` frames of `size` pixels.
+
+        Raises:
+            ConfigError: the library is not installed or has no such model.
+        """
+        try:
+            return BUILDERS[self.library](self.model, frames, size)
+        except ImportError as error:
+            raise ConfigError(f"{self.text}: {self.library} cannot be imported: {error}") from error
+
+    def computing(self) -> AbstractContextManager:
+        """The context in which its passes run."""
+        return written_out_attention() if self.library == "reference" else nullcontext()
+
+
+def parse_contender(text: str) -> Contender:
+    """``torchvision:mvit_v2_s@bf16+compile`` and the like; videonet's models need no library."""
+    found = GRAMMAR.fullmatch(text)
+    if found is None:
+        raise ConfigError(f"{text!r} is not [library:]model[@dtype][+compile]")
+    library, dtype = found["library"] or "videonet", found["dtype"] or "fp32"
+    for value, known in ((library, LIBRARIES), (dtype, DTYPES)):
+        if value not in known:
+            raise ConfigError(f"{text!r}: unknown {value!r}, expected one of {', '.join(known)}")
+    return Contender(text, library, found["model"], dtype, found["compiled"] is not None)
+
+
+def _videonet(name: str, frames: int, size: int) -> nn.Module:
+    return create_model(name, num_frames=frames, crop_size=size)
+
+
+def _torchvision(name: str, frames: int, size: int) -> nn.Module:
+    video = importlib.import_module("torchvision.models.video")
+    return _builder(video, name)()  # its MViTs refuse other clips than 16×224² when they run
+
+
+def _pytorchvideo(name: str, frames: int, size: int) -> nn.Module:
+    hub = importlib.import_module("pytorchvideo.models.hub")
+    return _builder(hub, name)(spatial_size=size, temporal_size=frames)
+
+
+def _timm(name: str, frames: int, size: int) -> nn.Module:
+    if frames != 1:
+        raise ConfigError(f"timm:{name} takes images: give --frames 1")
+    timm = importlib.import_module("timm")
+    if not timm.is_model(name):
+        raise ConfigError(f"timm has no model {name!r}")
+    return timm.create_model(name, img_size=size)
+
+
+def _builder(module, name: str):
+    if not hasattr(module, name):
+        raise ConfigError(f"{module.__name__} has no model {name!r}")
+    return getattr(module, name)
+
+
+BUILDERS = {
+    "videonet": _videonet,
+    "reference": _videonet,
+    "torchvision": _torchvision,
+    "pytorchvideo": _pytorchvideo,
+    "timm": _timm,
+}

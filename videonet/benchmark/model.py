@@ -1,0 +1,180 @@
+"""Models side by side: clips per second, memory, and the share of the machine's arithmetic.
+
+Every contender lives in a process of its own and they take turns, A B A B, so that whatever else
+the machine does befalls all of them. Ratios are medians over the rounds of ratios within a round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from videonet.benchmark.contenders import Contender, parse_contender
+from videonet.benchmark.flops import multiply_adds, written_out_attention
+from videonet.benchmark.report import plot_models, table
+from videonet.benchmark.worker import Task, Turn, Worker
+from videonet.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+MODES = ("inference", "training")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``tools/benchmark.py model``."""
+    parser.add_argument(
+        "contenders",
+        nargs="+",
+        metavar="[LIBRARY:]MODEL[@DTYPE][+compile]",
+        help="library is videonet (default), reference (videonet, attention written out), "
+        "torchvision, pytorchvideo or timm; dtype fp32 (default), bf16 or fp16; ratios are to "
+        "the first one",
+    )
+    parser.add_argument("--mode", choices=(*MODES, "both"), default="both")
+    parser.add_argument("--batch", type=int, default=1, help="in inference (default 1)")
+    parser.add_argument("--train-batch", type=int, default=2, help="in training (default 2)")
+    add_task_arguments(parser)
+    parser.add_argument("--output", type=Path, help="write PREFIX.json and PREFIX.png")
+
+
+def add_task_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments that all comparisons of models share."""
+    parser.add_argument("--frames", type=int, default=16, help="default 16; 1 for images")
+    parser.add_argument("--size", type=int, default=224, help="pixels (default 224)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the CPU")
+    parser.add_argument("--rounds", type=int, default=7, help="turns of each (default 7)")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of one turn (default 2)")
+    parser.add_argument(
+        "--clock",
+        choices=("wall", "cpu"),
+        default="wall",
+        help="cpu: time spent by the process, for machines that are busy; with --threads 1",
+    )
+
+
+def run(args: argparse.Namespace) -> str:
+    """Measure, write the files asked for, and return the report as text."""
+    if args.clock == "cpu" and (args.threads != 1 or args.device != "cpu"):
+        raise ConfigError("--clock cpu counts the time of all threads: give --threads 1")
+    contenders = [parse_contender(text) for text in args.contenders]
+    results = {"clock": args.clock, "modes": {}}
+    for mode in MODES if args.mode == "both" else (args.mode,):
+        training = mode == "training"
+        task = Task(
+            training=training,
+            batch=args.train_batch if training else args.batch,
+            frames=args.frames,
+            size=args.size,
+            device=args.device,
+            threads=args.threads,
+        )
+        results["modes"][mode] = compare(contenders, task, args.rounds, args.seconds, args.clock)
+    if args.output:
+        write(results, args.output)
+    return report(results)
+
+
+def write(results: dict, prefix: Path) -> None:
+    """The numbers as JSON and as a picture."""
+    prefix.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(results, indent=2)
+    prefix.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+    plot_models(results, prefix.with_suffix(".png"))
+
+
+def compare(
+    contenders: Sequence[Contender], task: Task, rounds: int, seconds: float, clock: str = "wall"
+) -> dict:
+    """Let the contenders take turns.
+
+    Returns:
+        The task, the machine, and under "contenders" one dictionary each: ``clips_per_second``,
+        ``times_first`` (speed relative to the first), ``memory`` and ``parameters`` in bytes and
+        numbers, ``multiply_adds`` of a step, ``rate`` of the machine's matrix product in the same
+        type, the ``share`` of it, and the seconds of every turn.
+    """
+    with ExitStack() as stack:
+        workers = [stack.enter_context(Worker(c, task)) for c in contenders]
+        facts = []
+        for worker in workers:  # one after the other: nobody else runs at a memory peak
+            facts.append(worker.ready())
+            logger.info("%s is ready", worker.contender.text)
+        turns: list[list[Turn]] = [[] for _ in workers]
+        rates: list[list[float]] = [[] for _ in workers]
+        for number in range(rounds):
+            for worker, times, rate in zip(workers, turns, rates, strict=True):
+                rate.append(worker.rate(clock))
+                times.append(worker.turn(seconds))
+                logger.info(
+                    "round %d: %s %.3f s", number + 1, worker.contender.text, times[-1].wall
+                )
+        machine = workers[0].machine()
+    first = [getattr(t, clock) for t in turns[0]]
+    rows = []
+    for contender, fact, times, rate in zip(contenders, facts, turns, rates, strict=True):
+        spent = [getattr(t, clock) for t in times]
+        row = {"contender": contender.text, **fact}
+        row["clips_per_second"] = task.batch / median(spent)
+        row["times_first"] = median(a / b for a, b in zip(first, spent, strict=True))
+        row["multiply_adds"] = count(contender, task)
+        row["rate"] = median(rate)
+        row["share"] = row["multiply_adds"] / median(spent) / row["rate"]
+        row["turns"] = [asdict(t) for t in times]
+        rows.append(row)
+    return {"task": asdict(task), "machine": machine, "contenders": rows}
+
+
+def count(contender: Contender, task: Task) -> int:
+    """Multiply-adds of one step, as papers count them: of the function, not of a trick.
+
+    For videonet's models that is the attention with its logits written out.
+    """
+    model = contender.build(task.frames, task.size)
+    with written_out_attention():
+        return multiply_adds(model, task.shape, training=task.training)
+
+
+def report(results: dict) -> str:
+    """The table of each mode, and the machine."""
+    parts = []
+    for mode, result in results["modes"].items():
+        task, rows = result["task"], result["contenders"]
+        shape = f"{task['frames']}×{task['size']}²"
+        parts.append(f"{mode}, batch {task['batch']} of {shape}, {task['device']}")
+        parts.append(
+            table(
+                ("contender", "clips/s", "× first", "peak MB", "% of first", "Gmadd/clip",
+                 "Gmadd/s", "of rate"),
+                [
+                    (
+                        row["contender"],
+                        f"{row['clips_per_second']:.2f}",
+                        f"{row['times_first']:.2f}",
+                        f"{row['memory'] / 1e6:.0f}",
+                        f"{100 * row['memory'] / rows[0]['memory']:.0f}",
+                        f"{row['multiply_adds'] / task['batch'] / 1e9:.1f}",
+                        f"{row['share'] * row['rate'] / 1e9:.0f}",
+                        f"{100 * row['share']:.0f} %",
+                    )
+                    for row in rows
+                ],
+            )
+        )  # fmt: skip
+        facts = ", ".join(f"{k} {v}" for k, v in result["machine"].items())
+        parts.append(f"{facts}; matrix products: " + ", ".join(sorted(
+            {f"{_dtype(row)} {row['rate'] / 1e9:.0f} Gmadd/s" for row in rows}
+        )))  # fmt: skip
+    return "\n\n".join(parts)
+
+
+def _dtype(row: dict) -> str:
+    return parse_contender(row["contender"]).dtype
