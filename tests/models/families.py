@@ -76,6 +76,18 @@ FAMILIES = {
             },
         },
     ),
+    "dilateformer_*": Family(
+        small={"embed_dim": 12, "depths": (1, 1, 2, 1), "num_heads": (3, 3, 6, 6)},
+        sides=(16, 8, 4, 2),
+        frames=2,
+        by_model={"dilateformer_xs": {"depths": (1, 1), "num_heads": (3, 3)}},
+    ),
+    "hornet_*": Family(
+        small={"base_dim": 8, "depths": (1, 1, 2, 1)},
+        sides=(16, 8, 4, 2),
+        frames=2,
+        by_model={"hornet_xs": {"depths": (1, 1)}},
+    ),
     "mvit_*": Family(
         small={"embed_dim": 16},
         sides=(16, 8, 4, 2),

@@ -8,6 +8,7 @@ import torch
 import videonet
 from tests.models.laws import published_shapes
 
+IMAGE = {"num_frames": 1, "num_classes": 1000}
 PUBLISHED = {
     "mvitv1_b_16x4_k400": ("mvit_v1_b", {}),
     "mvitv1_b_32x3_depth16": ("mvit_v1_b", {"num_frames": 32}),
@@ -26,6 +27,17 @@ PUBLISHED = {
     "cvt_13": ("cvt_13", {"num_frames": 1, "num_classes": 1000}),
     "cvt_21": ("cvt_21", {"num_frames": 1, "num_classes": 1000}),
     "cvt_w24": ("cvt_w24", {"num_frames": 1, "num_classes": 1000}),
+    "dilateformer_tiny": ("dilateformer_t", IMAGE),
+    "dilateformer_small": ("dilateformer_s", IMAGE),
+    "dilateformer_base": ("dilateformer_b", IMAGE),
+    "hornet_tiny_7x7": ("hornet_t", IMAGE),
+    "hornet_small_7x7": ("hornet_s", IMAGE),
+    "hornet_base_7x7": ("hornet_b", IMAGE),
+    "hornet_large_7x7": ("hornet_l", IMAGE),
+    "hornet_tiny_gf": ("hornet_gf_t", IMAGE),
+    "hornet_small_gf": ("hornet_gf_s", IMAGE),
+    "hornet_base_gf": ("hornet_gf_b", IMAGE),
+    "hornet_large_gf": ("hornet_gf_l", IMAGE),
 }
 IMAGE_MODELS = (
     *(f"cyclemlp_b{i}" for i in range(1, 6)),

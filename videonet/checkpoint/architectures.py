@@ -14,6 +14,11 @@ SIGNS = (
     ("a SlowFast network", ("s1.pathway0_stem.conv.weight",)),
     ("an X3D", ("s1.pathway0_stem.conv_xy.weight",)),
     ("a Swin", ("{any}.attn.relative_position_bias_table",)),
+    (
+        "a DilateFormer",
+        ("stages.{n}.blocks.{m}.attn.qkv.weight", "stages.{n}.downsample.proj.0.weight"),
+    ),
+    ("a HorNet", ("stages.{n}.{m}.gnconv.proj_in.weight",)),
     ("a vision transformer", ("blocks.0.attn.qkv.weight", "{any}.mlp.fc1.weight")),
     ("a vision transformer", ("encoder.layers.encoder_layer_0.ln_1.weight",)),
     ("a vision transformer", ("vit.layers.{n}.attention.q_proj.weight",)),

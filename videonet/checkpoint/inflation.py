@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from videonet.checkpoint.bias_tables import BIAS_TABLE, fit_bias_table
+from videonet.checkpoint.filters import GLOBAL_FILTER, fit_filter
 from videonet.checkpoint.fit import Fit, misfit
 from videonet.checkpoint.positions import POSITION_NAMES, fit_positions
 from videonet.checkpoint.report import INFLATED, INTERPOLATED, LOADED, REINITIALISED
@@ -64,6 +65,8 @@ def fit_tensor(name: str, target: Tensor, source: Tensor, method: str) -> Fit:
     """One parameter that needs no other one to be understood."""
     if RELATIVE_TABLE.fullmatch(name):
         return fit_relative_table(target, source)
+    if GLOBAL_FILTER.fullmatch(name):
+        return fit_filter(target, source)
     if target.dim() == source.dim() == 5:
         return fit_kernel(target, source, method)
     return Fit(source, LOADED) if target.shape == source.shape else misfit(target, source)

@@ -8,9 +8,9 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from videonet.errors import ConfigError
-from videonet.models import asmlp, cvt, cyclemlp, hrnet, mvit, swin, vit
+from videonet.models import asmlp, cvt, cyclemlp, dilateformer, hornet, hrnet, mvit, swin, vit
 
-FAMILIES = (mvit, swin, vit, cvt, cyclemlp, asmlp, hrnet)
+FAMILIES = (mvit, swin, vit, cvt, cyclemlp, asmlp, hrnet, dilateformer, hornet)
 MODELS = {name: build for family in FAMILIES for name, build in family.MODELS.items()}
 # Architectures described by their arguments instead of by a published name.
 GENERIC = {
@@ -19,6 +19,8 @@ GENERIC = {
     "cyclemlp": cyclemlp.CycleMLP,
     "asmlp": asmlp.ASMLP,
     "hrnet": hrnet.HRNet,
+    "dilateformer": dilateformer.DilateFormer,
+    "hornet": hornet.HorNet,
 }
 
 

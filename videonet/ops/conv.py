@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from videonet.errors import ConfigError
 from videonet.ops.grid import volume
 
 
@@ -22,6 +23,12 @@ class TokenConv(nn.Conv3d):
 
 
 def depthwise(dim: int, temporal_kernel: int, kernel: int, bias: bool = True) -> TokenConv:
-    """A depth-wise convolution of odd sizes that keeps the grid: zeros around it."""
+    """A depth-wise convolution that keeps the grid: zeros around it.
+
+    Raises:
+        ConfigError: a size is even, so that no tap is the centre.
+    """
     size = (temporal_kernel, kernel, kernel)
+    if any(k % 2 == 0 for k in size):
+        raise ConfigError(f"a depth-wise kernel of {size} has no centre: use odd sizes")
     return TokenConv(dim, dim, size, padding=tuple(k // 2 for k in size), groups=dim, bias=bias)

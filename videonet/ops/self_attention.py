@@ -17,6 +17,7 @@ class SelfAttention(nn.Module):
     Args:
         dim: width of the tokens.
         qkv_bias, proj_bias: of the linear layers before and after the attention.
+        qk_scale: factor on the logits; None for ``(dim / num_heads) ** -0.5``.
         qk_norm: layer norm of each head's queries and keys.
         out_norm: layer norm of the result before the last linear layer.
         norm_eps: of these norms.
@@ -32,6 +33,7 @@ class SelfAttention(nn.Module):
         *,
         qkv_bias: bool = True,
         proj_bias: bool = True,
+        qk_scale: float | None = None,
         qk_norm: bool = False,
         out_norm: bool = False,
         norm_eps: float = 1e-6,
@@ -40,7 +42,7 @@ class SelfAttention(nn.Module):
         dropout: float = 0.0,
     ):
         super().__init__()
-        self.num_heads = num_heads
+        self.num_heads, self.qk_scale = num_heads, qk_scale
         self.class_tokens = class_tokens
         self.cls_key_log_frames = class_tokens > 0 and cls_key_log_frames
         self.dropout = dropout
@@ -64,6 +66,7 @@ class SelfAttention(nn.Module):
             k_grid=grid,
             class_tokens=self.class_tokens,
             class_key_bias=math.log(grid[0]) if self.cls_key_log_frames else 0.0,
+            scale=self.qk_scale,
         )  # (B, heads, N, D)
         y = y.transpose(1, 2).flatten(2)  # (B, N, dim)
         y = self.proj(y if self.norm is None else self.norm(y))

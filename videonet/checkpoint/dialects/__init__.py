@@ -3,7 +3,17 @@
 Order matters: the first one whose marks are all there is taken, so looser marks come later.
 """
 
-from videonet.checkpoint.dialects import asmlp, cvt, cyclemlp, hrnet, mvit, swin, vit
+from videonet.checkpoint.dialects import (
+    asmlp,
+    cvt,
+    cyclemlp,
+    dilateformer,
+    hornet,
+    hrnet,
+    mvit,
+    swin,
+    vit,
+)
 
 DIALECTS = (
     *swin.DIALECTS,
@@ -12,6 +22,8 @@ DIALECTS = (
     *cyclemlp.DIALECTS,
     *asmlp.DIALECTS,
     *hrnet.DIALECTS,
+    *dilateformer.DIALECTS,
+    *hornet.DIALECTS,
     *mvit.DIALECTS,
 )
 

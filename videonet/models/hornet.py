@@ -1,0 +1,259 @@
+"""HorNet: interactions of high order by recursive gated convolution (arXiv 2207.14284).
+
+Reads top to bottom: the block, the network, and the published variants, each with depth-wise
+convolutions of 7×7 or with global-local filters in the last two stages. Parameter names are those
+of the official implementation, whose kernels and filters are flat.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
+
+from videonet.errors import ConfigError
+from videonet.models.common import (
+    VideoModel,
+    as_clip,
+    init_linear,
+    refuse_class_token,
+    rising_rates,
+)
+from videonet.ops.conv import TokenConv
+from videonet.ops.gated_conv import RecursiveGatedConv
+from videonet.ops.global_filter import filter_size
+from videonet.ops.grid import Grid
+
+NORM_EPS = 1e-6
+PATCH = 4
+MLP_RATIO = 4
+
+
+class Block(nn.Module):
+    """Gated convolution and MLP, each scaled per channel and added to what came in."""
+
+    def __init__(self, dim: int, gnconv: nn.Module, layer_scale_init: float, drop_path: float):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.gnconv = gnconv
+        self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.pwconv1 = nn.Linear(dim, MLP_RATIO * dim)
+        self.pwconv2 = nn.Linear(MLP_RATIO * dim, dim)
+        for name in ("gamma1", "gamma2"):
+            scale = torch.full((dim,), layer_scale_init) if layer_scale_init > 0 else None
+            self.register_parameter(name, None if scale is None else nn.Parameter(scale))
+        self.drop_path = StochasticDepth(drop_path, "row")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, H, W, dim) -> the same."""
+        mixed = self.gnconv(self.norm1(x))
+        x = x + self.drop_path(mixed if self.gamma1 is None else self.gamma1 * mixed)
+        mixed = self.pwconv2(F.gelu(self.pwconv1(self.norm2(x))))
+        return x + self.drop_path(mixed if self.gamma2 is None else self.gamma2 * mixed)
+
+
+class HorNet(VideoModel):
+    """HorNet for clips and, with one frame, for images; frames of any size.
+
+    Args:
+        num_classes, in_channels: of the task and of the clip.
+        num_frames: 1 builds the image model, which has temporal kernels and strides of 1.
+        crop_size: pixels, an int or (height, width). Together with num_frames it gives the
+            frequencies that global filters have weights for; other clips interpolate them.
+        base_dim, depths: width of the first stage, which doubles with each stage; blocks of each.
+        orders: of the gated convolutions, one per stage.
+        scale: of their depth-wise operators, one for all stages or one per stage.
+        global_filter: per stage, whether a global-local filter takes the place of the depth-wise
+            7×7 convolution.
+        filter_sizes: per stage, frequencies (h, w) of a frame that the filter has weights for;
+            None for those of the stage's grid.
+        temporal_kernel: of the stem and of the depth-wise convolutions; temporal_stride: of the
+            stem.
+        layer_scale_init: of the scales of both branches; 0 for no scales.
+        cls_token: there is none, so True is an error.
+        head_dropout: before the classifier; drop_path_rate: of the last block, rising linearly
+            from 0; head_init_scale: on the classifier's weights.
+
+    Raises:
+        ConfigError: arguments that contradict each other.
+    """
+
+    block_names = re.compile(r"stages\.\d+\.\d+(?=\.)")
+
+    def __init__(
+        self,
+        num_classes: int = 400,
+        num_frames: int = 16,
+        crop_size: int | tuple[int, int] = 224,
+        in_channels: int = 3,
+        *,
+        base_dim: int = 96,
+        depths: Sequence[int] = (3, 3, 9, 3),
+        orders: Sequence[int] = (2, 3, 4, 5),
+        scale: float | Sequence[float] = 1 / 3,
+        global_filter: Sequence[bool] = (False, False, False, False),
+        filter_sizes: Sequence[tuple[int, int] | None] | None = None,
+        temporal_kernel: int = 3,
+        temporal_stride: int = 2,
+        layer_scale_init: float = 1e-6,
+        cls_token: bool | None = None,
+        drop_path_rate: float = 0.0,
+        head_dropout: float = 0.0,
+        head_init_scale: float = 1.0,
+    ):
+        super().__init__()
+        refuse_class_token(self, cls_token)
+        if num_frames == 1:
+            temporal_kernel, temporal_stride = 1, 1
+        count = len(depths)
+        scales = [scale] * count if isinstance(scale, int | float) else list(scale)
+        filter_sizes = [None] * count if filter_sizes is None else list(filter_sizes)
+        settings = (orders, scales, global_filter, filter_sizes)
+        if any(len(setting) != count for setting in settings):
+            raise ConfigError(
+                "depths, orders, scale, global_filter and filter_sizes need one entry per stage, "
+                f"but have {count}, {', '.join(str(len(setting)) for setting in settings)}"
+            )
+        self.depths = tuple(depths)
+        dims = [base_dim * 2**i for i in range(count)]
+        self.downsample_layers = nn.ModuleList(
+            [_stem(in_channels, base_dim, temporal_kernel, temporal_stride)]
+        )
+        self.downsample_layers.extend(
+            nn.Sequential(
+                nn.LayerNorm(dim, eps=NORM_EPS), TokenConv(dim, 2 * dim, (1, 2, 2), (1, 2, 2))
+            )
+            for dim in dims[:-1]
+        )
+        rates = iter(rising_rates(drop_path_rate, sum(depths)))
+        self.stages = nn.ModuleList()
+        for i, (dim, depth) in enumerate(zip(dims, depths, strict=True)):
+            t, h, w = filter_size(_grid(num_frames, crop_size, temporal_stride, i))
+            size = (t, *(filter_sizes[i] or (h, w))) if global_filter[i] else None
+            self.stages.append(
+                nn.Sequential(
+                    *(
+                        Block(
+                            dim,
+                            RecursiveGatedConv(dim, orders[i], scales[i], temporal_kernel, size),
+                            layer_scale_init,
+                            next(rates),
+                        )
+                        for _ in range(depth)
+                    )
+                )
+            )
+        self.num_features = dims[-1]
+        self.norm = nn.LayerNorm(dims[-1], eps=NORM_EPS)
+        self.head_dropout, self.head_init_scale = head_dropout, head_init_scale
+        self.apply(init_linear)
+        self.reset_classifier(num_classes)
+
+    def _run_stages(self, clip: Tensor) -> list[Tensor]:
+        """A clip -> the tokens at the end of each stage, (B, T', H', W', C) each."""
+        least = PATCH * 2 ** (len(self.stages) - 1)
+        x = as_clip(clip, (least, least)).permute(0, 2, 3, 4, 1)
+        ends = []
+        for downsample, stage in zip(self.downsample_layers, self.stages, strict=True):
+            x = downsample(x)
+            for block in stage:
+                x = self.run_block(block, x)
+            ends.append(x)
+        return ends
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """(B, in_channels, T, H, W), or an image (B, in_channels, H, W), -> (B, num_classes)."""
+        return self.head(self.pool_tokens(self._run_stages(clip)[-1]))
+
+    def pool_tokens(self, x: Tensor) -> Tensor:
+        """Tokens of the last stage (B, T, H, W, C) -> one normed vector per clip (B, C)."""
+        return self.norm(x.mean(dim=(1, 2, 3)))
+
+    def forward_features(self, clip: Tensor) -> list[Tensor]:
+        """A clip -> the tokens at the end of each stage, (B, C, T', H', W') each."""
+        return [x.permute(0, 4, 1, 2, 3) for x in self._run_stages(clip)]
+
+    def layer_groups(self) -> list[list[str]]:
+        """Parameter names from input to output: stem, each block, norm and head.
+
+        A downsampling goes with the block before it.
+        """
+        (*names,), *groups = super().layer_groups()
+        stem = [name for name in names if name.startswith("downsample_layers.0.")]
+        for name in names[len(stem) :]:
+            stage = int(name.split(".")[1])
+            groups[sum(self.depths[:stage]) - 1].append(name)
+        return [stem, *groups]
+
+
+def _stem(in_channels: int, dim: int, temporal_kernel: int, temporal_stride: int) -> nn.Sequential:
+    conv = TokenConv(
+        in_channels,
+        dim,
+        (temporal_kernel, PATCH, PATCH),
+        (temporal_stride, PATCH, PATCH),
+        (temporal_kernel // 2, 0, 0),
+    )
+    return nn.Sequential(conv, nn.LayerNorm(dim, eps=NORM_EPS))
+
+
+def _grid(
+    num_frames: int, crop_size: int | tuple[int, int], temporal_stride: int, stage: int
+) -> Grid:
+    """The grid of stage 0, 1, … for clips of this size."""
+    height, width = (crop_size, crop_size) if isinstance(crop_size, int) else crop_size
+    cell = PATCH * 2**stage
+    return -(-num_frames // temporal_stride), height // cell, width // cell
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What one size has for itself."""
+
+    base_dim: int
+    depths: tuple[int, ...] = (2, 3, 18, 2)
+    orders: tuple[int, ...] = (2, 3, 4, 5)
+    filters: bool = False  # global-local filters in the last two stages
+    scale: float = 1 / 3
+    layer_scale_init: float = 1e-6
+    num_frames: int = 16
+    crop_size: int = 224
+
+
+WIDTHS = {"t": 64, "s": 96, "b": 128, "l": 192}  # arXiv 2207.14284, Sec. 3.3
+VARIANTS = {f"hornet_{size}": Variant(width) for size, width in WIDTHS.items()}
+VARIANTS |= {f"hornet_gf_{size}": Variant(width, filters=True) for size, width in WIDTHS.items()}
+# videonet's own, for CPUs: without the damping of deep models, which takes long to grow out of.
+VARIANTS["hornet_xs"] = Variant(
+    48, (2, 2), (2, 3), scale=1.0, layer_scale_init=1.0, num_frames=8, crop_size=48
+)
+
+
+def build(
+    variant: Variant, *, num_frames: int | None = None, crop_size=None, **overrides
+) -> HorNet:
+    """A published size at the clips that it is made for, or as the image model."""
+    num_frames = variant.num_frames if num_frames is None else num_frames
+    if crop_size is None:
+        crop_size = 224 if num_frames == 1 else variant.crop_size
+    count = len(variant.depths)
+    arguments = {
+        "num_frames": num_frames,
+        "crop_size": crop_size,
+        "base_dim": variant.base_dim,
+        "depths": variant.depths,
+        "orders": variant.orders,
+        "global_filter": [variant.filters and i >= count - 2 for i in range(count)],
+        "scale": variant.scale,
+        "layer_scale_init": variant.layer_scale_init,
+    }
+    return HorNet(**(arguments | overrides))
+
+
+MODELS = {name: partial(build, variant) for name, variant in VARIANTS.items()}
