@@ -26,6 +26,8 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "TEST.ENSEMBLE": ("softmax", "logits", "max"),
     "SOLVER.LR_POLICY": ("cosine",),
     "SOLVER.OPTIMIZING_METHOD": ("sgd", "adam", "adamw"),
+    "VIDEO_HEAD.LEVELS": (1, 2),
+    "VIDEO_HEAD.SCORE": ("additive", "dot"),
     "DIST_BACKEND": ("nccl", "gloo"),
 }
 
@@ -59,7 +61,7 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
             *("DATA.TEST_CROP_SIZE", "AUG.NUM_SAMPLE", "AUG.RE_COUNT", "MODEL.NUM_CLASSES"),
             *("TRAIN.BATCH_SIZE", "TRAIN.CHECKPOINT_PERIOD", "TRAIN.ACCUMULATE"),
             *("TEST.BATCH_SIZE", "TEST.NUM_ENSEMBLE_VIEWS", "SOLVER.MAX_EPOCH", "LOG_PERIOD"),
-            *("MVIT.DEPTH", "MVIT.EMBED_DIM", "MVIT.NUM_HEADS"),
+            *("MVIT.DEPTH", "MVIT.EMBED_DIM", "MVIT.NUM_HEADS", "VIDEO_HEAD.HIDDEN"),
         ),
     ),
     (
@@ -93,6 +95,7 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
             "MODEL.DROPPATH_RATE",
             "MIXUP.LABEL_SMOOTH_VALUE",
             "SOLVER.EMA_DECAY",
+            "VIDEO_HEAD.DROPOUT",
         ),
     ),
     ("above 0 and at most 1", lambda v: 0 < v <= 1, ("SOLVER.LAYER_DECAY",)),

@@ -293,6 +293,17 @@ TENSORBOARD: dict[str, Any] = {
     "LOG_DIR": "",
 }
 
+VIDEO_HEAD: dict[str, Any] = {
+    # videonet: 1 pools clips into the video, 2 pools frames into clips before.
+    "LEVELS": 1,
+    # videonet: score of a clip or frame: additive or dot (scaled dot product).
+    "SCORE": "additive",
+    # videonet: width that the scores are computed in.
+    "HIDDEN": 128,
+    # videonet: dropout before the head's classifier.
+    "DROPOUT": 0.0,
+}
+
 DEFAULTS: dict[str, Any] = {
     "DATA": DATA,
     "AUG": AUG,
@@ -305,6 +316,7 @@ DEFAULTS: dict[str, Any] = {
     "BN": BN,
     "DATA_LOADER": DATA_LOADER,
     "TENSORBOARD": TENSORBOARD,
+    "VIDEO_HEAD": VIDEO_HEAD,
     # videonet: device to run on: auto (a GPU where there is one), cpu, mps, cuda or cuda:N.
     "DEVICE": "auto",
     # 0 runs on the CPU; any other number has no effect, torchrun decides the number of processes.
