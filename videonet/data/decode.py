@@ -13,7 +13,7 @@ import importlib.util
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 
 import av
@@ -164,6 +164,22 @@ class PyAVReader(VideoReader):
                 f"cannot read {self.path}: frame {min(missing)} of {self.info.frames} is missing"
             )
         return torch.from_numpy(out)
+
+    def forwards(self, first: int = 0) -> Iterator[tuple[float, Callable[[], np.ndarray]]]:
+        """Every frame from ``first`` on, decoded once: its time in seconds, and a function that
+        gives its picture ``(H, W, 3)``, so that frames nobody looks at cost no conversion.
+
+        Raises DecodeError where the file is damaged or ends early.
+        """
+        self._go_to(first)
+        index = first - 1
+        for index, frame in self._walk(self.info.frames - 1):
+            if index >= first:
+                yield float(self.times[index]), functools.partial(self._picture, frame)
+        if index + 1 < self.info.frames:
+            raise DecodeError(
+                f"cannot read {self.path}: frame {index + 1} of {self.info.frames} is missing"
+            )
 
     def _go_to(self, first: int) -> None:
         """Stand on a frame from which ``first`` is reached by decoding onwards."""

@@ -1,0 +1,189 @@
+"""Sliding windows over frames that come one after the other, from a file or from a camera.
+
+A window is treated as a short video: its clip is the one that evaluation takes from a video of
+just these frames. Windows begin every ``stride`` places of an even clock at the nominal frame
+rate; the frame of a place is the one nearest in time, as in :mod:`videonet.data.sampling`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from videonet.data.sampling import DENSE, ClipSampler, dense_span
+from videonet.errors import ConfigError
+
+DEFAULT_FPS = 30.0  # for the length of a window where the config has no target rate
+
+Picture = Callable[[], np.ndarray]  # makes an RGB picture, uint8 (H, W, 3)
+
+
+@dataclass(frozen=True)
+class WindowPlan:
+    """Windows of ``length`` places, ``stride`` apart, on a clock of ``fps`` places a second.
+
+    ``offsets``: the places of a window, from 0, whose frames make its clip.
+    """
+
+    length: int
+    stride: int
+    offsets: tuple[int, ...]
+    fps: float
+
+    @classmethod
+    def make(
+        cls,
+        sampler: ClipSampler,
+        fps: float,
+        window: float | None = None,
+        stride: float | None = None,
+    ) -> WindowPlan:
+        """A plan in seconds.
+
+        Args:
+            fps: nominal frames per second.
+            window: seconds; None for what a dense clip spans at the target rate.
+            stride: seconds between two windows; None for half a window.
+
+        Raises:
+            ConfigError: a length, stride or rate that is not above 0.
+        """
+        for name, value in (("window", window), ("stride", stride), ("frame rate", fps)):
+            if value is not None and not value > 0:
+                raise ConfigError(f"the {name} is {value}, but must be above 0")
+        if window is None:
+            rate = sampler.target_fps or (fps if sampler.mode == DENSE else DEFAULT_FPS)
+            length = round(dense_span(sampler.num_frames, sampler.rate, fps, rate))
+        else:
+            length = round(window * fps)
+        length = max(length, 1)
+        step = max(1, round(stride * fps)) if stride is not None else max(1, length // 2)
+        offsets = sampler.uniform(length, fps, 1)[0]
+        return cls(length, step, tuple(offsets.tolist()), fps)
+
+    @property
+    def lag(self) -> float:
+        """Seconds from the middle of a window to the frame with which its result can come."""
+        return (self.length - 1) / 2 / self.fps
+
+    def times(self, index: int) -> tuple[float, float]:
+        """Start and end of a window in seconds from the first frame."""
+        start = index * self.stride
+        return start / self.fps, (start + self.length) / self.fps
+
+    def count(self, duration: float) -> int:
+        """How many windows a video of so many seconds has."""
+        places = max(round(duration * self.fps), 1)
+        return 1 + max(0, -(-(places - self.length) // self.stride))
+
+
+@dataclass(frozen=True)
+class Window:
+    """One window and its clip.
+
+    Attributes:
+        index: number of the window, from 0.
+        start, end: seconds from the first frame.
+        clips: uint8 (crops, 3, T, S, S).
+        last: it is the last one: the frames have ended.
+    """
+
+    index: int
+    start: float
+    end: float
+    clips: Tensor
+
+
+class WindowBuffer:
+    """Takes frames in their order and gives each window when its last frame is there.
+
+    It holds the prepared frames of one window, and of the raw frames only the newest one.
+
+    Args:
+        prepare: an RGB picture (H, W, 3) -> its crops, uint8 (crops, 3, S, S).
+        first: number of the first window wanted; frames then begin at its start or before.
+    """
+
+    def __init__(
+        self, plan: WindowPlan, prepare: Callable[[np.ndarray], Tensor], *, first: int = 0
+    ):
+        self.plan, self.prepare = plan, prepare
+        self._window = first  # the next one to give
+        self._place = first * plan.stride  # the next place that has no frame yet
+        self._wanted = frozenset(plan.offsets)
+        self._kept: dict[int, Tensor] = {}
+        self._newest: tuple[float, _Lazy] | None = None
+
+    def push(self, time: float, picture: Picture) -> Iterator[Window]:
+        """Add the frame at `time` (seconds, rising); gives the windows that it completes."""
+        current = _Lazy(picture, self.prepare)
+        while (clock := self._place / self.plan.fps) <= time + 1e-9:
+            nearest = current
+            if self._newest is not None and clock - self._newest[0] <= time - clock:
+                nearest = self._newest[1]
+            self._keep(self._place, nearest)
+            self._place += 1
+            if self._place == self._window * self.plan.stride + self.plan.length:
+                yield self._complete(self.plan.times(self._window)[1])
+        self._newest = (time, current)
+
+    def finish(self) -> Iterator[Window]:
+        """The frames have ended: a last window with what no window has covered, if there is any.
+
+        Its clip repeats the last frame, as the clip of a short video does.
+        """
+        if self._newest is None:
+            return
+        time, newest = self._newest
+        if self._place / self.plan.fps - time < 0.5 / self.plan.fps:  # the last frame's own place
+            self._keep(self._place, newest)
+            self._place += 1
+        start, end = self._window * self.plan.stride, self._place
+        covered = start - self.plan.stride + self.plan.length if self._window else 0
+        if end <= max(covered, start):
+            return
+        for place in range(end, start + self.plan.length):
+            self._keep(place, newest)
+        yield self._complete(end / self.plan.fps)
+
+    def _keep(self, place: int, frame: _Lazy) -> None:
+        stride, length = self.plan.stride, self.plan.length
+        since = max(self._window, -(-(place - length + 1) // stride))
+        if any(place - k * stride in self._wanted for k in range(since, place // stride + 1)):
+            self._kept[place] = frame.prepared()
+
+    def _complete(self, end: float) -> Window:
+        start = self._window * self.plan.stride
+        frames = [self._kept[start + offset] for offset in self.plan.offsets]
+        clips = torch.stack(frames, dim=2)  # (crops, 3, T, S, S)
+        window = Window(self._window, start / self.plan.fps, end, clips)
+        self._window += 1
+        for place in [p for p in self._kept if p < start + self.plan.stride]:
+            del self._kept[place]
+        return window
+
+
+class _Lazy:
+    """A frame that is converted and prepared when it is first wanted, and once."""
+
+    def __init__(self, picture: Picture, prepare: Callable[[np.ndarray], Tensor]):
+        self._picture, self._prepare = picture, prepare
+        self._done: Tensor | None = None
+
+    def prepared(self) -> Tensor:
+        if self._done is None:
+            self._done = self._prepare(self._picture())
+        return self._done
+
+
+def sliding_windows(
+    frames: Iterable[tuple[float, Picture]], buffer: WindowBuffer
+) -> Iterator[Window]:
+    """All windows of frames ``(time, picture)``, each as soon as it is complete."""
+    for time, picture in frames:
+        yield from buffer.push(time, picture)
+    yield from buffer.finish()
