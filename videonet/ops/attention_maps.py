@@ -1,0 +1,53 @@
+"""Attention in the open: the weights that fused kernels never write down."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+
+class RecordAttention(TorchFunctionMode):
+    """While it is entered, every fused attention is computed as ``softmax(Q K^T + mask) V``.
+
+    Use it as a context manager around a forward pass, of any architecture that calls torch's
+    ``scaled_dot_product_attention``. Relative positions that ride inside the dot product (see
+    :mod:`videonet.ops.attention`) are in the weights. Memory grows with queries times keys.
+
+    Attributes:
+        weights: (B, Nq, Nk) of every call, the mean over the heads, in their order.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights: list[Tensor] = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func is not F.scaled_dot_product_attention:
+            return func(*args, **kwargs)
+        return self._attend(*args, **kwargs)
+
+    def _attend(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> Tensor:
+        if is_causal or enable_gqa:
+            raise NotImplementedError("no model of videonet masks causally or groups its queries")
+        scale = query.shape[-1] ** -0.5 if scale is None else scale
+        logits = query @ key.transpose(-2, -1) * scale  # (B, heads, Nq, Nk)
+        if attn_mask is not None and attn_mask.dtype == torch.bool:
+            logits = logits.masked_fill(~attn_mask, float("-inf"))
+        elif attn_mask is not None:
+            logits = logits + attn_mask
+        weights = logits.softmax(dim=-1)
+        self.weights.append(weights.detach().flatten(1, -3).mean(dim=1))
+        return F.dropout(weights, dropout_p, dropout_p > 0) @ value
