@@ -1,39 +1,92 @@
-"""Print what a model sees in one video file.
+"""What is in a video: labels of files of any length, and over time.
 
-python tools/predict.py clip.mp4 --cfg configs/DEMO/MVITv2_XS.yaml --checkpoint runs/demo
+python tools/predict.py clip.mp4 --checkpoint runs/demo
+python tools/predict.py videos/ 'more/**/*.mkv' list.txt --checkpoint runs/demo --output all.jsonl
+python tools/predict.py match.mp4 --checkpoint runs/demo --stride 0.5 --timeline match.png
+
+The exit code is 1 where a video could not be read. A run that was stopped goes on when the same
+command is given again (.jsonl and .csv).
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
-from videonet.engine.plots import plot_prediction
 from videonet.engine.runlog import start_logging
 from videonet.errors import run_tool
-from videonet.predict import Predictor
+from videonet.predict.options import (
+    add_model_arguments,
+    add_window_arguments,
+    is_sliding,
+    make_predictor,
+)
+from videonet.predict.pictures import Pictures
+from videonet.predict.results import open_results
+from videonet.predict.run import Options, predict_videos
+from videonet.predict.segments import Hysteresis
+from videonet.predict.sources import find_videos
 
 
-def main() -> None:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("video", help="a video file")
-    parser.add_argument("--cfg", help="a YAML file; by default the one inside the checkpoint")
-    parser.add_argument("--checkpoint", required=True, help="a checkpoint, or the folder of a run")
+    parser.add_argument(
+        "videos", nargs="+", help="files, folders, glob patterns or lists (.txt, .csv)"
+    )
+    add_model_arguments(parser)
+    add_window_arguments(parser)
     parser.add_argument("--top-k", type=int, default=5, help="how many classes (default 5)")
-    parser.add_argument("--picture", type=Path, help="write frames and scores to this PNG")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides of the file")
-    args = parser.parse_args()
+    parser.add_argument("--output", type=Path, help="file for the results: .jsonl, .csv or text")
+    parser.add_argument("--format", choices=("text", "jsonl", "csv"), help="by default: by suffix")
+    parser.add_argument("--aggregate", choices=("mean", "max", "attention"), default="")
+    parser.add_argument("--head", type=Path, help="head of tools/train_head.py, for attention")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    group = parser.add_argument_group("segments of a sliding window")
+    group.add_argument("--on", type=float, default=0.5, help="score that begins one (0.5)")
+    group.add_argument("--off", type=float, default=0.3, help="score that ends one (0.3)")
+    group.add_argument("--max-gap", type=float, default=0.0, help="seconds that are bridged (0)")
+    group.add_argument("--min-length", type=float, default=0.0, help="shortest, in seconds (0)")
+    group.add_argument("--smooth", type=int, default=1, help="windows averaged before (1)")
+    group = parser.add_argument_group("pictures (of several videos: a folder)")
+    group.add_argument("--picture", type=Path, help="PNG of frames and scores")
+    group.add_argument("--timeline", type=Path, help="PNG of scores over time")
+    group.add_argument("--overlay", type=Path, help="MP4 of the video with labels and scores")
+    group.add_argument("--explain", type=Path, help="PNG or MP4 of where the model looks")
+    group.add_argument("--explain-by", choices=("gradcam", "rollout"), default="gradcam")
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = parse_arguments()
     start_logging(main=False)
-    predictor = Predictor.from_config(args.cfg, checkpoint=args.checkpoint, overrides=args.opts)
-    prediction = predictor(args.video, top_k=args.top_k)
-    for name, score in prediction.top:
-        print(f"{score:7.4f}  {name}")
-    if args.picture:
-        names, scores = zip(*prediction.top, strict=True)
-        args.picture.parent.mkdir(parents=True, exist_ok=True)
-        plot_prediction(prediction.clip, names, scores, args.video, args.picture)
+    sources = find_videos(args.videos)
+    options = Options(
+        top_k=args.top_k,
+        sliding=is_sliding(args) or bool(args.timeline or args.overlay),
+        window=args.window,
+        stride=args.stride,
+        crops=args.crops,
+        aggregate=args.aggregate,
+        segments=Hysteresis(args.on, args.off, args.max_gap, args.min_length, args.smooth),
+    )
+    predictor = make_predictor(args)
+    pictures = Pictures(
+        predictor,
+        several=len(sources) > 1,
+        picture=args.picture,
+        timeline=args.timeline,
+        overlay=args.overlay,
+        explain=args.explain,
+        method=args.explain_by,
+    )
+    with open_results(args.output, args.format, sys.stdout) as writer:
+        failed = predict_videos(
+            predictor, sources, writer, options, pictures, progress=not args.quiet
+        )
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -1,0 +1,61 @@
+"""Files, folders, patterns and lists."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from videonet.errors import DataError
+from videonet.predict.sources import Source, find_videos
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    for name in ("b.mp4", "a.MKV", "notes.md", "deep/c.avi", "deep/er/d e.webm"):
+        (tmp_path / name).write_bytes(b"")
+    return tmp_path
+
+
+def names(folder: Path, sources: list[Source]) -> list[str]:
+    return [str(Path(source.path).relative_to(folder)) for source in sources]
+
+
+def test_a_folder_is_searched_below(folder):
+    assert names(folder, find_videos([folder])) == [
+        "a.MKV",
+        "b.mp4",
+        "deep/c.avi",
+        "deep/er/d e.webm",
+    ]
+
+
+def test_patterns_and_files_keep_their_order_and_come_once(folder):
+    found = find_videos(
+        [folder / "deep/c.avi", str(folder / "**/*.mp4"), str(folder / "deep/*.avi")]
+    )
+    assert names(folder, found) == ["deep/c.avi", "b.mp4"]
+
+
+def test_lists_with_and_without_labels(folder):
+    (folder / "some.csv").write_text('path,label\nb.mp4,3\n"deep/er/d e.webm",0\n')
+    assert find_videos([folder / "some.csv"]) == [
+        Source(str(folder / "b.mp4"), 3),
+        Source(str(folder / "deep/er/d e.webm"), 0),
+    ]
+    (folder / "plain.txt").write_text("deep/er/d e.webm\n\nb.mp4\nmissing.mp4\n")
+    found = find_videos([folder / "plain.txt"])
+    assert names(folder, found) == ["deep/er/d e.webm", "b.mp4", "missing.mp4"]
+    assert {source.label for source in found} == {None}
+
+
+def test_a_named_file_that_is_missing_stays(folder):
+    assert names(folder, find_videos([folder / "gone.mp4"])) == ["gone.mp4"]
+
+
+@pytest.mark.parametrize("name", ["deep/none*.mp4", "nothing.txt", "empty"])
+def test_an_input_without_videos(folder, name):
+    (folder / "empty").mkdir()
+    with pytest.raises(DataError, match=Path(name).name.replace("*", r"\*")):
+        find_videos([folder / name])

@@ -1,0 +1,151 @@
+"""Many videos, one after the other: scores, windows and segments written as they come."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from videonet.data.decode import PyAVReader
+from videonet.errors import DecodeError
+from videonet.predict.predictor import Predictor, WindowScores
+from videonet.predict.results import ResultWriter, VideoResult, WindowResult
+from videonet.predict.segments import Hysteresis, merge_segments
+from videonet.predict.sources import Source
+
+if TYPE_CHECKING:
+    from videonet.predict.pictures import Pictures
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How videos are scored.
+
+    Attributes:
+        top_k: how many classes are named.
+        sliding: windows over the whole video instead of the views of testing.
+        window, stride: seconds, see :meth:`Predictor.plan`; crops: 1 or 3 of each window.
+        aggregate: how clips make the video's scores: "mean", "max", "attention" (needs the
+            predictor's ``video_head``), or "" for ``TEST.ENSEMBLE`` of the views and the mean of
+            windows.
+        segments: when a label begins and ends.
+    """
+
+    top_k: int = 5
+    sliding: bool = False
+    window: float | None = None
+    stride: float | None = None
+    crops: int = 1
+    aggregate: str = ""
+    segments: Hysteresis = field(default_factory=Hysteresis)
+
+
+def predict_videos(
+    predictor: Predictor,
+    sources: Sequence[Source],
+    writer: ResultWriter,
+    options: Options,
+    pictures: Pictures | None = None,
+    *,
+    progress: bool = True,
+) -> int:
+    """Score every video that the writer does not hold yet.
+
+    A video that cannot be read is written and logged as such, and the rest goes on.
+
+    Returns:
+        How many could not be read.
+    """
+    failed = 0
+    bar = tqdm(total=len(sources), desc="videos", unit="video", disable=not progress)
+    with logging_redirect_tqdm(), bar:
+        for source in sources:
+            if source.path not in writer.done:
+                try:
+                    _predict_video(predictor, source.path, writer, options, pictures, progress)
+                except DecodeError as error:
+                    failed += 1
+                    logger.error("%s", error)
+                    writer.failure(source.path, str(error))
+            bar.update()
+    return failed
+
+
+def _predict_video(
+    predictor: Predictor,
+    video: str,
+    writer: ResultWriter,
+    options: Options,
+    pictures: Pictures | None,
+    progress: bool,
+) -> None:
+    if not options.sliding:
+        clips = predictor.views(video)
+        prediction = predictor.score(clips, options.top_k, options.aggregate)
+        if pictures is not None:
+            pictures.of_views(video, prediction)
+        writer.video(video, VideoResult(prediction.top))
+        return
+    windows, scores = [], []
+    embeddings = []
+    for result, embedding in _windows(predictor, video, writer, options, progress):
+        windows.append(result)
+        scores.append(result.scores)
+        embeddings.append(embedding)
+    times = [(w.start, w.end) for w in windows]
+    rows = np.asarray(scores, dtype=np.float32)  # (N, K)
+    segments = merge_segments(times, rows, predictor.class_names, options.segments)
+    total = predictor.aggregate(
+        torch.from_numpy(rows),
+        torch.stack(embeddings) if options.aggregate == "attention" else None,
+        options.aggregate or "mean",
+    )
+    result = VideoResult(predictor.top(total, options.top_k), len(windows), segments)
+    if pictures is not None:
+        pictures.of_windows(video, times, rows, segments)
+    writer.video(video, result)
+
+
+def _windows(
+    predictor: Predictor, video: str, writer: ResultWriter, options: Options, progress: bool
+) -> Iterator[tuple[WindowResult, torch.Tensor | None]]:
+    """The windows of a video; those that the writer already holds are not scored again."""
+    # A learned head needs the embeddings of all windows, which results do not hold.
+    known = [] if options.aggregate == "attention" else writer.unfinished(video)
+    yield from ((result, None) for result in known)
+    with PyAVReader(video) as reader:
+        info = reader.info
+    total = predictor.plan(info.fps, options.window, options.stride).count(info.duration)
+    scored = predictor.windows(
+        video,
+        window=options.window,
+        stride=options.stride,
+        crops=options.crops,
+        first=len(known),
+    )
+    bar = tqdm(
+        scored,
+        total=total,
+        initial=len(known),
+        desc="windows",
+        unit="window",
+        leave=False,
+        disable=not progress,
+    )
+    for window in bar:
+        result = _result(predictor, window, options.top_k)
+        writer.window(video, result)
+        yield result, window.embedding if options.aggregate == "attention" else None
+
+
+def _result(predictor: Predictor, window: WindowScores, top_k: int) -> WindowResult:
+    top = predictor.top(window.scores, top_k)
+    return WindowResult(window.index, window.start, window.end, top, window.scores.tolist())
