@@ -1,0 +1,109 @@
+"""Embeddings of the clips of many videos, written as they come."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from videonet.data.build import evaluation_views
+from videonet.data.decode import open_video
+from videonet.data.features import FeatureWriter, VideoFeatures
+from videonet.data.views import video_views
+from videonet.engine.state import newest_checkpoint
+from videonet.errors import DecodeError
+from videonet.predict.predictor import Predictor
+from videonet.predict.run import Options
+from videonet.predict.sources import Source
+
+logger = logging.getLogger(__name__)
+
+
+def describe(predictor: Predictor, options: Options, checkpoint: str, *, frames: bool) -> dict:
+    """What features depend on, for :class:`FeatureWriter`."""
+    cfg = predictor.cfg
+    if options.sliding:
+        clips = {"window": options.window, "stride": options.stride, "crops": options.crops}
+    else:
+        clips = {"views": f"{cfg.TEST.NUM_ENSEMBLE_VIEWS} x {cfg.TEST.NUM_SPATIAL_CROPS}"}
+    return {
+        "checkpoint": str(newest_checkpoint(checkpoint)),
+        "classes": predictor.class_names,
+        "size": cfg.DATA.TEST_CROP_SIZE,
+        "frames_per_clip": cfg.DATA.NUM_FRAMES,
+        "frames": frames,
+        **clips,
+    }
+
+
+def extract_features(
+    predictor: Predictor,
+    sources: Sequence[Source],
+    writer: FeatureWriter,
+    options: Options,
+    *,
+    frames: bool = False,
+    progress: bool = True,
+) -> int:
+    """Write the embeddings of every video that the writer does not hold yet.
+
+    Args:
+        options: the views of testing, or a sliding window.
+        frames: also a vector per frame of the last stage's grid (not with a sliding window).
+
+    Returns:
+        How many videos could not be read.
+    """
+    failed = 0
+    bar = tqdm(sources, desc="videos", unit="video", disable=not progress)
+    with logging_redirect_tqdm():
+        for source in bar:
+            if source.path in writer.done:
+                continue
+            try:
+                if options.sliding:
+                    writer.add(_of_windows(predictor, source, options))
+                else:
+                    writer.add(_of_views(predictor, source, frames))
+            except DecodeError as error:
+                failed += 1
+                logger.error("%s", error)
+    return failed
+
+
+def _of_windows(predictor: Predictor, source: Source, options: Options) -> VideoFeatures:
+    windows = predictor.windows(
+        source.path, window=options.window, stride=options.stride, crops=options.crops
+    )
+    rows = [(window.embedding, (window.start, window.end)) for window in windows]
+    embeddings, times = zip(*rows, strict=True)
+    return VideoFeatures(
+        source.path, torch.stack(embeddings).numpy(), np.array(times), label=source.label
+    )
+
+
+def _of_views(predictor: Predictor, source: Source, frames: bool) -> VideoFeatures:
+    views = evaluation_views(predictor.cfg)
+    with open_video(source.path, views.backend, views.crop_size) as reader:
+        info, clock = reader.info, reader.times
+        clips = video_views(
+            reader,
+            views.sampler,
+            crop_size=views.crop_size,
+            temporal=views.temporal,
+            spatial=views.spatial,
+        )
+    indices = views.sampler.uniform(info.frames, info.fps, views.temporal, clock)
+    times = [(clock[row.min()], clock[row.max()] + 1 / info.fps) for row in indices]
+    _, embeddings = predictor.run(clips)
+    return VideoFeatures(
+        source.path,
+        embeddings.numpy(),
+        np.repeat(np.array(times), views.spatial, axis=0),
+        predictor.frame_embeddings(clips).numpy() if frames else None,
+        source.label,
+    )
