@@ -19,9 +19,10 @@ from videonet.data.classes import class_names
 from videonet.data.decode import PyAVReader
 from videonet.data.transforms import spatial_crops
 from videonet.engine.distributed import select_device
+from videonet.engine.ema import weights_to_test
 from videonet.engine.evaluate import clip_logits, ensemble_views
+from videonet.engine.precision import autocast_dtype
 from videonet.engine.state import newest_checkpoint
-from videonet.engine.train import autocast_dtype
 from videonet.errors import ConfigError
 from videonet.heads.aggregation import VideoAttentionHead, aggregate_scores
 from videonet.models import create_model
@@ -112,7 +113,8 @@ class Predictor:
             raise ConfigError(f"{path} holds no configuration: give one with --cfg")
         name, arguments = model_arguments(config)
         model = create_model(name, **arguments)
-        load_trained(model, content, origin=str(path))
+        weights = weights_to_test(content, averaged=config.TEST.EMA)
+        load_trained(model, weights, origin=str(path))
         names = content.get("class_names")
         return cls(model, config, names if names is not None else class_names(config))
 

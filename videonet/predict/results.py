@@ -58,6 +58,7 @@ class ResultWriter(ABC):
 
     def window(self, video: str, result: WindowResult) -> None:
         """One window of a video, in their order."""
+        return
 
     @abstractmethod
     def video(self, video: str, result: VideoResult) -> None:
@@ -69,6 +70,7 @@ class ResultWriter(ABC):
 
     def close(self) -> None:
         """Nothing more comes."""
+        return
 
     def __enter__(self) -> ResultWriter:
         return self
