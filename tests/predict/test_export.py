@@ -1,0 +1,139 @@
+"""Exported models compute what the eager model computes, in a process of their own too."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import videonet
+from videonet.config import load_config
+from videonet.errors import ConfigError
+from videonet.predict import Predictor
+from videonet.predict import export as exporting
+from videonet.predict.export import SUFFIXES, ExportError, export_model, read_onnx, read_pt2
+
+ROOT = Path(__file__).resolve().parents[2]
+
+FRESH = """
+import sys, torch
+from videonet.predict.export import read_onnx, read_pt2
+clips, expected = torch.load(sys.argv[2], weights_only=True)
+run, about = (read_onnx if sys.argv[1].endswith(".onnx") else read_pt2)(sys.argv[1])
+with torch.no_grad():
+    found = run(clips)
+print(((found - expected).abs().max() / expected.abs().max()).item(), len(about["classes"]))
+"""
+
+
+def make_predictor(name: str, frames: int, size: int, **arguments) -> Predictor:
+    """A model of random weights with large logits."""
+    torch.manual_seed(0)
+    model = videonet.create_model(
+        name, num_classes=7, num_frames=frames, crop_size=size, **arguments
+    )
+    with torch.no_grad():
+        model.head.projection.weight.normal_(std=1.0)
+    overrides = {
+        "MODEL.NAME": name,
+        "MODEL.NUM_CLASSES": 7,
+        "DATA.NUM_FRAMES": frames,
+        "DATA.TEST_CROP_SIZE": size,
+        "DEVICE": "cpu",
+    }
+    cfg = load_config(None, [str(part) for pair in overrides.items() for part in pair])
+    return Predictor(model, cfg, [f"class {k}" for k in range(7)])
+
+
+def check_in_a_fresh_process(predictor: Predictor, path: Path, batch: int) -> None:
+    torch.manual_seed(1)
+    clips = torch.randn(batch, *exporting.clip_shape(predictor))
+    with torch.no_grad():
+        expected = predictor.model(clips)
+    torch.save((clips, expected), path.with_suffix(".pt"))
+    command = [sys.executable, "-c", FRESH, str(path), str(path.with_suffix(".pt"))]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=900)
+    assert done.returncode == 0, done.stderr
+    error, classes = done.stdout.split()[-2:]
+    assert float(error) <= 1e-4 and classes == "7"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["pt2", "onnx"])
+def test_a_small_model_in_a_fresh_process(kind, tmp_path):
+    if kind == "onnx":
+        pytest.importorskip("onnxruntime")
+        pytest.importorskip("onnxscript")
+    predictor = make_predictor("mvit_v2_xs", 4, 32)
+    path = tmp_path / f"model{SUFFIXES[kind]}"
+    assert export_model(predictor, kind, path) <= 1e-4
+    check_in_a_fresh_process(predictor, path, batch=5)
+    about = (read_onnx if kind == "onnx" else read_pt2)(path)[1]
+    assert about["input"] == [3, 4, 32, 32] and about["mean"] == [0.45, 0.45, 0.45]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["pt2", "onnx"])
+def test_full_size(kind, tmp_path):
+    """MViTv2-S at 16 x 224 x 224."""
+    if kind == "onnx":
+        pytest.importorskip("onnxruntime")
+        pytest.importorskip("onnxscript")
+    predictor = make_predictor("mvit_v2_s", 16, 224)
+    path = tmp_path / f"model{SUFFIXES[kind]}"
+    assert export_model(predictor, kind, path) <= 1e-4
+    check_in_a_fresh_process(predictor, path, batch=1)
+
+
+@pytest.mark.slow
+def test_a_compiled_package(tmp_path):
+    predictor = make_predictor("mvit_v2_xs", 4, 32)
+    assert export_model(predictor, "aoti", tmp_path / "model.pt2") <= 1e-4
+
+
+class Other(nn.Module):
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, clip):
+        return self.model(clip) * 1.001
+
+
+def test_a_file_that_computes_something_else_is_refused(tmp_path, monkeypatch):
+    predictor = make_predictor("mvit_v2_xs", 4, 32)
+    monkeypatch.setitem(exporting.WRITERS, "pt2", lambda model, *_: Other(model))
+    with pytest.raises(ExportError, match="differ by 0.001"):
+        export_model(predictor, "pt2", tmp_path / "model.pt2")
+    monkeypatch.setitem(exporting.WRITERS, "pt2", lambda model, *_: model)
+    assert export_model(predictor, "pt2", tmp_path / "model.pt2") == 0.0
+
+
+def test_what_cannot_be_exported_is_named(tmp_path, monkeypatch):
+    predictor = make_predictor("mvit_v2_xs", 4, 32)
+    with pytest.raises(ConfigError, match="tflite"):
+        export_model(predictor, "tflite", tmp_path / "model.tflite")
+    monkeypatch.setattr(exporting.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"pip install 'videonet\[export\]'"):
+        export_model(predictor, "onnx", tmp_path / "model.onnx")
+    monkeypatch.undo()
+    monkeypatch.setattr(exporting.shutil, "which", lambda name: None)
+    with pytest.raises(ConfigError, match="compiler"):
+        export_model(predictor, "aoti", tmp_path / "model.pt2")
+
+
+@pytest.mark.parametrize("size", [64, pytest.param(224, marks=pytest.mark.slow)])
+def test_compiling_breaks_no_graph(size):
+    model = videonet.create_model("mvit_v2_s", num_frames=16, crop_size=size).eval()
+    clip = torch.randn(1, 3, 16, size, size)
+    torch._dynamo.reset()
+    with torch.no_grad():
+        whole = torch.compile(model, fullgraph=True, backend="eager")(clip)
+        assert torch.allclose(whole, model(clip), atol=1e-5)
+    torch._dynamo.reset()
+    report = torch._dynamo.explain(model)(clip)
+    assert report.graph_break_count == 0 and report.graph_count == 1

@@ -1,0 +1,177 @@
+"""Models outside of Python: torch.export, ONNX and AOTInductor, checked after writing.
+
+What is written maps normalised clips float32 (B, 3, T, S, S) to logits (B, K), with any B; how to
+make the clips (mean, deviation, frames) and the names of the classes are stored beside the graph.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from videonet.errors import ConfigError, VideonetError
+from videonet.predict.predictor import Predictor
+
+logger = logging.getLogger(__name__)
+
+TOLERANCE = 1e-4  # of the logits' largest value
+BATCHES = (1, 3)  # sizes that are checked; neither is the one that is traced
+METADATA = "videonet.json"  # in .pt2 files; "videonet" in the metadata of ONNX
+SUFFIXES = {"pt2": ".pt2", "onnx": ".onnx", "aoti": ".aoti.pt2"}
+
+Runner = Callable[[Tensor], Tensor]
+
+
+class ExportError(VideonetError):
+    """A model that cannot be exported, or whose export computes something else."""
+
+
+def describe_model(predictor: Predictor) -> dict:
+    """What somebody needs who feeds the exported graph."""
+    data = predictor.cfg.DATA
+    return {
+        "input": list(clip_shape(predictor)),
+        "mean": list(data.MEAN),
+        "std": list(data.STD),
+        "sampling_rate": data.SAMPLING_RATE,
+        "target_fps": data.TARGET_FPS,
+        "classes": predictor.class_names,
+    }
+
+
+def clip_shape(predictor: Predictor) -> tuple[int, int, int, int]:
+    """(3, T, S, S) of the clips of testing."""
+    data = predictor.cfg.DATA
+    return 3, data.NUM_FRAMES, data.TEST_CROP_SIZE, data.TEST_CROP_SIZE
+
+
+def export_model(predictor: Predictor, kind: str, path: Path, *, seed: int = 0) -> float:
+    """Write a model and compare what was written with the eager model on random clips.
+
+    Args:
+        kind: "pt2" (``torch.export``), "onnx" (needs the extra ``export``) or "aoti" (needs a C++
+            compiler; for this kind of machine only).
+        path: the file to write.
+
+    Returns:
+        The largest difference of a logit, over the largest logit.
+
+    Raises:
+        ConfigError: unknown kind, or what it needs is not installed.
+        ExportError: the model cannot be exported, or the file computes something else.
+    """
+    if kind not in WRITERS:
+        raise ConfigError(f"models are exported as {', '.join(WRITERS)}, not as {kind!r}")
+    model = predictor.model.float().eval()
+    generator = torch.Generator().manual_seed(seed)
+    shape = clip_shape(predictor)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    clip = torch.randn(2, *shape, generator=generator).to(predictor.device)
+    try:
+        run = WRITERS[kind](model, clip, describe_model(predictor), path)
+    except VideonetError:
+        raise
+    except Exception as error:  # the exporters raise errors of many kinds
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ExportError(f"cannot export {type(model).__name__} as {kind}: {reason[0]}") from error
+    worst = 0.0
+    for batch in BATCHES:
+        clips = torch.randn(batch, *shape, generator=generator).to(predictor.device)
+        worst = max(worst, difference(model, run, clips))
+    if not worst <= TOLERANCE:
+        raise ExportError(
+            f"{path} computes something else than the model: logits differ by {worst:.2g} of "
+            f"their largest value, {TOLERANCE:.0e} is allowed"
+        )
+    return worst
+
+
+@torch.inference_mode()
+def difference(model: nn.Module, run: Runner, clips: Tensor) -> float:
+    """The largest difference of a logit between two models, over the largest logit."""
+    expected, found = model(clips).cpu(), run(clips).cpu()
+    if found.shape != expected.shape:
+        raise ExportError(f"the export gives {tuple(found.shape)}, not {tuple(expected.shape)}")
+    return ((found - expected).abs().max() / expected.abs().max().clamp_min(1e-12)).item()
+
+
+def read_pt2(path: str | Path) -> tuple[Runner, dict]:
+    """A model of a ``.pt2`` file of ``torch.export``, and its description."""
+    extra = {METADATA: ""}
+    program = torch.export.load(path, extra_files=extra)
+    return program.module(), json.loads(extra[METADATA])
+
+
+def read_onnx(path: str | Path) -> tuple[Runner, dict]:
+    """A model of an ONNX file, run by onnxruntime on the CPU, and its description."""
+    onnxruntime = _need("onnxruntime")
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    about = json.loads(session.get_modelmeta().custom_metadata_map["videonet"])
+
+    def run(clips: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(None, {"clip": clips.cpu().numpy()})[0])
+
+    return run, about
+
+
+def read_aoti(path: str | Path) -> tuple[Runner, dict]:
+    """A package of AOTInductor, and its description."""
+    package = torch._inductor.aoti_load_package(str(path))
+    return package, json.loads(package.get_metadata()["videonet"])
+
+
+def _trace(model: nn.Module, clip: Tensor) -> torch.export.ExportedProgram:
+    batch = torch.export.Dim("batch", min=1)
+    with torch.no_grad():
+        return torch.export.export(model, (clip,), dynamic_shapes=({0: batch},))
+
+
+def _write_pt2(model: nn.Module, clip: Tensor, about: dict, path: Path) -> Runner:
+    program = _trace(model, clip)
+    torch.export.save(program, path, extra_files={METADATA: json.dumps(about)})
+    return read_pt2(path)[0]
+
+
+def _write_onnx(model: nn.Module, clip: Tensor, about: dict, path: Path) -> Runner:
+    _need("onnx")
+    _need("onnxscript")
+    with torch.no_grad():
+        program = torch.onnx.export(
+            model,
+            (clip,),
+            dynamo=True,
+            input_names=["clip"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+            verbose=False,
+        )
+    program.model.metadata_props["videonet"] = json.dumps(about)
+    program.save(path)
+    return read_onnx(path)[0]
+
+
+def _write_aoti(model: nn.Module, clip: Tensor, about: dict, path: Path) -> Runner:
+    if clip.device.type == "cpu" and not any(map(shutil.which, ("c++", "g++", "clang++"))):
+        raise ConfigError("AOTInductor needs a C++ compiler, and there is none on this machine")
+    torch._inductor.aoti_compile_and_package(
+        _trace(model, clip),
+        package_path=str(path),
+        inductor_configs={"aot_inductor.metadata": {"videonet": json.dumps(about)}},
+    )
+    return read_aoti(path)[0]
+
+
+def _need(module: str):
+    if importlib.util.find_spec(module) is None:
+        raise ConfigError(f"{module} is not installed: pip install 'videonet[export]'")
+    return importlib.import_module(module)
+
+
+WRITERS = {"pt2": _write_pt2, "onnx": _write_onnx, "aoti": _write_aoti}
