@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
+FIGURES = ("top1", "top5", "mAP")  # of a validation, in percent
+
 
 def plot_learning_curve(records: Sequence[dict], path: Path) -> None:
-    """Training loss and learning rate, and validation accuracy, over the steps of a run."""
-    train = [r for r in records if r["kind"] == "train"]
-    val = [r for r in records if r["kind"] == "val"]
+    """Training loss and learning rate, and validation figures, over the steps of a run."""
+    train, val = _of_kind(records, "train"), _of_kind(records, "val")
     figure = Figure(figsize=(11, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     steps = [r["step"] for r in train]
@@ -27,14 +28,63 @@ def plot_learning_curve(records: Sequence[dict], path: Path) -> None:
     rate.plot(steps, [r["lr"] for r in train], color="tab:gray", alpha=0.5)
     rate.set_ylabel("learning rate (grey)")
     rate.set_ylim(0, None)
-    if val:
-        for name, style in (("top1", "o-"), ("top5", "s--")):
-            right.plot([r["step"] for r in val], [r[name] for r in val], style, label=name,
-                       markersize=3)  # fmt: skip
-        right.set(xlabel="step", ylabel="validation accuracy (%)", ylim=(0, 101))
-        right.grid(alpha=0.3)
+    for kind, style, title in (("val", "o-", ""), ("val_ema", "s--", " (averaged weights)")):
+        found = _of_kind(records, kind)
+        for name in FIGURES:
+            points = [(r["step"], r[name]) for r in found if name in r]
+            if points:
+                right.plot(*zip(*points, strict=True), style, label=name + title, markersize=3)
+    right.set(xlabel="step", ylabel="validation (%)", ylim=(0, 101))
+    right.grid(alpha=0.3)
+    if right.lines:
         right.legend(loc="lower right")
     figure.savefig(path, dpi=120)
+
+
+def plot_runs(runs: Mapping[str, Sequence[dict]], path: Path, smoothing: int = 1) -> None:
+    """Loss, validation and speed of several runs over their epochs.
+
+    Args:
+        runs: name -> the records of its log.
+        smoothing: the training loss is the mean over so many records.
+    """
+    figure = Figure(figsize=(15, 4.5), layout="constrained")
+    loss, score, speed = figure.subplots(1, 3)
+    measured = None
+    for number, (name, records) in enumerate(runs.items()):
+        colour = f"C{number % 10}"
+        train, val = _of_kind(records, "train"), _of_kind(records, "val")
+        epochs = [r["epoch"] for r in train]
+        width = min(smoothing, max(len(train), 1))
+        mean = np.convolve([r["loss"] for r in train] or [0], np.ones(width) / width, "valid")
+        if train:
+            loss.plot(epochs[width - 1 :], mean, color=colour, label=name)
+            rates = [r["clips_per_second"] for r in train]
+            speed.plot(epochs, rates, color=colour, label=name, alpha=0.8)
+        for kind, style in (("val", "o-"), ("val_ema", "s--")):
+            found = _of_kind(records, kind)
+            key = next((key for key in FIGURES if found and key in found[0]), None)
+            if key:
+                measured = key
+                label = name if kind == "val" else f"{name}, averaged weights"
+                points = [(r["epoch"], r[key]) for r in found]
+                score.plot(*zip(*points, strict=True), style, color=colour, label=label,
+                           markersize=3)  # fmt: skip
+        if val:
+            loss.plot([r["epoch"] for r in val], [r["loss"] for r in val], "o:", color=colour,
+                      markersize=3)  # fmt: skip
+    loss.set(xlabel="epoch", ylabel="loss (dotted: validation)", ylim=(0, None))
+    score.set(xlabel="epoch", ylabel=f"validation {measured or ''} (%)")
+    speed.set(xlabel="epoch", ylabel="clips per second", ylim=(0, None))
+    for axes in (loss, score, speed):
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend(fontsize=8)
+    figure.savefig(path, dpi=120)
+
+
+def _of_kind(records: Sequence[dict], kind: str) -> list[dict]:
+    return [record for record in records if record["kind"] == kind]
 
 
 def plot_confusion(counts: Tensor, class_names: Sequence[str], path: Path) -> None:
@@ -55,6 +105,32 @@ def plot_confusion(counts: Tensor, class_names: Sequence[str], path: Path) -> No
         for row, column in np.argwhere(share > 0):
             shade = "white" if share[row, column] > 0.5 else "black"
             axes.text(column, row, int(counts[row, column]), ha="center", va="center", color=shade)
+    figure.savefig(path, dpi=120)
+
+
+def plot_reliability(
+    scores: Tensor, accuracy: Tensor, counts: Tensor, *, error: float, path: Path
+) -> None:
+    """Accuracy over the score of the prediction in bins, and how many videos each bin has.
+
+    Args:
+        scores, accuracy, counts: of the bins, (B,); NaN where a bin is empty.
+        error: the expected calibration error, a share.
+    """
+    filled = (counts > 0).numpy()
+    bins = len(counts)
+    edges = (np.arange(bins)[filled] + 0.5) / bins
+    figure = Figure(figsize=(5, 6), layout="constrained")
+    top, bottom = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
+    top.plot([0, 1], [0, 1], "--", color="tab:gray", label="calibrated")
+    top.bar(edges, accuracy.numpy()[filled], width=0.9 / bins, color="tab:blue", alpha=0.6)
+    top.plot(scores.numpy()[filled], accuracy.numpy()[filled], "o", color="tab:blue",
+             markersize=4, label="accuracy at the mean score")  # fmt: skip
+    top.set(ylabel="accuracy", ylim=(0, 1), xlim=(0, 1))
+    top.set_title(f"expected calibration error {100 * error:.1f} %", fontsize=10)
+    top.legend(loc="upper left", fontsize=8)
+    bottom.bar(edges, counts.numpy()[filled], width=0.9 / bins, color="tab:gray")
+    bottom.set(xlabel="score of the prediction", ylabel="videos")
     figure.savefig(path, dpi=120)
 
 
