@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from videonet.checkpoint import read_checkpoint
+from videonet.engine.checkpoints import saved_checkpoints
 from videonet.engine.distributed import process
 from videonet.engine.ema import WeightAverage, weights_to_test
 from videonet.engine.multiview import run_multiview_test
 from videonet.engine.runlog import read_log
-from videonet.engine.state import saved_checkpoints
 from videonet.engine.train import Trainer
 from videonet.predict import Predictor
 
@@ -60,15 +60,15 @@ def test_averages_are_validated_saved_resumed_and_tested(tiny, tmp_path):
     saved_checkpoints(tmp_path / "parts")[-1].unlink()
     again = train(tiny(*options))
     own = whole.model.state_dict()
-    for name, mean in whole.average.state.items():
-        assert torch.equal(mean, again.average.state[name]), name
-    assert not torch.equal(whole.average.state["cls_token"], own["cls_token"])
+    for name, mean in whole.state.average.state.items():
+        assert torch.equal(mean, again.state.average.state[name]), name
+    assert not torch.equal(whole.state.average.state["cls_token"], own["cls_token"])
 
     records = read_log(tmp_path / "whole" / "log.jsonl")
     assert [r["epoch"] for r in records if r["kind"] == "val_ema"] == [1, 2, 3]
     path = saved_checkpoints(tmp_path / "whole")[-1]
     content = read_checkpoint(path)
-    for averaged, expected in ((True, whole.average.state), (False, own)):
+    for averaged, expected in ((True, whole.state.average.state), (False, own)):
         chosen = weights_to_test(content, averaged=averaged)["model_state"]
         assert all(torch.equal(chosen[name], expected[name]) for name in own)
         predictor = Predictor.from_config(checkpoint=path, overrides=["TEST.EMA", str(averaged)])

@@ -1,13 +1,11 @@
 """Multi-view scores against numbers small enough to work out on paper."""
 
-import json
-
 import pytest
 import torch
 
 from videonet.data import Batch, Failure
 from videonet.engine.distributed import Process
-from videonet.engine.evaluate import clip_logits, ensemble_views, evaluate, write_results
+from videonet.engine.evaluate import clip_logits, ensemble_views, evaluate
 from videonet.errors import DataError
 
 CPU = Process(rank=0, world_size=1, device=torch.device("cpu"))
@@ -75,20 +73,10 @@ def test_failures_are_listed_and_do_not_count():
         evaluate(Brightness(), [empty], CPU, max_clips=8, **PLAIN)
 
 
-def test_files_of_a_result(tmp_path):
-    loader = [batch([0, 1], [1, 0], [9, 9], [Failure(2, "c.mp4", "empty")])]
+def test_videos_with_several_labels_by_hand():
+    labels = [[1.0, 1.0], [0.0, 1.0]]
+    loader = [batch([0, 1], labels, [1, 3])]
     result = evaluate(Brightness(), loader, CPU, max_clips=8, **PLAIN)
-    written = write_results(
-        tmp_path,
-        result,
-        paths=["a.mp4", "b.mp4", "c.mp4"],
-        class_names=["dark", "bright"],
-        details={"views": "1 x 1"},
-    )
-    assert written == json.loads((tmp_path / "results.json").read_text())
-    assert (written["top1"], written["videos"]) == (50.0, 2)
-    assert written["failed"] == ["c.mp4: empty"]
-    rows = (tmp_path / "predictions.csv").read_text().splitlines()
-    assert rows[1] == "a.mp4,bright,bright,0.900000,0.900000"
-    assert rows[2] == "b.mp4,dark,bright,0.900000,0.100000"
-    assert (tmp_path / "confusion.csv").read_text().splitlines()[1:] == ["dark,0,1", "bright,0,1"]
+    # Logits (0, ln 1) and (0, ln 3): each class gets the sigmoid of its own.
+    torch.testing.assert_close(result.scores, torch.tensor([[0.5, 0.5], [0.5, 0.75]]))
+    assert result.labels.tolist() == labels

@@ -38,6 +38,12 @@ def test_cosine_that_begins_at_epoch_zero():
     assert learning_rate(solver, 100) == pytest.approx(0.8e-3)
 
 
+def test_a_run_no_longer_than_its_warm_up():
+    solver = k400("SOLVER.MAX_EPOCH", "30").SOLVER
+    assert learning_rate(solver, 15) == pytest.approx((1.6e-5 + 1.6e-3) / 2)
+    assert learning_rate(solver, 30) == pytest.approx(1.6e-3)
+
+
 def test_rate_scales_with_the_clips_of_a_step():
     assert lr_factor(k400(), clips_per_step=32) == pytest.approx(1 / 16)
     assert lr_factor(k400("SOLVER.BASE_LR_CLIPS", "0"), clips_per_step=32) == 1.0

@@ -6,7 +6,7 @@ import torch
 from videonet.engine.distributed import Process, process
 from videonet.engine.precision import autocast_dtype, gradient_scaler
 from videonet.engine.runlog import read_log
-from videonet.engine.step import TrainingStep
+from videonet.engine.step import LOSSES, TrainingStep
 from videonet.engine.train import Trainer
 
 CPU = Process(rank=0, world_size=1, device=torch.device("cpu"))
@@ -94,3 +94,10 @@ def test_half_precision_trains_close_to_full(name, tolerance, tiny, tmp_path):
     assert not torch.equal(half, full)
     # With fp16 the scaler leaves out a step while it looks for its scale.
     torch.testing.assert_close(half, full, rtol=tolerance, atol=0)
+
+
+def test_binary_cross_entropy_by_hand():
+    logits = torch.tensor([[0.0, 2.0]])
+    loss = LOSSES["bce_logit"](logits, torch.tensor([[1.0, 0.0]]))
+    expected = (torch.tensor(2.0).log() + (1 + torch.tensor(2.0).exp()).log()) / 2
+    torch.testing.assert_close(loss, expected)

@@ -7,6 +7,7 @@ import os
 import pickle
 import pickletools
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from torch import Tensor
 from videonet.errors import CheckpointError
 
 METADATA_KEY = "videonet"  # in safetensors files: everything but the tensors, as one JSON text
+SHARDED = ".sharded"  # ends the name of a folder with a checkpoint in shards
 GIT_LFS_POINTER = b"version https://git-lfs"
 
 
@@ -27,7 +29,7 @@ def read_checkpoint(path: str | Path) -> dict:
 
     Args:
         path: a file or a URL (downloaded once into iopath's cache), as written by
-            :func:`write_checkpoint`, ``torch.save`` or safetensors.
+            :func:`write_checkpoint`, ``torch.save`` or safetensors; or a folder of shards.
 
     Returns:
         What the file holds, tensors on the CPU. For a safetensors file: its tensors under
@@ -38,6 +40,10 @@ def read_checkpoint(path: str | Path) -> dict:
             run code.
     """
     local = _local_path(str(path))
+    if local.is_dir() and local.suffix == SHARDED:
+        from videonet.checkpoint.sharded import read_sharded  # it builds on this file
+
+        return read_sharded(local)
     try:
         with local.open("rb") as file:
             start = file.read(64)
@@ -56,6 +62,26 @@ def read_checkpoint(path: str | Path) -> dict:
             f"{path} holds a {type(content).__name__}, expected a dictionary with the weights"
         )
     return dict(content)
+
+
+def verify_checkpoint(path: str | Path) -> None:
+    """Compare a file of ``torch.save`` with the CRC-32 of each tensor in it, or the shards of a
+    folder with theirs; reading does not.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    if Path(path).is_dir():
+        from videonet.checkpoint.sharded import verify_sharded  # it builds on this file
+
+        return verify_sharded(Path(path))
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except Exception as error:  # zipfile fails in many ways on a damaged archive
+        raise CheckpointError(f"{path} is a truncated or damaged checkpoint") from error
+    if damaged is not None:
+        raise CheckpointError(f"{path} is damaged: the checksum of its {damaged} does not match")
 
 
 def write_checkpoint(path: str | Path, content: Mapping) -> None:
@@ -80,9 +106,9 @@ def write_checkpoint(path: str | Path, content: Mapping) -> None:
         else:
             with temporary.open("wb") as file:
                 torch.save(dict(content), file)
-        _flush_to_disk(temporary)
+        flush_to_disk(temporary)
         os.replace(temporary, path)
-        _flush_to_disk(path.parent)
+        flush_to_disk(path.parent)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError | RuntimeError | SafetensorError):
@@ -185,7 +211,8 @@ def _split_for_safetensors(path: Path, content: Mapping) -> tuple[dict[str, Tens
         ) from error
 
 
-def _flush_to_disk(path: Path) -> None:
+def flush_to_disk(path: Path) -> None:
+    """Return when a file's content, or a folder's list of names, has reached the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

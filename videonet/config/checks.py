@@ -18,8 +18,9 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "AUG.INTERPOLATION": ("bicubic", "bilinear", "random"),
     "AUG.RE_MODE": ("pixel", "rand", "const"),
     "MVIT.MODE": ("conv", "conv_unshared", "max", "avg"),
-    "MODEL.LOSS_FUNC": ("cross_entropy", "soft_cross_entropy"),
+    "MODEL.LOSS_FUNC": ("cross_entropy", "soft_cross_entropy", "bce_logit"),
     "TRAIN.HALF_PRECISION": ("auto", "bf16", "fp16"),
+    "TRAIN.PARALLEL": ("ddp", "fsdp"),
     "TRAIN.DATASET": ("kinetics", "ssv2"),
     "TEST.DATASET": ("kinetics", "ssv2"),
     "TEST.NUM_SPATIAL_CROPS": (1, 3),
@@ -69,7 +70,7 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
         lambda v: v >= 0,
         (
             *("AUG.COLOR_JITTER", "MIXUP.ALPHA", "MIXUP.CUTMIX_ALPHA"),
-            *("TRAIN.EVAL_PERIOD", "TRAIN.KEEP_CHECKPOINTS"),
+            *("TRAIN.EVAL_PERIOD", "TRAIN.KEEP_CHECKPOINTS", "TRAIN.CHECKPOINT_STEPS"),
             *("SOLVER.BASE_LR", "SOLVER.COSINE_END_LR", "SOLVER.WARMUP_START_LR"),
             *("SOLVER.WARMUP_EPOCHS", "SOLVER.WEIGHT_DECAY", "SOLVER.BASE_LR_CLIPS"),
             *("SOLVER.MOMENTUM", "SOLVER.DAMPENING", "BN.WEIGHT_DECAY"),
@@ -77,6 +78,7 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
         ),
     ),
     ("above 0", lambda v: v > 0, ("DATA.TARGET_FPS", "MVIT.MLP_RATIO", "MVIT.HEAD_INIT_SCALE")),
+    ("-1 or more", lambda v: v >= -1, ("MODEL.FROZEN_LAYERS",)),
     (
         "None or above 0",
         lambda v: v is None or v > 0,
@@ -163,6 +165,10 @@ def _problems(cfg: CfgNode) -> Iterator[tuple[str, str]]:
         for key in keys:
             if not test(get(cfg, key)):
                 yield key, words
+    if (cfg.MODEL.LOSS_FUNC == "bce_logit") != (cfg.TRAIN.DATASET == "multilabel"):
+        yield "MODEL.LOSS_FUNC", "bce_logit with TRAIN.DATASET multilabel, and only there"
+    if cfg.MIXUP.ENABLE and cfg.MODEL.LOSS_FUNC == "bce_logit":
+        yield "MIXUP.ENABLE", "False where videos have several labels"
     data = cfg.DATA
     if data.TRAIN_JITTER_SCALES_RELATIVE:
         if data.TRAIN_JITTER_SCALES_RELATIVE[1] > 1:

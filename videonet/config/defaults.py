@@ -175,7 +175,8 @@ MODEL: dict[str, Any] = {
     "MODEL_NAME": "SlowFast",
     # Number of classes.
     "NUM_CLASSES": 400,
-    # Loss: cross_entropy, or soft_cross_entropy for soft targets (the same on hard labels).
+    # Loss: cross_entropy, soft_cross_entropy for soft targets (the same on hard labels), or
+    # bce_logit (binary cross entropy of each class) for videos with several labels.
     "LOSS_FUNC": "cross_entropy",
     # Dropout before the classifier.
     "DROPOUT_RATE": 0.5,
@@ -185,6 +186,11 @@ MODEL: dict[str, Any] = {
     "ARGUMENTS": [],
     # Recompute activations in the backward pass to save memory.
     "ACT_CHECKPOINT": False,
+    # videonet: compile the model with torch.compile in training and testing.
+    "COMPILE": False,
+    # videonet: layers, from the patch stem up, that training leaves alone; -1: all but
+    # the last norm and the head.
+    "FROZEN_LAYERS": 0,
 }
 
 TRAIN: dict[str, Any] = {
@@ -198,12 +204,18 @@ TRAIN: dict[str, Any] = {
     "EVAL_PERIOD": 10,
     # Epochs between two checkpoints; the last epoch always leaves one.
     "CHECKPOINT_PERIOD": 10,
+    # videonet: steps between two checkpoints within an epoch; 0: only at the ends of epochs.
+    "CHECKPOINT_STEPS": 0,
     # videonet: number of newest checkpoints to keep; 0: all.
     "KEEP_CHECKPOINTS": 3,
     # Continue from the newest checkpoint in OUTPUT_DIR, if there is one.
     "AUTO_RESUME": True,
     # Checkpoint that training starts from (weights only); empty: random weights.
     "CHECKPOINT_FILE_PATH": "",
+    # videonet: leave that checkpoint's classifier out even where its shape fits.
+    "NEW_HEAD": False,
+    # videonet: several processes hold the whole model each (ddp) or a share of it (fsdp).
+    "PARALLEL": "ddp",
     # Compute in half precision where the device gains by it (see HALF_PRECISION).
     "MIXED_PRECISION": False,
     # videonet: which half precision: bf16, fp16 (with a loss scaler), or auto (of the GPU).
@@ -304,6 +316,13 @@ VIDEO_HEAD: dict[str, Any] = {
     "DROPOUT": 0.0,
 }
 
+WANDB: dict[str, Any] = {
+    # videonet: record the run with Weights & Biases as well (pip install wandb).
+    "ENABLE": False,
+    # videonet: its project.
+    "PROJECT": "videonet",
+}
+
 DEFAULTS: dict[str, Any] = {
     "DATA": DATA,
     "AUG": AUG,
@@ -317,6 +336,7 @@ DEFAULTS: dict[str, Any] = {
     "DATA_LOADER": DATA_LOADER,
     "TENSORBOARD": TENSORBOARD,
     "VIDEO_HEAD": VIDEO_HEAD,
+    "WANDB": WANDB,
     # videonet: device to run on: auto (a GPU where there is one), cpu, mps, cuda or cuda:N.
     "DEVICE": "auto",
     # 0 runs on the CPU; any other number has no effect, torchrun decides the number of processes.

@@ -33,9 +33,7 @@ def build_loader(cfg: CfgNode, split: str, *, rank: int = 0, world_size: int = 1
             len(dataset), cfg.TRAIN.BATCH_SIZE, cfg.RNG_SEED, rank=rank, world_size=world_size
         )
     else:
-        size = cfg.TRAIN.BATCH_SIZE // world_size
-        if split == "test":
-            size = max(1, cfg.TEST.BATCH_SIZE // dataset.make_clips.count)
+        size = max(1, cfg.TEST.BATCH_SIZE // dataset.make_clips.count)
         sampler = EvaluationBatches(len(dataset), size, rank=rank, world_size=world_size)
     return VideoLoader(
         dataset,
@@ -75,19 +73,24 @@ class TrainingBatches(Sampler[list[tuple[int, int]]]):
 
 
 class EvaluationBatches(Sampler[list[tuple[int, int]]]):
-    """Batches of ``(0, index)`` in the order of the list; each video on one rank, once."""
+    """Batches of ``(0, index)`` in the order of the list; each one on one rank.
+
+    The batches are the same whatever the number of ranks, so that the scores are too, to the last
+    bit.
+    """
 
     def __init__(self, videos: int, batch_size: int, *, rank: int = 0, world_size: int = 1):
-        self.indices, self.batch_size = range(rank, videos, world_size), batch_size
+        self.videos, self.batch_size = videos, batch_size
+        self.numbers = range(rank, -(-videos // batch_size), world_size)
         self.epoch, self.start = 0, 0
 
     def __len__(self) -> int:
-        return -(-len(self.indices) // self.batch_size)
+        return len(self.numbers)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for batch in range(self.start, len(self)):
-            part = self.indices[batch * self.batch_size : (batch + 1) * self.batch_size]
-            yield [(0, index) for index in part]
+        for number in self.numbers[self.start :]:
+            first = number * self.batch_size
+            yield [(0, index) for index in range(first, min(first + self.batch_size, self.videos))]
 
 
 class VideoLoader:

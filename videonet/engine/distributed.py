@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
 from videonet.errors import ConfigError
 
@@ -44,13 +43,6 @@ class Process:
     def barrier(self) -> None:
         if self.world_size > 1:
             dist.barrier()
-
-    def wrap(self, model: nn.Module) -> nn.Module:
-        """The model, averaging its gradients over the processes."""
-        if self.world_size == 1:
-            return model
-        devices = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=devices)
 
 
 def select_device(name: str, local_rank: int = 0) -> torch.device:

@@ -12,12 +12,12 @@ from videonet.checkpoint import load_trained, read_checkpoint
 from videonet.config import model_arguments
 from videonet.data import build_loader
 from videonet.data.classes import class_names
+from videonet.engine.checkpoints import newest_checkpoint, newest_whole
 from videonet.engine.distributed import Process
 from videonet.engine.ema import weights_to_test
-from videonet.engine.evaluate import evaluate, write_results
-from videonet.engine.plots import plot_confusion
+from videonet.engine.evaluate import evaluate
 from videonet.engine.precision import autocast_dtype
-from videonet.engine.state import newest_checkpoint, saved_checkpoints
+from videonet.engine.results import dataset_fingerprint, write_results
 from videonet.errors import ConfigError
 from videonet.models import create_model
 
@@ -32,9 +32,8 @@ def checkpoint_to_test(cfg: CfgNode) -> str:
     """
     if cfg.TEST.CHECKPOINT_FILE_PATH:
         return str(newest_checkpoint(cfg.TEST.CHECKPOINT_FILE_PATH))
-    saved = saved_checkpoints(cfg.OUTPUT_DIR)
-    if saved:
-        return str(saved[-1])
+    if saved := newest_whole(cfg.OUTPUT_DIR):
+        return str(saved)
     if cfg.TRAIN.CHECKPOINT_FILE_PATH:
         return str(newest_checkpoint(cfg.TRAIN.CHECKPOINT_FILE_PATH))
     raise ConfigError(
@@ -44,18 +43,21 @@ def checkpoint_to_test(cfg: CfgNode) -> str:
 
 
 def run_multiview_test(cfg: CfgNode, process: Process) -> dict:
-    """Evaluate with all views and write results, predictions and confusion matrix.
+    """Evaluate with all views and write everything of :mod:`videonet.engine.results`.
 
     Returns:
         What ``results.json`` holds.
     """
-    checkpoint = checkpoint_to_test(cfg)
+    # One process looks, so that all take the same file.
+    checkpoint = process.gather(checkpoint_to_test(cfg) if process.is_main else "")[0]
     loader = build_loader(cfg, "test", rank=process.rank, world_size=process.world_size)
     names = class_names(cfg)
     name, arguments = model_arguments(cfg)
     model = create_model(name, **arguments).to(process.device)
     weights = weights_to_test(read_checkpoint(checkpoint), averaged=cfg.TEST.EMA)
     report = load_trained(model, weights, origin=checkpoint)
+    if cfg.MODEL.COMPILE:
+        model.compile()
     logger.info("testing %s\n%s", checkpoint, report)
     start = time.perf_counter()
     evaluation = evaluate(
@@ -81,16 +83,15 @@ def run_multiview_test(cfg: CfgNode, process: Process) -> dict:
                 "views": f"{cfg.TEST.NUM_ENSEMBLE_VIEWS} x {cfg.TEST.NUM_SPATIAL_CROPS}",
                 "ensemble": cfg.TEST.ENSEMBLE,
                 "list": str(loader.dataset.name),
+                "fingerprint": dataset_fingerprint(loader.dataset),
                 "checkpoint": checkpoint,
                 "model": name,
                 "seconds": round(time.perf_counter() - start, 1),
             },
         )
-        plot_confusion(evaluation.confusion(), names, folder / "confusion.png")
         logger.info(
-            "top-1 %.2f, top-5 %.2f over %d videos with %s views (%d failed)",
-            results["top1"],
-            results["top5"],
+            "%s over %d videos with %s views (%d failed)",
+            ", ".join(f"{key} {value:.2f}" for key, value in evaluation.measures().items()),
             results["videos"],
             results["views"],
             len(results["failed"]),

@@ -99,7 +99,8 @@ def learning_rate(solver: CfgNode, epoch: float) -> float:
     offset = solver.WARMUP_EPOCHS if solver.COSINE_AFTER_WARMUP else 0.0
 
     def cosine(at: float) -> float:
-        progress = (at - offset) / (solver.MAX_EPOCH - offset)
+        length = solver.MAX_EPOCH - offset
+        progress = (at - offset) / length if length else 0.0  # a run that ends in its warm-up
         span = solver.BASE_LR - solver.COSINE_END_LR
         return solver.COSINE_END_LR + span * (math.cos(math.pi * progress) + 1.0) / 2.0
 

@@ -1,133 +1,166 @@
-"""The state of a training run on disk: what a checkpoint holds, where it lies, how to go on."""
+"""The state of a training run: everything that the next step depends on."""
 
 from __future__ import annotations
 
 import logging
 import random
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
-from videonet.checkpoint.files import read_checkpoint, write_checkpoint
+from videonet.checkpoint.files import SHARDED, read_checkpoint
+from videonet.checkpoint.sharded import has_averages, load_shards, read_rest, split
+from videonet.engine.distributed import Process
 from videonet.engine.ema import WeightAverage
-from videonet.errors import CheckpointError
+from videonet.engine.parallel import is_sharded, load_optimizer_state, optimizer_state
+from videonet.errors import CheckpointError, TrainingError
 
 logger = logging.getLogger(__name__)
 
-
-def checkpoint_folder(output_dir: str | Path) -> Path:
-    return Path(output_dir) / "checkpoints"
+REQUIRED = {"model_state", "optimizer_state", "epoch", "step"}
 
 
-def saved_checkpoints(output_dir: str | Path) -> list[Path]:
-    """The checkpoints of a run, oldest first."""
-    return sorted(checkpoint_folder(output_dir).glob("checkpoint_epoch_*.pyth"))
+@dataclass
+class Position:
+    """How far a run is.
 
-
-def newest_checkpoint(path: str | Path) -> str | Path:
-    """The checkpoint itself, or the newest one where `path` is the folder of a run.
-
-    Raises:
-        CheckpointError: the folder holds no checkpoint.
+    Attributes:
+        epoch: finished epochs.
+        batch: steps done in the epoch that runs.
+        step: steps of the whole run.
     """
-    if not Path(path).is_dir():
-        return path
-    saved = saved_checkpoints(path)
-    if not saved:
-        raise CheckpointError(f"{path} holds no checkpoints/checkpoint_epoch_*.pyth")
-    return saved[-1]
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
 
 
-def save_training_state(
-    output_dir: str | Path,
-    epoch: int,
-    *,
-    step: int,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    average: WeightAverage | None,
-    config: str,
-    class_names: list[str],
-    keep: int,
-) -> Path:
-    """Write the state after `epoch` epochs; then delete all but the newest `keep` checkpoints.
+@dataclass
+class TrainingState:
+    """What a checkpoint holds of a run; the order of the videos follows from seed and position."""
 
-    The keys ``model_state``, ``optimizer_state``, ``epoch`` and ``cfg`` are those of PySlowFast.
-    """
-    path = checkpoint_folder(output_dir) / f"checkpoint_epoch_{epoch:05d}.pyth"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_checkpoint(
-        path,
-        {
-            "model_state": model.state_dict(),
-            "optimizer_state": optimizer.state_dict(),
-            "scaler_state": scaler.state_dict(),
-            "ema_state": average.state if average is not None else {},
-            "epoch": epoch,
-            "step": step,
-            "rng_state": random_state(),
-            "cfg": config,
-            "class_names": class_names,
-        },
-    )
-    for old in saved_checkpoints(output_dir)[:-keep]:
-        old.unlink()
-    return path
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    average: WeightAverage | None = None
+    position: Position = field(default_factory=Position)
 
+    def content(self, process: Process) -> dict:
+        """The state as tensors, numbers and text; called by all processes together.
 
-def restore_training_state(
-    path: Path,
-    *,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    average: WeightAverage | None,
-) -> tuple[int, int]:
-    """Put a saved state back; returns the finished epochs and steps.
+        The keys ``model_state``, ``optimizer_state``, ``epoch`` and ``cfg`` are PySlowFast's.
 
-    Raises:
-        CheckpointError: the file is no training state of this model.
-    """
-    state = read_checkpoint(path)
-    missing = {"model_state", "optimizer_state", "epoch", "step"} - state.keys()
-    if missing:
-        raise CheckpointError(
-            f"{path} cannot be resumed from: it has no {', '.join(sorted(missing))}"
-        )
-    try:
-        model.load_state_dict(state["model_state"])
-        optimizer.load_state_dict(state["optimizer_state"])
-    except (RuntimeError, ValueError, KeyError) as error:
-        raise CheckpointError(
-            f"{path} belongs to another model or optimiser than this configuration, so the run "
-            f"cannot go on from it; choose another OUTPUT_DIR or set TRAIN.AUTO_RESUME False"
-        ) from error
-    if scaler.is_enabled() and state["scaler_state"]:
-        scaler.load_state_dict(state["scaler_state"])
-    if average is not None:
-        if not state.get("ema_state"):
-            logger.info("%s holds no averaged weights: the average starts from its weights", path)
-        average.load(state.get("ema_state") or model.state_dict())
-    restore_random_state(state["rng_state"])
-    logger.info("resumed from %s after %d epochs, %d steps", path, state["epoch"], state["step"])
-    return state["epoch"], state["step"]
+        Raises:
+            TrainingError: a weight is not finite, so that the state is not worth keeping.
+        """
+        model_state = self.model.state_dict()
+        for name, tensor in model_state.items():
+            if not torch.isfinite(tensor).all():
+                raise TrainingError(
+                    f"{name} is not finite after step {self.position.step}; nothing was saved and "
+                    f"the checkpoints before are untouched"
+                )
+        return {
+            "model_state": model_state,
+            "optimizer_state": optimizer_state(self.model, self.optimizer),
+            "scaler_state": self.scaler.state_dict(),
+            "ema_state": self.average.state if self.average is not None else {},
+            "rng_states": process.gather(random_state()),
+            **asdict(self.position),
+        }
+
+    def restore(self, path: Path, process: Process) -> dict:
+        """Put a saved state back; called by all processes together.
+
+        Returns:
+            The other entries of the checkpoint.
+
+        Raises:
+            CheckpointError: the checkpoint is no training state of this model.
+        """
+        in_shards = path.suffix == SHARDED
+        if in_shards != is_sharded(self.model):
+            raise CheckpointError(
+                f"{path} was written {'in shards' if in_shards else 'as a whole'} and this run "
+                f"keeps its state {'as a whole' if in_shards else 'in shards'}: resume it with the "
+                f"TRAIN.PARALLEL it began with, or give it to a new run as "
+                f"TRAIN.CHECKPOINT_FILE_PATH"
+            )
+        content = read_rest(path) if in_shards else read_checkpoint(path)
+        if missing := REQUIRED - content.keys():
+            raise CheckpointError(
+                f"{path} cannot be resumed from: it has no {', '.join(sorted(missing))}"
+            )
+        averaged = has_averages(path) if in_shards else bool(content.get("ema_state"))
+        if in_shards:
+            self._restore_shards(path, content, averaged)
+        else:
+            self._restore_whole(path, content, averaged)
+        if self.average is not None and not averaged:
+            logger.info("%s holds no averaged weights: they start from its weights", path)
+            self.average.load(self.model.state_dict())
+        if self.scaler.is_enabled() and content.get("scaler_state"):
+            self.scaler.load_state_dict(content["scaler_state"])
+        self._restore_random_state(content.get("rng_states", []), process, path)
+        self.position = Position(content["epoch"], content.get("batch", 0), content["step"])
+        return content
+
+    def _restore_whole(self, path: Path, content: Mapping, averaged: bool) -> None:
+        try:
+            self.model.load_state_dict(content["model_state"])
+            self.optimizer.load_state_dict(content["optimizer_state"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise CheckpointError(
+                f"{path} belongs to another model or optimiser than this configuration, so the "
+                f"run cannot go on from it; choose another OUTPUT_DIR or set TRAIN.AUTO_RESUME "
+                f"False"
+            ) from error
+        if self.average is not None and averaged:
+            self.average.load(content["ema_state"])
+
+    def _restore_shards(self, path: Path, content: Mapping, averaged: bool) -> None:
+        state = {
+            "model_state": self.model.state_dict(),
+            "ema_state": self.average.state if self.average is not None and averaged else {},
+            "optimizer_state": optimizer_state(self.model, self.optimizer),
+        }
+        load_shards(path, split(state)[0])  # into the weights and averages themselves
+        optimizer = state["optimizer_state"] | content["optimizer_state"]
+        load_optimizer_state(self.model, self.optimizer, optimizer)
+
+    @staticmethod
+    def _restore_random_state(states: list, process: Process, origin: Path) -> None:
+        if len(states) == process.world_size:
+            restore_random_state(states[process.rank])
+        else:
+            logger.warning(
+                "%s was written by %d processes, this run has %d: dropout and mixup draw other "
+                "random numbers than they would have",
+                *(origin, len(states), process.world_size),
+            )
 
 
 def random_state() -> dict:
-    """States of Python's and torch's generators, as plain types and tensors."""
+    """States of the generators of Python, NumPy and torch, as plain types and tensors."""
     version, words, gauss = random.getstate()
+    _, keys, position, has_gauss, cached = np.random.get_state()
     return {
         "python": [version, list(words), gauss],
+        "numpy": [keys.tolist(), position, has_gauss, cached],
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
 
 
-def restore_random_state(state: dict) -> None:
+def restore_random_state(state: Mapping) -> None:
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
+    keys, *rest = state["numpy"]
+    np.random.set_state(("MT19937", np.array(keys, dtype=np.uint32), *rest))
     torch.set_rng_state(state["torch"])
     if state["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"])

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from videonet.engine.distributed import Process
+from videonet.engine.parallel import exchange_gradients
 
 
 def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross entropy of logits (N, K) with class indices (N,) or soft targets (N, K)."""
     return F.cross_entropy(logits.float(), labels)
+
+
+def multi_label_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Binary cross entropy of logits (N, K) with zeros and ones (N, K), mean over all classes."""
+    return F.binary_cross_entropy_with_logits(logits.float(), labels.float())
+
+
+LOSSES = {
+    "cross_entropy": classification_loss,
+    "soft_cross_entropy": classification_loss,
+    "bce_logit": multi_label_loss,
+}
 
 
 class TrainingStep:
@@ -29,6 +43,7 @@ class TrainingStep:
         parts: forward and backward passes per step, each on its part of the clips.
         dtype: precision of autocast; None for full precision.
         clip_norm, clip_value: limits of the gradient's L2 norm and of its entries.
+        loss: of logits and targets, a mean over the clips.
     """
 
     def __init__(
@@ -43,10 +58,12 @@ class TrainingStep:
         dtype: torch.dtype | None = None,
         clip_norm: float | None = None,
         clip_value: float | None = None,
+        loss: Callable[[Tensor, Tensor], Tensor] = classification_loss,
     ):
         self.model, self.optimizer, self.scaler = model, optimizer, scaler
         self.process, self.clips_per_step, self.parts = process, clips_per_step, parts
         self.dtype, self.clip_norm, self.clip_value = dtype, clip_norm, clip_value
+        self.loss = loss
 
     def backward(self, clips: Tensor, targets: Tensor) -> Tensor:
         """Fill the gradients from clips (N, 3, T, H, W); returns this process's share of the loss.
@@ -58,28 +75,24 @@ class TrainingStep:
         pieces = list(zip(clips.split(size), targets.split(size), strict=True))
         total = torch.zeros((), device=clips.device)
         for number, (part, wanted) in enumerate(pieces, 1):
-            with self._exchange_gradients(number == len(pieces)):
+            with exchange_gradients(self.model, number == len(pieces)):
                 with torch.autocast(
                     clips.device.type, dtype=self.dtype, enabled=self.dtype is not None
                 ):
-                    loss = classification_loss(self.model(part), wanted)
+                    loss = self.loss(self.model(part), wanted)
                 loss = loss * (len(part) / self.clips_per_step)
                 # Gradients are averaged over the processes, but the shares are to be added.
                 self.scaler.scale(loss * self.process.world_size).backward()
             total += loss.detach()
         return total
 
-    def _exchange_gradients(self, now: bool) -> contextlib.AbstractContextManager:
-        """Between the parts of a step the processes keep their gradients to themselves."""
-        if now or not hasattr(self.model, "no_sync"):
-            return contextlib.nullcontext()
-        return self.model.no_sync()
-
     def clip_gradients(self) -> float:
         """Unscale and clip the gradients; returns their L2 norm before."""
         self.scaler.unscale_(self.optimizer)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = nn.utils.clip_grad_norm_(parameters, self.clip_norm or math.inf)
+        if isinstance(norm, DTensor):
+            norm = norm.full_tensor()
         if self.clip_value:
             nn.utils.clip_grad_value_(parameters, self.clip_value)
         return norm.item()

@@ -2,37 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
-import time
+import signal
 from pathlib import Path
 
 import torch
+import yaml
 from fvcore.common.config import CfgNode
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from videonet.checkpoint import load_checkpoint
-from videonet.config import model_arguments, save_config
+from videonet.checkpoint import write_checkpoint
+from videonet.checkpoint.sharded import write_sharded
+from videonet.config import save_config
 from videonet.data import Batch, build_loader
 from videonet.data.classes import class_names
 from videonet.data.device import Mixup, normalize
+from videonet.engine.checkpoints import checkpoint_path, remove_old, saved_checkpoints
 from videonet.engine.distributed import Process
-from videonet.engine.ema import WeightAverage
 from videonet.engine.evaluate import evaluate
-from videonet.engine.optim import build_optimizer, learning_rate, lr_factor, set_learning_rate
+from videonet.engine.finetune import train_mode
+from videonet.engine.optim import learning_rate, lr_factor, set_learning_rate
+from videonet.engine.parallel import averaging_gradients, gathered, is_sharded
 from videonet.engine.plots import plot_learning_curve
-from videonet.engine.precision import autocast_dtype, gradient_scaler
+from videonet.engine.precision import autocast_dtype
 from videonet.engine.runlog import RunLog, read_log
-from videonet.engine.state import (
-    newest_checkpoint,
-    restore_training_state,
-    save_training_state,
-    saved_checkpoints,
-)
-from videonet.engine.step import TrainingStep
-from videonet.errors import TrainingError
-from videonet.models import create_model
+from videonet.engine.start import build_model, start_state
+from videonet.engine.state import Position
+from videonet.engine.step import LOSSES, TrainingStep
+from videonet.engine.stopping import StopSignals
+from videonet.engine.timing import StepTimer, peak_memory
+from videonet.errors import Interrupted, TrainingError
 
 logger = logging.getLogger(__name__)
 
@@ -43,40 +45,30 @@ class Trainer:
     def __init__(self, cfg: CfgNode, process: Process):
         self.cfg, self.process = cfg, process
         self.folder = Path(cfg.OUTPUT_DIR)
-        torch.manual_seed(cfg.RNG_SEED)
-
         self.loader = self._loader("train")
         self.val_loader = self._loader("val") if cfg.TRAIN.EVAL_PERIOD > 0 else None
         self.class_names = class_names(cfg)
         self.steps_per_epoch = len(self.loader)
 
-        name, arguments = model_arguments(cfg)
-        self.model = create_model(name, **arguments).to(process.device)
-        self.model.set_grad_checkpointing(cfg.MODEL.ACT_CHECKPOINT)
-        if cfg.LOG_MODEL_INFO:
-            parameters = sum(p.numel() for p in self.model.parameters())
-            logger.info("%s: %.2f M parameters on %s", name, parameters / 1e6, process.device)
+        self.model = build_model(cfg, process)
         self.dtype = autocast_dtype(cfg, process.device)
         if cfg.TRAIN.MIXED_PRECISION and self.dtype is None:
             logger.info("mixed precision is not used on %s", process.device)
-        self.scaler = gradient_scaler(self.dtype, process.device)
-        self.optimizer = build_optimizer(cfg, self.model)
-        torch.manual_seed(cfg.RNG_SEED + process.rank)  # the weights are the same everywhere
-        self.average: WeightAverage | None = None
-        self.epoch = self.step = 0
-        self._start_from_checkpoint()
+        self.stop, self.timer = StopSignals(), StepTimer()
+        self.state = start_state(cfg, process, self.model, self.dtype, self.steps_per_epoch)
         videos = min(cfg.TRAIN.BATCH_SIZE, len(self.loader.dataset))
         clips = videos * cfg.AUG.NUM_SAMPLE
         self.train_step = TrainingStep(
-            process.wrap(self.model),
-            self.optimizer,
-            self.scaler,
+            averaging_gradients(self.model, process),
+            self.state.optimizer,
+            self.state.scaler,
             process,
             clips_per_step=clips,
             parts=cfg.TRAIN.ACCUMULATE,
             dtype=self.dtype,
             clip_norm=cfg.SOLVER.CLIP_GRAD_L2NORM,
             clip_value=cfg.SOLVER.CLIP_GRAD_VAL,
+            loss=LOSSES[cfg.MODEL.LOSS_FUNC],
         )
         self.lr_factor = lr_factor(cfg, clips)
         logger.info(
@@ -104,171 +96,213 @@ class Trainer:
         process = self.process
         return build_loader(self.cfg, split, rank=process.rank, world_size=process.world_size)
 
-    def _start_from_checkpoint(self) -> None:
-        """Resume the newest state of this run, else start from ``CHECKPOINT_FILE_PATH``."""
-        cfg = self.cfg
-        saved = saved_checkpoints(cfg.OUTPUT_DIR) if cfg.TRAIN.AUTO_RESUME else []
-        if not saved and cfg.TRAIN.CHECKPOINT_FILE_PATH:
-            path = newest_checkpoint(cfg.TRAIN.CHECKPOINT_FILE_PATH)
-            logger.info("initial weights\n%s", load_checkpoint(self.model, path))
-        if cfg.SOLVER.EMA_DECAY > 0:
-            self.average = WeightAverage(self.model, cfg.SOLVER.EMA_DECAY)
-        if saved:
-            self.epoch, self.step = restore_training_state(
-                saved[-1],
-                model=self.model,
-                optimizer=self.optimizer,
-                scaler=self.scaler,
-                average=self.average,
-            )
+    @property
+    def position(self) -> Position:
+        return self.state.position
 
     def run(self) -> Path | None:
-        """Train to the last epoch; returns the last checkpoint (None if nothing was left to do)."""
+        """Train to the last epoch; returns the last checkpoint (None if nothing was left to do).
+
+        Raises:
+            Interrupted: SIGTERM or SIGINT asked to stop; the state is saved.
+            TrainingError: the loss is not finite, or there is no room on the disk.
+        """
         cfg, main = self.cfg, self.process.is_main
-        path = None
         board = cfg.TENSORBOARD.LOG_DIR or str(self.folder / "tensorboard")
         if main:
             self.folder.mkdir(parents=True, exist_ok=True)
             save_config(cfg, self.folder / "config.yaml")
         log = RunLog(
-            self.folder, tensorboard=board if cfg.TENSORBOARD.ENABLE else None, enabled=main
+            self.folder,
+            tensorboard=board if cfg.TENSORBOARD.ENABLE else None,
+            wandb=cfg.WANDB.PROJECT if cfg.WANDB.ENABLE else None,
+            config=yaml.safe_load(cfg.dump()),
+            enabled=main,
         )
         bar = tqdm(
             total=cfg.SOLVER.MAX_EPOCH * self.steps_per_epoch,
-            initial=self.step,
+            initial=self.position.step,
             desc="train",
             unit="step",
             disable=not main,
             smoothing=0.1,
         )
         try:
-            with logging_redirect_tqdm(), bar:
-                while self.epoch < cfg.SOLVER.MAX_EPOCH:
-                    self._train_epoch(bar, log)
-                    self.epoch += 1
-                    last = self.epoch == cfg.SOLVER.MAX_EPOCH
-                    if self.val_loader is not None and (
-                        last or self.epoch % cfg.TRAIN.EVAL_PERIOD == 0
-                    ):
-                        self._validate(log)
-                    if last or self.epoch % cfg.TRAIN.CHECKPOINT_PERIOD == 0:
-                        path = self._save()
-        finally:
-            log.close()
+            with contextlib.closing(log), self.stop, logging_redirect_tqdm(), bar:
+                path = self._run_epochs(bar, log)
+                self._stop_after_the_end()
+        except OSError as error:
+            raise TrainingError(
+                f"the run cannot go on: {error}; the checkpoints in {self.folder} are untouched"
+            ) from error
         if main and path is not None:
             plot_learning_curve(
                 read_log(self.folder / "log.jsonl"), self.folder / "learning_curve.png"
             )
         return path
 
+    def _run_epochs(self, bar: tqdm, log: RunLog) -> Path | None:
+        cfg, path = self.cfg.TRAIN, None
+        last_epoch = self.cfg.SOLVER.MAX_EPOCH
+        while self.position.epoch < last_epoch:
+            self._train_epoch(bar, log)
+            finished = self.position.epoch + 1
+            last = finished == last_epoch
+            validate = self.val_loader is not None and (last or finished % cfg.EVAL_PERIOD == 0)
+            if validate and not self._validate(log, finished):
+                self._save_and_stop()
+            self.position.epoch, self.position.batch = finished, 0
+            if last or finished % cfg.CHECKPOINT_PERIOD == 0:
+                path = self._save()
+        return path
+
     def _train_epoch(self, bar: tqdm, log: RunLog) -> None:
-        self.model.train()
-        self.loader.set_position(self.epoch)
-        mark = time.perf_counter()
-        for index, batch in enumerate(self.loader):
-            data_time = time.perf_counter() - mark
+        """The rest of an epoch, from the position on."""
+        position, period = self.position, self.cfg.TRAIN.CHECKPOINT_STEPS
+        train_mode(self.model)
+        self.loader.set_position(position.epoch, position.batch)
+        self.timer.start()
+        for batch in self.loader:
+            waited = self.timer.data_ready()
             rate = self.lr_factor * learning_rate(
-                self.cfg.SOLVER, self.epoch + index / self.steps_per_epoch
+                self.cfg.SOLVER, position.epoch + position.batch / self.steps_per_epoch
             )
-            loss, gradient = self._train_step(batch, rate)
-            step_time = time.perf_counter() - mark
+            loss, gradient, stop = self._train_step(batch, rate)
+            self.timer.step_done()
             bar.update()
-            bar.set_postfix(loss=f"{loss:.3f}", lr=f"{rate:.1e}", data=f"{data_time:.2f}s")
-            if self.step % self.cfg.LOG_PERIOD == 0:
+            bar.set_postfix(loss=f"{loss:.3f}", lr=f"{rate:.1e}", data=f"{waited:.2f}s")
+            if position.step % self.cfg.LOG_PERIOD == 0:
                 log.write(
                     "train",
-                    self.step,
-                    epoch=round(self.epoch + (index + 1) / self.steps_per_epoch, 4),
+                    position.step,
+                    epoch=round(position.epoch + position.batch / self.steps_per_epoch, 4),
                     loss=loss,
                     lr=rate,
                     grad_norm=gradient,
-                    data_time=round(data_time, 4),
-                    step_time=round(step_time, 4),
-                    clips_per_second=round(len(batch.clips) / step_time, 2),
+                    memory_gib=round(peak_memory(self.process.device), 3),
+                    **self.timer.record(self.train_step.clips_per_step),
                 )
-            mark = time.perf_counter()
+            if stop:
+                self._save_and_stop()
+            if period and position.step % period == 0 and position.batch < self.steps_per_epoch:
+                self._save()
+                self.timer.start()
 
-    def _train_step(self, batch: Batch, rate: float) -> tuple[float, float]:
-        """Forward, backward and update on one batch; returns the loss and the gradient's norm."""
+    def _train_step(self, batch: Batch, rate: float) -> tuple[float, float, bool]:
+        """Forward, backward and update on one batch.
+
+        Returns:
+            the loss, the norm of the gradient, and whether any process was asked to stop.
+        """
         cfg, device = self.cfg, self.process.device
         clips = normalize(batch.clips.to(device, non_blocking=True), cfg.DATA.MEAN, cfg.DATA.STD)
         labels = batch.labels.to(device)
         if self.mixup is not None:
             clips, labels = self.mixup(clips, labels)
-        set_learning_rate(self.optimizer, rate)
+        set_learning_rate(self.state.optimizer, rate)
         share = self.train_step.backward(clips, labels)
-        loss = self.process.total(share).item()
+        asked = torch.full_like(share, float(self.stop.received > 0))
+        loss, stop = self.process.total(torch.stack((share, asked))).tolist()
         if not math.isfinite(loss):
-            self._refuse("loss", loss, batch)
+            self._refuse("loss", loss, rate, batch)
         norm = self.train_step.clip_gradients()
-        if not math.isfinite(norm) and not self.scaler.is_enabled():
-            self._refuse("gradient", norm, batch)
+        if not math.isfinite(norm) and not self.state.scaler.is_enabled():
+            self._refuse("norm of the gradient", norm, rate, batch)
         self.train_step.update()
-        self.step += 1
-        if self.average is not None:
-            self.average.update(self.model, self.step)
-        return loss, norm
+        self.position.step += 1
+        self.position.batch += 1
+        if self.state.average is not None:
+            self.state.average.update(self.model, self.position.step)
+        return loss, norm, stop > 0
 
-    def _refuse(self, what: str, value: float, batch: Batch) -> None:
+    def _refuse(self, what: str, value: float, rate: float, batch: Batch) -> None:
         """Stop on all processes before the weights change."""
         videos = sorted(set().union(*self.process.gather(batch.videos.tolist())))
         paths = self.loader.dataset.paths
+        saved = saved_checkpoints(self.cfg.OUTPUT_DIR)
         raise TrainingError(
-            f"the {what} is {value} in step {self.step + 1} (epoch {self.epoch + 1}); the last "
-            f"checkpoint is untouched; the videos were {', '.join(paths[v] for v in videos)}"
+            f"the {what} is {value} in step {self.position.step + 1} (epoch "
+            f"{self.position.epoch + 1}, learning rate {rate:.3g}); the last good checkpoint is "
+            f"{saved[-1] if saved else 'none'}; the videos were "
+            f"{', '.join(paths[v] for v in videos)}"
         )
 
-    def _validate(self, log: RunLog) -> None:
-        """Record the accuracy of the weights ("val") and of their averages ("val_ema")."""
-        self._validate_weights(log, "val")
-        if self.average is not None:
-            with self.average.applied_to(self.model):
-                self._validate_weights(log, "val_ema")
+    def _save_and_stop(self) -> None:
+        """Called by all processes together once any of them was asked to stop."""
+        number = max(self.process.gather(self.stop.received))
+        path = self._save()
+        raise Interrupted(
+            f"{signal.Signals(number).name} after {self.position.step} steps; the same command "
+            f"goes on from {path}",
+            number,
+        )
 
-    def _validate_weights(self, log: RunLog, kind: str) -> None:
+    def _validate(self, log: RunLog, epoch: int) -> bool:
+        """Record the accuracy of the weights ("val") and of their averages ("val_ema").
+
+        Returns:
+            False if a signal asked to stop.
+        """
+        done = self._validate_weights(log, epoch, "val")
+        if done and self.state.average is not None:
+            with self.state.average.applied_to(self.model):
+                done = self._validate_weights(log, epoch, "val_ema")
+        return done
+
+    def _validate_weights(self, log: RunLog, epoch: int, kind: str) -> bool:
         cfg = self.cfg
-        result = evaluate(
-            self.model,
-            self.val_loader,
-            self.process,
-            mean=cfg.DATA.MEAN,
-            std=cfg.DATA.STD,
-            max_clips=cfg.TEST.BATCH_SIZE,
-            dtype=self.dtype,
-            title="validate",
-        )
-        values = {
-            "epoch": self.epoch,
-            "loss": result.loss(),
-            "top1": 100 * result.accuracy(1),
-            "top5": 100 * result.accuracy(5),
-        }
-        log.write(kind, self.step, **values)
+        with gathered(self.model):
+            result = evaluate(
+                self.model,
+                self.val_loader,
+                self.process,
+                mean=cfg.DATA.MEAN,
+                std=cfg.DATA.STD,
+                max_clips=cfg.TEST.BATCH_SIZE,
+                dtype=self.dtype,
+                title="validate",
+                stop=self.stop,
+            )
+        if result is None:
+            return False
+        values = result.measures()
+        log.write(kind, self.position.step, epoch=epoch, **values)
         logger.info(
-            "epoch %d: validation%s top-1 %.2f, top-5 %.2f, loss %.3f over %d videos (%d failed)",
-            self.epoch,
+            "epoch %d: validation%s %s over %d videos (%d failed)",
+            epoch,
             " of the averaged weights" if kind == "val_ema" else "",
-            values["top1"],
-            values["top5"],
-            values["loss"],
+            ", ".join(f"{key} {value:.3f}" for key, value in values.items()),
             len(result.videos),
             len(result.failures),
         )
+        return True
 
-    def _save(self) -> Path | None:
-        path = None
-        if self.process.is_main:
-            path = save_training_state(
-                self.cfg.OUTPUT_DIR,
-                self.epoch,
-                step=self.step,
-                model=self.model,
-                optimizer=self.optimizer,
-                scaler=self.scaler,
-                average=self.average,
-                config=self.cfg.dump(),
-                class_names=self.class_names,
-                keep=self.cfg.TRAIN.KEEP_CHECKPOINTS,
+    def _stop_after_the_end(self) -> None:
+        """Obey a signal that came after the last step, when everything was saved already."""
+        number = max(self.process.gather(self.stop.received))
+        if number:
+            raise Interrupted(
+                f"{signal.Signals(number).name} after the last step; the training is complete, and "
+                f"the same command goes on with the test",
+                number,
             )
+
+    def _save(self) -> Path:
+        """Write the state; called by all processes together. Returns the file."""
+        cfg, position = self.cfg, self.position
+        sharded = is_sharded(self.model)
+        within = position.step if position.batch else None
+        path = checkpoint_path(cfg.OUTPUT_DIR, position.epoch, within, sharded=sharded)
+        content = self.state.content(self.process) | {
+            "steps_per_epoch": self.steps_per_epoch,
+            "cfg": cfg.dump(),
+            "class_names": self.class_names,
+        }
+        if sharded:
+            write_sharded(path, content)
+        elif self.process.is_main:
+            write_checkpoint(path, content)
+        if self.process.is_main:
+            remove_old(cfg.OUTPUT_DIR, cfg.TRAIN.KEEP_CHECKPOINTS)
         self.process.barrier()
         return path

@@ -1,0 +1,120 @@
+"""Runs in processes of their own that are killed, each at its moment.
+
+Started by a fork server: a fork of the tests' own process would inherit locks that its threads
+hold.
+"""
+
+import multiprocessing
+import os
+import signal
+import socket
+
+import torch
+
+from videonet.config import load_config_text
+from videonet.engine import train
+from videonet.engine.checkpoints import saved_checkpoints
+from videonet.engine.distributed import process
+from videonet.engine.multiview import run_multiview_test
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload([__name__])
+
+
+def start(target, cfg) -> multiprocessing.Process:
+    """Begin ``target(cfg)`` in a process of its own."""
+    child = CONTEXT.Process(target=_run_with_text, args=(target, cfg.dump()))
+    child.start()
+    return child
+
+
+def exit_code(target, cfg) -> int:
+    """Run ``target(cfg)`` in a process of its own to its end."""
+    child = start(target, cfg)
+    child.join()
+    return child.exitcode
+
+
+def in_processes(count: int, target, cfg) -> None:
+    """Run ``target(cfg)`` in `count` processes of one group, as torchrun does."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    members = [
+        CONTEXT.Process(target=_run_as_member, args=(rank, count, port, target, cfg.dump()))
+        for rank in range(count)
+    ]
+    for member in members:
+        member.start()
+    for member in members:
+        member.join()
+    assert [member.exitcode for member in members] == [0] * count
+
+
+def _run_as_member(rank: int, count: int, port: int, target, text: str) -> None:
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count), **address}
+    _run_with_text(target, text)
+
+
+def _run_with_text(target, text: str) -> None:
+    torch.set_num_threads(1)
+    target(load_config_text(text))
+
+
+def run(cfg) -> train.Trainer:
+    with process("cpu") as this:
+        trainer = train.Trainer(cfg, this)
+        trainer.run()
+    return trainer
+
+
+def test(cfg) -> None:
+    with process("cpu") as this:
+        run_multiview_test(cfg, this)
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def killed_between_steps(cfg) -> None:
+    update = train.Trainer._train_step
+
+    def step(trainer, *args):
+        if trainer.position.step == 2:
+            die()
+        return update(trainer, *args)
+
+    train.Trainer._train_step = step
+    run(cfg)
+
+
+def killed_while_writing(cfg) -> None:
+    """In the middle of the fourth file, with half of it on the disk."""
+    save, count = torch.save, []
+
+    def write(content, file):
+        count.append(1)
+        save(content, file)
+        if len(count) == 4:
+            file.flush()
+            os.truncate(file.name, file.tell() // 2)
+            die()
+
+    torch.save = write
+    run(cfg)
+
+
+def killed_before_old_ones_go(cfg) -> None:
+    def remove(*args):
+        if len(saved_checkpoints(cfg.OUTPUT_DIR)) == 5:
+            die()
+
+    train.remove_old = remove
+    run(cfg)
+
+
+def killed_in_validation(cfg) -> None:
+    train.Trainer._validate = lambda *args: die()
+    run(cfg)

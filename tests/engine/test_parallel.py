@@ -1,0 +1,120 @@
+"""The same run on one process, on two, in parts and in shards."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.engine import children
+from videonet.checkpoint import read_checkpoint
+from videonet.engine.checkpoints import newest_checkpoint, saved_checkpoints
+from videonet.engine.runlog import read_log
+from videonet.errors import CheckpointError
+
+TWENTY_STEPS = (
+    *("TRAIN.BATCH_SIZE", 8, "SOLVER.MAX_EPOCH", 10, "TRAIN.EVAL_PERIOD", 10),
+    *("TRAIN.CHECKPOINT_PERIOD", 5, "SOLVER.EMA_DECAY", 0.9, "SOLVER.CLIP_GRAD_VAL", 0.05),
+)
+
+
+@pytest.fixture
+def odd(demo_folder, tmp_path):
+    """Overrides for nine videos to validate and test on."""
+    lines = [line for line in (demo_folder / "val.csv").read_text().splitlines() if line][-9:]
+    path = tmp_path / "odd.csv"
+    path.write_text("".join(f"{demo_folder}/{line}\n" for line in lines))
+    return "DATA.VAL_LIST", path, "DATA.TEST_LIST", path
+
+
+@pytest.fixture
+def alone(tiny, odd, tmp_path):
+    """The configuration of the run on one process, when it is done."""
+    cfg = tiny(*TWENTY_STEPS, *odd, "OUTPUT_DIR", tmp_path / "alone")
+    children.run(cfg)
+    return cfg
+
+
+def records(cfg, kind, key):
+    found = read_log(Path(cfg.OUTPUT_DIR) / "log.jsonl")
+    return torch.tensor([r[key] for r in found if r["kind"] == kind], dtype=torch.float64)
+
+
+def assert_same_run(cfg, expected) -> None:
+    wanted = records(expected, "train", "loss")
+    assert len(wanted) == 20 and wanted[0] != wanted[-1]
+    torch.testing.assert_close(records(cfg, "train", "loss"), wanted, rtol=0, atol=1e-5)
+    wanted = records(expected, "train", "grad_norm")
+    torch.testing.assert_close(records(cfg, "train", "grad_norm"), wanted, rtol=1e-3, atol=0)
+    for kind in ("val", "val_ema"):
+        wanted = records(expected, kind, "loss")
+        torch.testing.assert_close(records(cfg, kind, "loss"), wanted, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [(), ("TRAIN.ACCUMULATE", 2), ("TRAIN.PARALLEL", "fsdp"),
+     ("TRAIN.PARALLEL", "fsdp", "TRAIN.ACCUMULATE", 2)],
+    ids=["ddp", "ddp in parts", "fsdp", "fsdp in parts"],
+)  # fmt: skip
+def test_two_processes_train_as_one_does(options, alone, tiny, odd, tmp_path):
+    cfg = tiny(*TWENTY_STEPS, *odd, *options, "OUTPUT_DIR", tmp_path / "two")
+    children.in_processes(2, children.run, cfg)
+    assert_same_run(cfg, alone)
+    if "fsdp" not in options:
+        return
+    # The shards put together are the weights, the averages and the optimiser's state.
+    path = saved_checkpoints(cfg.OUTPUT_DIR)[-1]
+    assert path.is_dir()
+    found, wanted = read_checkpoint(path), read_checkpoint(newest_checkpoint(alone.OUTPUT_DIR))
+    for key in ("model_state", "ema_state"):
+        assert found[key].keys() == wanted[key].keys()
+        for name, weight in wanted[key].items():
+            torch.testing.assert_close(found[key][name], weight, rtol=0, atol=1e-3)
+    moments = found["optimizer_state"]["state.cls_token.exp_avg"]
+    assert moments.shape == wanted["model_state"]["cls_token"].shape and moments.any()
+
+
+@pytest.mark.parametrize("processes", [2, 1])
+def test_a_run_in_shards_is_resumed(processes, tiny, odd, tmp_path):
+    """By as many processes bit for bit; the same state is read by one, for prediction."""
+    options = (*TWENTY_STEPS, *odd, "TRAIN.PARALLEL", "fsdp", "MODEL.DROPOUT_RATE", 0.5)
+    whole = tiny(*options, "OUTPUT_DIR", tmp_path / "whole")
+    children.in_processes(2, children.run, whole)
+    *_, middle, last = saved_checkpoints(whole.OUTPUT_DIR)
+    expected = read_checkpoint(last)
+    shard = next(last.glob("*.safetensors"))
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    shard.write_bytes(content)
+    assert newest_checkpoint(whole.OUTPUT_DIR) == middle
+    if processes == 1:
+        with pytest.raises(CheckpointError, match="was written in shards and this run keeps"):
+            children.run(whole)
+        return
+    children.in_processes(2, children.run, whole)
+    found = read_checkpoint(last)
+    for key in ("model_state", "ema_state", "optimizer_state"):
+        for name, value in expected[key].items():
+            same = torch.equal(found[key][name], value) if torch.is_tensor(value) else True
+            assert same, f"{key} {name}"
+
+
+@pytest.mark.parametrize("clips", [6, 60])
+def test_two_processes_score_every_video_as_one_does(clips, alone, tmp_path):
+    """To the last bit of what is written, for an odd number of videos and batches."""
+    results = []
+    for processes in (1, 2):
+        cfg = alone.clone()
+        cfg.defrost()
+        cfg.TEST.BATCH_SIZE = clips
+        cfg.TEST.CHECKPOINT_FILE_PATH = str(newest_checkpoint(alone.OUTPUT_DIR))
+        cfg.OUTPUT_DIR = str(tmp_path / f"test{processes}")
+        children.in_processes(processes, children.test, cfg)
+        folder = Path(cfg.OUTPUT_DIR)
+        result = json.loads((folder / "results.json").read_text())
+        assert result.pop("seconds") > 0
+        tables = {path.name: path.read_text() for path in folder.glob("*.csv")}
+        results.append((result, tables))
+    assert results[0] == results[1]
+    assert results[0][0]["videos"] == 9

@@ -1,0 +1,42 @@
+"""Fine-tuning: layers that keep the weights they start with."""
+
+from __future__ import annotations
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from videonet.errors import ConfigError
+
+
+def freeze(model: nn.Module, layers: int) -> list[str]:
+    """Exclude the first `layers` of ``model.layer_groups()`` from training.
+
+    Args:
+        layers: counted from the patch stem up; -1 leaves the last norm and the head to be trained.
+
+    Returns:
+        The names of the parameters that keep their values.
+
+    Raises:
+        ConfigError: nothing would be left to train.
+    """
+    groups = model.layer_groups()
+    if not -1 <= layers < len(groups):
+        raise ConfigError(
+            f"MODEL.FROZEN_LAYERS is {layers}, but this model has {len(groups)} layers and the "
+            f"last one, the head, has to be trained: expected at most {len(groups) - 1}"
+        )
+    frozen = {name for names in groups[: layers if layers >= 0 else -1] for name in names}
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name not in frozen)
+    return sorted(frozen)
+
+
+def train_mode(model: nn.Module) -> None:
+    """Training mode, but batch norms without trainable weights keep their statistics."""
+    model.train()
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            parameters = list(module.parameters())
+            if parameters and not any(p.requires_grad for p in parameters):
+                module.eval()
