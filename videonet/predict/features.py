@@ -14,7 +14,7 @@ from videonet.data.build import evaluation_views
 from videonet.data.decode import open_video
 from videonet.data.features import FeatureWriter, VideoFeatures
 from videonet.data.views import video_views
-from videonet.engine.state import newest_checkpoint
+from videonet.engine.checkpoints import newest_checkpoint
 from videonet.errors import DecodeError
 from videonet.predict.predictor import Predictor
 from videonet.predict.run import Options

@@ -18,11 +18,11 @@ from videonet.data.build import clip_sampler, evaluation_views
 from videonet.data.classes import class_names
 from videonet.data.decode import PyAVReader
 from videonet.data.transforms import spatial_crops
+from videonet.engine.checkpoints import newest_checkpoint
 from videonet.engine.distributed import select_device
 from videonet.engine.ema import weights_to_test
 from videonet.engine.evaluate import clip_logits, ensemble_views
 from videonet.engine.precision import autocast_dtype
-from videonet.engine.state import newest_checkpoint
 from videonet.errors import ConfigError
 from videonet.heads.aggregation import VideoAttentionHead, aggregate_scores
 from videonet.models import create_model
