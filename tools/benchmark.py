@@ -2,6 +2,7 @@
 
 python tools/benchmark.py model torchvision:mvit_v2_s mvit_v2_s mvit_v2_s@bf16
 python tools/benchmark.py scaling mvit_v2_s --all-frames 8 16 32 64
+python tools/benchmark.py data --cfg K400/MVITv2_B.yaml DATA.PATH_TO_DATA_DIR /data/k400
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ from __future__ import annotations
 import argparse
 import logging
 
-from videonet.benchmark import model, scaling
+from videonet.benchmark import data, model, scaling
 from videonet.errors import run_tool
 
-SUBJECTS = {"model": model, "scaling": scaling}
+SUBJECTS = {"model": model, "scaling": scaling, "data": data}
 
 
 def main() -> None:

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from videonet.data.lists import PathArray, read_list
@@ -88,3 +89,49 @@ def test_path_array_is_a_sequence_of_strings():
     assert list(array) == names and len(array) == 4 and array[-1] == "c"
     with pytest.raises(IndexError):
         array[4]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'a.mp4 3 1\nb.mp4 0\n"my clip, two.mp4" 4 2 3\n',
+        "a.mp4 1,3\nb.mp4 0\nmy clip, two.mp4 2,3,4\n",
+        'a.mp4 "3,1"\nb.mp4 "0"\n"my clip, two.mp4" "4,3,2"\n',
+        'path,labels\na.mp4,3,1\nb.mp4,0\n"my clip, two.mp4",2,3,4\n',
+        "a.mp4\t3\t1\t3\nb.mp4\t0\nmy clip, two.mp4\t4\t3\t2\n",
+    ],
+)
+def test_several_labels_a_line(folder, text):
+    videos = listed(folder, text, multi_label=True)
+    assert list(videos.paths) == [
+        str(folder / name) for name in ("a.mp4", "b.mp4", "my clip, two.mp4")
+    ]
+    assert videos.is_multi_label and len(videos) == 3
+    assert [videos.classes_of(k) for k in range(3)] == [[1, 3], [0], [2, 3, 4]]
+    assert videos.labels[0].tolist() == [0, 1, 0, 1, 0] and videos.labels[0].dtype == np.float32
+
+
+def test_a_video_without_any_of_the_classes(folder):
+    videos = listed(folder, 'a.mp4 1\nb.mp4 ""\n', multi_label=True)
+    assert videos.labels[1].tolist() == [0] * 5
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("a.mp4 1\nb.mp4\n", ["line 2", "no labels in 'b.mp4'"]),
+        ("a.mp4 1 cat\n", ["line 1", "no labels"]),
+        ("a.mp4 1 5\n", ["line 1", "label 5", "0 … 4"]),
+        ("a.mp4 1 -2\n", ["line 1", "label -2"]),
+    ],
+)
+def test_errors_of_several_labels(folder, text, parts):
+    with pytest.raises(DataError) as caught:
+        listed(folder, text, multi_label=True)
+    assert all(part in str(caught.value) for part in parts)
+
+
+def test_a_folder_of_frames_is_a_video(folder):
+    (folder / "frames").mkdir()
+    assert list(listed(folder, "frames 2\n").paths) == [str(folder / "frames")]
+    assert list(listed(folder, "frames/ 2\n").paths) == [str(folder / "frames") + "/"]

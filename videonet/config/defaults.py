@@ -19,11 +19,13 @@ DATA: dict[str, Any] = {
     "PATH_PREFIX": "",
     # Text between path and label on a line of a list.
     "PATH_LABEL_SEPARATOR": " ",
-    # videonet: list file of the training videos, below PATH_TO_DATA_DIR.
+    # videonet: list file of the training videos, below PATH_TO_DATA_DIR (ssv2: train.json where
+    # it does not exist; folder: the folder of the classes, train where it does not exist).
     "TRAIN_LIST": "train.csv",
-    # videonet: list file of the validation videos, below PATH_TO_DATA_DIR.
+    # videonet: the same of the validation videos (ssv2: validation.json; folder: val).
     "VAL_LIST": "val.csv",
-    # videonet: list file of the test videos; empty: test.csv where it exists, else VAL_LIST.
+    # videonet: the same of the test videos; empty: test.csv (folder: test) where it exists, else
+    # the validation videos.
     "TEST_LIST": "",
     # videonet: text file with one class name a line, in the order of the labels.
     "CLASS_NAMES": "",
@@ -39,6 +41,8 @@ DATA: dict[str, Any] = {
     "SAMPLING_RATE": 8,
     # Frame rate, in frames per second, that SAMPLING_RATE counts in.
     "TARGET_FPS": 30.0,
+    # videonet: frame rate, in frames per second, of videos that are folders of pictures.
+    "FRAMES_FPS": 30.0,
     # Mean of the pixels per channel (RGB), with pixels in 0 to 1.
     "MEAN": [0.45, 0.45, 0.45],
     # Standard deviation of the pixels per channel (RGB), with pixels in 0 to 1.
@@ -59,7 +63,7 @@ DATA: dict[str, Any] = {
     "INV_UNIFORM_SAMPLE": False,
     # Flip training clips left to right with probability 0.5; never done for ssv2.
     "RANDOM_FLIP": True,
-    # Decoder: auto, decord, pyav or torchcodec (PySlowFast's torchvision is read as auto).
+    # Decoder: auto (pyav), decord, pyav or torchcodec (PySlowFast's torchvision is read as auto).
     "DECODING_BACKEND": "auto",
     # PySlowFast's name of TEST.ENSEMBLE: sum (of softmax scores) or max.
     "ENSEMBLE_METHOD": "sum",
@@ -196,7 +200,8 @@ MODEL: dict[str, Any] = {
 TRAIN: dict[str, Any] = {
     # Train the model.
     "ENABLE": True,
-    # Kind of training data set: kinetics or ssv2.
+    # Kind of training data set: kinetics (lists), ssv2 (its JSON files, or lists), folder (one
+    # per class) or multilabel (lists with several labels a line).
     "DATASET": "kinetics",
     # Videos per step, over all processes together.
     "BATCH_SIZE": 64,
@@ -227,7 +232,7 @@ TRAIN: dict[str, Any] = {
 TEST: dict[str, Any] = {
     # Evaluate with several views per video.
     "ENABLE": True,
-    # Kind of test data set: kinetics or ssv2.
+    # Kind of test data set, as TRAIN.DATASET.
     "DATASET": "kinetics",
     # Clips per forward pass.
     "BATCH_SIZE": 8,
@@ -294,6 +299,9 @@ BN: dict[str, Any] = {
 DATA_LOADER: dict[str, Any] = {
     # Loader processes per training process; 0: decode in the training process.
     "NUM_WORKERS": 8,
+    # videonet: seconds that a loader process may take for one video before it is stopped and the
+    # video counts as unreadable; 0: no limit.
+    "VIDEO_TIMEOUT": 120.0,
     # Put batches into pinned memory where there is a GPU.
     "PIN_MEMORY": True,
 }

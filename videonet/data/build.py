@@ -7,9 +7,13 @@ from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
+from videonet.data.classes import folder_classes
 from videonet.data.dataset import EvaluationViews, TrainingClips, VideoDataset
-from videonet.data.lists import read_list
+from videonet.data.folders import read_folders
+from videonet.data.lists import VideoList, read_list
+from videonet.data.manifest import read_manifest
 from videonet.data.sampling import DENSE, SEGMENTS, ClipSampler
+from videonet.data.something import ANSWERS, find_file, read_something
 from videonet.data.transforms import (
     INTERPOLATIONS,
     InceptionCrop,
@@ -25,34 +29,65 @@ STANDARD_ASPECT = (3 / 4, 4 / 3)
 
 
 def build_dataset(cfg: CfgNode, split: str) -> VideoDataset:
-    """The videos of a split as the config wants their clips.
+    """The videos of a split as the config wants their clips, with their manifest if there is one.
 
     Raises ConfigError for an unknown split or value, DataError for a list that cannot be used.
     """
+    videos = read_videos(cfg, split)
+    make_clips = training_clips(cfg) if split == "train" else evaluation_views(cfg, split)
+    return VideoDataset(
+        videos,
+        make_clips,
+        seed=cfg.RNG_SEED,
+        replace=split == "train",
+        manifest=read_manifest(videos),
+    )
+
+
+def read_videos(cfg: CfgNode, split: str) -> VideoList:
+    """The videos and labels of a split, in whichever form ``TRAIN.DATASET`` has them.
+
+    Raises ConfigError for an unknown split, DataError for a list that cannot be used.
+    """
     if split not in SPLITS:
         raise ConfigError(f"unknown split {split!r}; known are {', '.join(SPLITS)}")
-    videos = read_list(
-        find_list(cfg, split),
+    kind, path = _kind(cfg, split), find_list(cfg, split)
+    if kind == "folder":
+        return read_folders(path, folder_classes(cfg))
+    if kind == "ssv2" and (path.suffix == ".json" or path.name == ANSWERS):
+        return read_something(path, cfg.MODEL.NUM_CLASSES, prefix=cfg.DATA.PATH_PREFIX)
+    return read_list(
+        path,
         cfg.MODEL.NUM_CLASSES,
         prefix=cfg.DATA.PATH_PREFIX,
         separator=cfg.DATA.PATH_LABEL_SEPARATOR,
+        multi_label=kind == "multilabel",
     )
-    make_clips = training_clips(cfg) if split == "train" else evaluation_views(cfg, split)
-    return VideoDataset(videos, make_clips, seed=cfg.RNG_SEED, replace=split == "train")
 
 
 def find_list(cfg: CfgNode, split: str) -> Path:
-    """The list file of a split; without a test list, the validation list is tested on."""
-    folder = Path(cfg.DATA.PATH_TO_DATA_DIR)
-    if split == "train":
-        return folder / cfg.DATA.TRAIN_LIST
-    if split == "test" and cfg.DATA.TEST_LIST:
-        return folder / cfg.DATA.TEST_LIST
-    if split == "test" and (folder / "test.csv").is_file():
-        return folder / "test.csv"
+    """The list of a split, or its folder; without one for the test, the validation is tested on.
+
+    A name of the config that does not exist gives way to the name that the kind of data set has:
+    ``validation.json`` for ssv2, the folder ``val`` for folder.
+    """
+    data, kind = cfg.DATA, _kind(cfg, split)
+    folder = Path(data.PATH_TO_DATA_DIR)
+    if split == "test" and data.TEST_LIST:
+        return folder / data.TEST_LIST
     if split == "test":
-        logger.info("no test list in %s: testing on %s", folder, cfg.DATA.VAL_LIST)
-    return folder / cfg.DATA.VAL_LIST
+        own = folder / ("test" if kind == "folder" else "test.csv")
+        if own.exists():
+            return own
+        path = find_list(cfg, "val")
+        logger.info("no test list in %s: testing on %s", folder, path.name)
+        return path
+    path = folder / (data.TRAIN_LIST if split == "train" else data.VAL_LIST)
+    if kind == "folder" and not path.is_dir():
+        return folder / split
+    if kind == "ssv2" and not path.exists():
+        return find_file(folder, split) or path
+    return path
 
 
 def clip_sampler(cfg: CfgNode, split: str = "train") -> ClipSampler:
@@ -93,6 +128,7 @@ def training_clips(cfg: CfgNode) -> TrainingClips:
         augment=augment,
         count=cfg.AUG.NUM_SAMPLE,
         backend=_backend(cfg),
+        frames_fps=cfg.DATA.FRAMES_FPS,
     )
 
 
@@ -104,7 +140,9 @@ def evaluation_views(cfg: CfgNode, split: str = "test") -> EvaluationViews:
         size = cfg.DATA.TEST_CROP_SIZE
         temporal, spatial = cfg.TEST.NUM_ENSEMBLE_VIEWS, cfg.TEST.NUM_SPATIAL_CROPS
     sampler = clip_sampler(cfg, "train" if split == "val" else "test")
-    return EvaluationViews(sampler, size, temporal, spatial, _backend(cfg))
+    return EvaluationViews(
+        sampler, size, temporal, spatial, _backend(cfg), frames_fps=cfg.DATA.FRAMES_FPS
+    )
 
 
 def _training_crop(cfg: CfgNode) -> JitterCrop | InceptionCrop:

@@ -20,7 +20,7 @@ class VideoInfo:
     the counter-clockwise turn in degrees (0, 90, 180, 270) that made it upright; ``frames`` counts
     the frames that are really in the file; ``duration`` is in seconds; ``codec``, ``pixels`` and
     ``container`` are FFmpeg's names; ``open_gop`` says that some frames are shown before the key
-    frame that they follow in the file.
+    frame that they follow in the file, ``even`` that the frames are evenly spaced in time.
     """
 
     frames: int
@@ -33,6 +33,7 @@ class VideoInfo:
     pixels: str
     container: str
     open_gop: bool
+    even: bool = True
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,17 @@ class FrameTable:
     keys: np.ndarray  # indices of the key frames, the first is 0
     stamped: bool  # a decoded frame can be found again by its time stamp
     open_gop: bool  # a frame is shown before the key frame that it follows in the file
+
+    @property
+    def even(self) -> bool:
+        """Whether every frame is within a quarter of a frame of an even clock."""
+        last = len(self.times) - 1
+        clock = np.linspace(0, self.times[-1], last + 1)
+        return bool(np.abs(self.times - clock).max() <= 0.25 * self.times[-1] / max(last, 1))
+
+
+# Damaged headers claim pictures that no memory holds; 8K video has 2**25 pixels.
+MOST_PIXELS = 2**27
 
 
 def open_container(path: str) -> tuple[av.container.InputContainer, av.VideoStream]:
@@ -57,35 +69,45 @@ def open_container(path: str) -> tuple[av.container.InputContainer, av.VideoStre
         container.close()
         raise DecodeError(f"cannot read {path}: it holds no video stream")
     stream = container.streams.video[0]
+    if stream.codec_context is None:
+        container.close()
+        raise DecodeError(f"cannot read {path}: its video has no codec that FFmpeg decodes")
     stream.thread_type = "NONE"  # the workers are the parallelism
+    if stream.codec_context.width * stream.codec_context.height > MOST_PIXELS:
+        width, height = stream.codec_context.width, stream.codec_context.height
+        container.close()
+        raise DecodeError(f"cannot read {path}: it claims pictures of {width} x {height} pixels")
     return container, stream
 
 
-def frame_table(path: str) -> FrameTable:
-    container, stream = open_container(path)
-    with container:
-        try:
-            packets = [
-                (packet.pts, packet.is_keyframe)
-                for packet in container.demux(stream)
-                if packet.size and not packet.is_discard and not packet.is_corrupt
-            ]
-        except av.FFmpegError as error:
-            raise decode_error(path, error) from None
-        rate = stream.average_rate or stream.guessed_rate or 25
-        stamps = {pts for pts, _ in packets}
-        # AVI has no time stamps for showing: those of its packets are in decoding order.
-        stamped = container.format.name != "avi" and None not in stamps
-        stamped = stamped and len(stamps) == len(packets)
-        if not stamped:
-            order = np.arange(len(packets))
-            return FrameTable(order, order / float(rate), order[:1], False, False)
-        open_gop = _has_open_gop(packets)
-        packets.sort()
-        pts = np.array([pts for pts, _ in packets], dtype=np.int64)
-        keys = np.flatnonzero([is_key for _, is_key in packets])
-        times = (pts - pts[:1]) * float(stream.time_base)
-        return FrameTable(pts, times, np.union1d(keys, [0]), True, open_gop)
+def frame_table(
+    path: str, container: av.container.InputContainer, stream: av.VideoStream
+) -> FrameTable:
+    """The frames of an open container, which is read to its end without decoding."""
+    try:
+        packets = [
+            (packet.pts, packet.is_keyframe)
+            for packet in container.demux(stream)
+            if packet.size and not packet.is_discard and not packet.is_corrupt
+        ]
+    except av.FFmpegError as error:
+        raise decode_error(path, error) from None
+    if not packets:
+        raise DecodeError(f"cannot read {path}: it holds no video frame")
+    rate = stream.average_rate or stream.guessed_rate or 25
+    stamps = {pts for pts, _ in packets}
+    # AVI has no time stamps for showing: those of its packets are in decoding order.
+    stamped = container.format.name != "avi" and None not in stamps
+    stamped = stamped and len(stamps) == len(packets)
+    if not stamped:
+        order = np.arange(len(packets))
+        return FrameTable(order, order / float(rate), order[:1], False, False)
+    open_gop = _has_open_gop(packets)
+    packets.sort()
+    pts = np.array([pts for pts, _ in packets], dtype=np.int64)
+    keys = np.flatnonzero([is_key for _, is_key in packets])
+    times = (pts - pts[:1]) * float(stream.time_base)
+    return FrameTable(pts, times, np.union1d(keys, [0]), True, open_gop)
 
 
 def _has_open_gop(packets: list[tuple[int, bool]]) -> bool:
@@ -127,6 +149,7 @@ def describe(
         frame.format.name,
         container.format.name,
         table.open_gop,
+        table.even,
     )
 
 

@@ -15,11 +15,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
-from videonet.data.decode import open_video
-from videonet.data.lists import PathArray, VideoList
+from videonet.data.decode import FRAMES_FPS, VideoInfo, VideoReader, open_video
+from videonet.data.lists import MultiHot, PathArray, VideoList
+from videonet.data.manifest import Manifest
 from videonet.data.sampling import ClipSampler
 from videonet.data.transforms import InceptionCrop, JitterCrop
-from videonet.data.views import read_clips, to_batch, video_views
+from videonet.data.views import read_frames, to_batch, video_views
 from videonet.errors import DataError, DecodeError
 
 
@@ -34,7 +35,10 @@ class Failure:
 
 @dataclass
 class Batch:
-    """Clips uint8 ``(N, 3, T, H, W)``; of each its label and its video's index, ``(N,)`` int64."""
+    """Clips uint8 ``(N, 3, T, H, W)``; of each its label and its video's index, ``(N,)`` int64.
+
+    Labels of a multi-label list are rows of zeros and ones, ``(N, classes)`` float32.
+    """
 
     clips: Tensor
     labels: Tensor
@@ -42,7 +46,7 @@ class Batch:
     failures: list[Failure] = field(default_factory=list)
 
     def pin_memory(self) -> Batch:
-        """Called by the data loader: the same batch in page-locked memory."""
+        """The same batch in page-locked memory."""
         tensors = (t.pin_memory() for t in (self.clips, self.labels, self.videos))
         return Batch(*tensors, self.failures)
 
@@ -56,23 +60,55 @@ class TrainingClips:
     augment: v2.Compose
     count: int = 1
     backend: str = "auto"
+    frames_fps: float = FRAMES_FPS
 
     @property
     def clip_shape(self) -> tuple[int, int, int, int]:
         return 3, self.sampler.num_frames, self.crop.size, self.crop.size
 
-    def __call__(self, path: str, key: tuple[int, ...]) -> Tensor:
-        """Clips uint8 ``(count, 3, T, H, W)``, the same for the same path and key."""
+    def __call__(
+        self,
+        path: str,
+        key: tuple[int, ...],
+        known: VideoInfo | None = None,
+        out: Tensor | None = None,
+    ) -> Tensor:
+        """Clips uint8 ``(count, 3, T, H, W)``, the same for the same path and key.
+
+        ``known`` is what a manifest says of the video; ``out`` receives the clips.
+        """
         rngs = [np.random.default_rng((*key, sample)) for sample in range(self.count)]
-        with open_video(path, self.backend, self.crop.decode_side) as reader:
-            info, times = reader.info, reader.times
-            indices = [self.sampler.random(info.frames, info.fps, rng, times) for rng in rngs]
-            clips = read_clips(reader, np.stack(indices))
+        with self.open(path, known) as reader:
+            frames, rows = self.read(reader, rngs)
+        return to_batch(self.change(frames, rows, rngs), out)
+
+    def read(self, reader: VideoReader, rngs: list[np.random.Generator]) -> tuple[Tensor, Tensor]:
+        """The frames ``(distinct, 3, H, W)`` of a clip for every generator, and which it takes."""
+        info, times = reader.info, reader.times
+        return read_frames(
+            reader,
+            np.stack([self.sampler.random(info.frames, info.fps, rng, times) for rng in rngs]),
+        )
+
+    def open(self, path: str, known: VideoInfo | None = None) -> VideoReader:
+        """The video at about the size that its clips are cropped from."""
+        return open_video(
+            path,
+            self.backend,
+            self.crop.decode_side,
+            roughly=True,
+            known=known,
+            frames_fps=self.frames_fps,
+        )
+
+    def change(self, frames: Tensor, rows: Tensor, rngs: list[np.random.Generator]) -> list[Tensor]:
+        """Crop and augment every clip ``frames[row]`` with the draws of its generator."""
+        clips = []
         with torch.random.fork_rng(devices=[]):
-            for k, rng in enumerate(rngs):
+            for row, rng in zip(rows, rngs, strict=True):
                 torch.manual_seed(int(rng.integers(2**63)))
-                clips[k] = self.augment(self.crop(clips[k]))
-        return to_batch(clips)
+                clips.append(self.augment(self.crop(frames, row)))
+        return clips
 
 
 @dataclass(frozen=True)
@@ -84,6 +120,7 @@ class EvaluationViews:
     temporal: int = 1
     spatial: int = 1
     backend: str = "auto"
+    frames_fps: float = FRAMES_FPS
 
     @property
     def count(self) -> int:
@@ -93,16 +130,26 @@ class EvaluationViews:
     def clip_shape(self) -> tuple[int, int, int, int]:
         return 3, self.sampler.num_frames, self.crop_size, self.crop_size
 
-    def __call__(self, path: str, key: tuple[int, ...]) -> Tensor:
+    def __call__(
+        self,
+        path: str,
+        key: tuple[int, ...] = (),
+        known: VideoInfo | None = None,
+        out: Tensor | None = None,
+    ) -> Tensor:
         """Views uint8 ``(temporal · spatial, 3, T, H, W)``; nothing is random, ``key`` unused."""
-        with open_video(path, self.backend, self.crop_size) as reader:
-            return video_views(
+        side = self.crop_size
+        with open_video(
+            path, self.backend, side, known=known, frames_fps=self.frames_fps
+        ) as reader:
+            views = video_views(
                 reader,
                 self.sampler,
-                crop_size=self.crop_size,
+                crop_size=side,
                 temporal=self.temporal,
                 spatial=self.spatial,
             )
+        return views if out is None else out.copy_(views)
 
 
 class VideoDataset(Dataset):
@@ -110,6 +157,7 @@ class VideoDataset(Dataset):
 
     ``replace``: a video that cannot be read gives way to another one, drawn by the same seed
     (training); without it the item has no clips (evaluation). Both are named in ``failures``.
+    ``manifest``: what ``tools/data.py verify`` found; bad videos are not opened then.
     """
 
     MOST_IN_A_ROW = 20
@@ -121,9 +169,12 @@ class VideoDataset(Dataset):
         *,
         seed: int = 0,
         replace: bool = False,
+        manifest: Manifest | None = None,
     ):
         self.videos, self.make_clips = videos, make_clips
         self.seed, self.replace = seed, replace
+        self.manifest = manifest
+        self.bad: dict[int, str] = dict(manifest.bad) if manifest else {}  # not opened, and why
 
     @property
     def name(self) -> str:
@@ -134,39 +185,83 @@ class VideoDataset(Dataset):
         return self.videos.paths
 
     @property
-    def labels(self) -> np.ndarray:
+    def labels(self) -> np.ndarray | MultiHot:
         return self.videos.labels
 
     def __len__(self) -> int:
         return len(self.videos)
 
     def __getitem__(self, position: tuple[int, int]) -> Batch:
-        epoch, index = position
-        failures: list[Failure] = []
-        for candidate in self._candidates(epoch, index):
+        reading = Reading(self, *position)
+        while reading.video is not None:
             try:
-                clips = self.make_clips(self.paths[candidate], (self.seed, epoch, candidate))
+                clips = self.make_clips(*reading.request())
             except DecodeError as error:
-                failures.append(Failure(candidate, self.paths[candidate], str(error)))
-                continue
-            return self._item(clips, candidate, failures)
-        if self.replace:
+                reading.fail(str(error))
+            else:
+                return self.batch(clips, [reading])
+        return self.batch(self.empty(0), [reading])
+
+    def empty(self, clips: int) -> Tensor:
+        """Room for so many clips."""
+        return torch.empty((clips, *self.make_clips.clip_shape), dtype=torch.uint8)
+
+    def batch(self, clips: Tensor, readings: list[Reading]) -> Batch:
+        """The batch of the clips of some videos, all clips of a video after one another."""
+        videos = [reading.video for reading in readings if reading.video is not None]
+        videos = np.repeat(np.array(videos, dtype=np.int64), self.make_clips.count)
+        if self.videos.is_multi_label:
+            rows = [self.labels[index] for index in videos]
+            labels = np.stack(rows) if rows else np.empty((0, self.labels.num_classes), np.float32)
+        else:
+            labels = self.labels[videos]
+        failures = [failure for reading in readings for failure in reading.failures]
+        return Batch(clips, torch.from_numpy(labels), torch.from_numpy(videos), failures)
+
+
+class Reading:
+    """An item under way: the video that is tried, and those that failed before it.
+
+    ``video`` is None when none is left to try.
+    """
+
+    def __init__(self, dataset: VideoDataset, epoch: int, index: int):
+        self._dataset, self._epoch = dataset, epoch
+        self.failures: list[Failure] = []
+        self.video: int | None = index
+        self._others = self._draw_others(index)
+        if index in dataset.bad:
+            self.fail(dataset.bad[index])
+
+    def _draw_others(self, index: int) -> Iterator[int]:
+        dataset = self._dataset
+        if dataset.replace:
+            rng = np.random.default_rng((dataset.seed, self._epoch, index))
+            yield from rng.integers(len(dataset), size=dataset.MOST_IN_A_ROW - 1).tolist()
+
+    def request(self) -> tuple[str, tuple[int, ...], VideoInfo | None]:
+        """What ``make_clips`` needs for the present video."""
+        dataset, video = self._dataset, self.video
+        known = dataset.manifest.info(video) if dataset.manifest else None
+        return dataset.paths[video], (dataset.seed, self._epoch, video), known
+
+    def fail(self, reason: str) -> None:
+        """Note why the present video cannot be read, and go on to the next one.
+
+        Raises DataError where too many in a row have failed.
+        """
+        dataset = self._dataset
+        while True:
+            self.failures.append(Failure(self.video, dataset.paths[self.video], reason))
+            self.video = next(self._others, None)
+            if self.video not in dataset.bad:
+                break
+            reason = dataset.bad[self.video]
+        if self.video is None and dataset.replace:
             raise DataError(
-                f"{self.name}: {len(failures)} videos in a row cannot be read, "
-                f"the last: {failures[-1].reason}"
+                f"{dataset.name}: {len(self.failures)} videos in a row cannot be read, "
+                f"the last: {reason}"
             )
-        nothing = torch.empty((0, *self.make_clips.clip_shape), dtype=torch.uint8)
-        return self._item(nothing, index, failures)
-
-    def _candidates(self, epoch: int, index: int) -> Iterator[int]:
-        yield index
-        if self.replace:
-            rng = np.random.default_rng((self.seed, epoch, index))
-            yield from rng.integers(len(self), size=self.MOST_IN_A_ROW - 1).tolist()
-
-    def _item(self, clips: Tensor, index: int, failures: list[Failure]) -> Batch:
-        labels = torch.full((len(clips),), int(self.labels[index]))
-        return Batch(clips, labels, torch.full((len(clips),), index), failures)
 
 
 def collate(items: list[Batch]) -> Batch:

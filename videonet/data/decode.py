@@ -1,236 +1,88 @@
 """One seam for reading videos: open, ``frames_at(indices)``, close, whatever decodes.
 
-PyAV opens every file first: it is the only backend that reports codec, rotation and the time of
-every frame, and what it finds is the measure that another backend has to agree with before it is
-trusted with the file.
+PyAV reads every file that FFmpeg reads, and is the measure for the others: decord and torchcodec
+are trusted with a file when they agree with PyAV about it, and PyAV goes on where they do not.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib
-import importlib.util
 import logging
 import os
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from types import ModuleType
 
-import av
 import numpy as np
 import torch
-from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
-from videonet.data.container import (
-    VideoInfo,
-    decode_error,
-    describe,
-    frame_table,
-    open_container,
-)
+from videonet.data.container import VideoInfo, decode_error
+from videonet.data.frame_folder import FrameFolderReader
+from videonet.data.pyav_reader import PyAVReader
+from videonet.data.reader import VideoReader, scaled_size
 from videonet.errors import ConfigError, DecodeError
+
+__all__ = ["BACKENDS", "PyAVReader", "VideoInfo", "VideoReader", "open_video", "scaled_size"]
 
 logger = logging.getLogger(__name__)
 
 BACKENDS = ("auto", "decord", "pyav", "torchcodec")
-_DECORD_CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
-
-
-class VideoReader(ABC):
-    """An open video. Use it as a context manager; it belongs to the process that opened it."""
-
-    def __init__(self, path: str, info: VideoInfo, times: np.ndarray, short_side: int | None):
-        self.path = path
-        self.info = info
-        self.times = times  # (frames,) seconds from the first frame
-        self.size = scaled_size(info.width, info.height, short_side)  # upright (width, height)
-
-    def frames_at(self, indices: Sequence[int] | np.ndarray | Tensor) -> Tensor:
-        """Return the frames at these indices, in this order, repeats allowed.
-
-        Returns uint8 ``(T, H, W, 3)``, upright RGB. Each distinct frame is decoded once.
-        Raises DecodeError where the file is damaged, IndexError outside ``0 … frames - 1``.
-        """
-        indices = np.asarray(indices, dtype=np.int64)
-        wanted, place = np.unique(indices, return_inverse=True)
-        if not len(wanted) or wanted[0] < 0 or wanted[-1] >= self.info.frames:
-            raise IndexError(f"{self.path}: frames {indices.tolist()} of {self.info.frames}")
-        frames = self._read(wanted)  # (distinct, H, W, 3)
-        if len(wanted) == len(indices) and (place[1:] > place[:-1]).all():
-            return frames
-        return frames[torch.from_numpy(place)]
-
-    @abstractmethod
-    def _read(self, wanted: np.ndarray) -> Tensor:
-        """Decode the frames at rising, distinct, valid indices."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Give back the file and the decoder's memory."""
-
-    def __enter__(self) -> VideoReader:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+FRAMES_FPS = 30.0
+_INDEXED = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")  # containers that seek exactly
 
 
 def open_video(
-    path: str | os.PathLike[str], backend: str = "auto", short_side: int | None = None
+    path: str | os.PathLike[str],
+    backend: str = "auto",
+    short_side: int | None = None,
+    *,
+    roughly: bool = False,
+    known: VideoInfo | None = None,
+    frames_fps: float = FRAMES_FPS,
 ) -> VideoReader:
-    """Open a video for reading frames by index.
+    """Open a video for reading frames by index: a file, or a folder of numbered pictures.
 
-    ``backend``: one of :data:`BACKENDS`; ``auto`` takes decord where it is installed and agrees
-    with the container about the file, PyAV where it does not or cannot go on. ``short_side``:
-    frames come with exactly this short side (in pixels, smaller videos are enlarged) and the long
-    side in proportion, rounded down; None keeps the size.
+    ``backend``: one of :data:`BACKENDS`. ``auto`` is PyAV, which reads the most and decodes the
+    least; decord and torchcodec give way to PyAV for files that they cannot read exactly, which
+    is logged once per codec. ``short_side``: frames come with exactly this short side (in pixels,
+    smaller videos are enlarged) and the long side in proportion, rounded down; None keeps the
+    size, and with ``roughly`` videos of up to twice the short side keep theirs too, which is
+    cheaper where a resizing follows anyway. ``known``: what a manifest says of the file, which
+    makes opening it cheaper. ``frames_fps``: the frame rate of a folder of pictures.
 
     Raises DecodeError, naming the path and the reason, for a file that holds no readable video.
     """
     if backend not in BACKENDS:
         raise ConfigError(f"unknown video backend {backend!r}; known are {', '.join(BACKENDS)}")
     path = os.fspath(path)
-    reference = PyAVReader(path, short_side)
-    if backend == "pyav" or (backend == "auto" and not _is_installed("decord")):
-        return reference
-    if backend == "auto":
-        return AutoReader(reference, short_side)
-    reference.close()
+    if os.path.isdir(path):
+        return FrameFolderReader(path, frames_fps, short_side, roughly)
+    if backend in ("auto", "pyav"):
+        return PyAVReader(path, short_side, roughly, known)
     make = TorchcodecReader if backend == "torchcodec" else DecordReader
-    return make(path, reference.info, reference.times, short_side)
-
-
-def scaled_size(width: int, height: int, short_side: int | None) -> tuple[int, int]:
-    """The (width, height) with this short side and the same shape, the long side rounded down."""
-    if short_side is None:
-        return width, height
-    if width <= height:
-        return short_side, height * short_side // width
-    return width * short_side // height, short_side
-
-
-class PyAVReader(VideoReader):
-    """Reads with PyAV (libav), in order, from the key frame before the first wanted frame."""
-
-    def __init__(self, path: str, short_side: int | None = None):
-        self._path = path
-        self._scaler = VideoReformatter()
-        self._open()
-        try:
-            self._table = frame_table(path)
-            self._frame = self._next_frame()
-            if self._frame is None or not len(self._table.pts):
-                raise DecodeError(f"cannot read {path}: it holds no video frame")
-            info = describe(self._container, self._stream, self._frame, self._table)
-        except DecodeError:
-            self.close()
-            raise
-        self._index = self._index_of(self._frame, -1)
-        super().__init__(path, info, self._table.times, short_side)
-
-    def _open(self) -> None:
-        self._container, self._stream = open_container(self._path)
-        self._decoded = self._container.decode(self._stream)
-
-    def close(self) -> None:
-        self._frame = None
-        self._decoded = iter(())
-        self._container.close()
-
-    def _next_frame(self) -> av.VideoFrame | None:
-        try:
-            return next(self._decoded, None)
-        except av.FFmpegError as error:
-            raise decode_error(self._path, error) from None
-
-    def _index_of(self, frame: av.VideoFrame, previous: int) -> int:
-        """The index of a decoded frame: by its time stamp where stamps can be trusted."""
-        if not self._table.stamped or frame.pts is None:
-            return previous + 1
-        return int(np.searchsorted(self._table.pts, frame.pts))
-
-    def _read(self, wanted: np.ndarray) -> Tensor:
-        self._go_to(int(wanted[0]))
-        width, height = self.size
-        out = np.empty((len(wanted), height, width, 3), dtype=np.uint8)
-        missing = set(wanted.tolist())
-        for index, frame in self._walk(int(wanted[-1])):
-            if index in missing:
-                missing.remove(index)
-                out[np.searchsorted(wanted, index)] = self._picture(frame)
-        if missing:
-            raise DecodeError(
-                f"cannot read {self.path}: frame {min(missing)} of {self.info.frames} is missing"
-            )
-        return torch.from_numpy(out)
-
-    def forwards(self, first: int = 0) -> Iterator[tuple[float, Callable[[], np.ndarray]]]:
-        """Every frame from ``first`` on, decoded once: its time in seconds, and a function that
-        gives its picture ``(H, W, 3)``, so that frames nobody looks at cost no conversion.
-
-        Raises DecodeError where the file is damaged or ends early.
-        """
-        self._go_to(first)
-        index = first - 1
-        for index, frame in self._walk(self.info.frames - 1):
-            if index >= first:
-                yield float(self.times[index]), functools.partial(self._picture, frame)
-        if index + 1 < self.info.frames:
-            raise DecodeError(
-                f"cannot read {self.path}: frame {index + 1} of {self.info.frames} is missing"
-            )
-
-    def _go_to(self, first: int) -> None:
-        """Stand on a frame from which ``first`` is reached by decoding onwards."""
-        table = self._table
-        key = int(table.keys[np.searchsorted(table.keys, first, side="right") - 1])
-        if self._frame is not None and key <= self._index <= first:
-            return
-        if table.stamped and key > 0:
-            self._container.seek(int(table.pts[key]), stream=self._stream, backward=True)
-            self._decoded = self._container.decode(self._stream)
-            self._frame = self._next_frame()
-            if self._frame is not None:
-                self._index = self._index_of(self._frame, -1)
-                if self._index <= first:
-                    return
-        self._container.close()  # opening again is the one way back that every format allows
-        self._open()
-        self._frame = self._next_frame()
-        self._index = 0
-
-    def _walk(self, last: int) -> Iterator[tuple[int, av.VideoFrame]]:
-        while self._frame is not None:
-            yield self._index, self._frame
-            if self._index >= last:
-                return
-            self._frame = self._next_frame()
-            if self._frame is not None:
-                self._index = self._index_of(self._frame, self._index)
-
-    def _picture(self, frame: av.VideoFrame) -> np.ndarray:
-        """Upright RGB ``(H, W, 3)`` of one frame at the size asked for."""
-        if frame.is_corrupt:
-            raise DecodeError(f"cannot read {self.path}: frame {self._index} is damaged")
-        width, height = self.size if self.info.rotation % 180 == 0 else self.size[::-1]
-        scaled = self._scaler.reformat(
-            frame, width=width, height=height, format="rgb24", interpolation="BILINEAR"
-        )
-        return np.rot90(scaled.to_ndarray(), self.info.rotation // 90)
+    return FallbackReader(backend, make, path, short_side, roughly, known)
 
 
 class DecordReader(VideoReader):
     """Reads with decord, one thread, resizing in its filter graph."""
 
-    def __init__(self, path: str, info: VideoInfo, times: np.ndarray, short_side: int | None):
-        super().__init__(path, info, times, short_side)
+    def __init__(
+        self,
+        path: str,
+        info: VideoInfo,
+        times: np.ndarray,
+        short_side: int | None = None,
+        roughly: bool = False,
+    ):
+        super().__init__(path, info, times, short_side, roughly)
+        decord = _import_backend("decord")
         weakness = _decord_weakness(info)
         if weakness:
             raise DecodeError(f"cannot read {path}: decord seeks inexactly in {weakness}")
-        decord = _import_backend("decord")
         decord.logging.set_level(decord.logging.QUIET)  # FFmpeg's own lines; errors are raised
-        width, height = self.size if short_side else (-1, -1)
+        upright = (info.width, info.height)
+        width, height = self.size if self.size != upright else (-1, -1)  # -1: its own
         try:
             # A tolerance above 0 and below one frame: a guessed frame is an error, not a picture.
             self._reader = decord.VideoReader(
@@ -263,14 +115,28 @@ class DecordReader(VideoReader):
 class TorchcodecReader(VideoReader):
     """Reads with torchcodec (optional, needs FFmpeg's libraries on the system)."""
 
-    def __init__(self, path: str, info: VideoInfo, times: np.ndarray, short_side: int | None):
-        super().__init__(path, info, times, short_side)
+    def __init__(
+        self,
+        path: str,
+        info: VideoInfo,
+        times: np.ndarray,
+        short_side: int | None = None,
+        roughly: bool = False,
+    ):
+        super().__init__(path, info, times, short_side, roughly)
         decoders = _import_backend("torchcodec.decoders")
+        if info.container not in _INDEXED:  # AVI, MPEG program streams
+            raise DecodeError(f"cannot read {path}: torchcodec seeks inexactly in {info.container}")
         try:
             self._decoder = decoders.VideoDecoder(
                 path, dimension_order="NCHW", num_ffmpeg_threads=1, seek_mode="exact"
             )
         except (RuntimeError, ValueError, OSError) as error:
+            if "libtorchcodec" in str(error):
+                raise ConfigError(
+                    "the video backend torchcodec cannot be used: it finds no FFmpeg libraries "
+                    "(on Debian: apt install ffmpeg), or does not fit the version of torch"
+                ) from None
             raise decode_error(path, error) from None
         if len(self._decoder) != info.frames:
             raise DecodeError(
@@ -293,47 +159,72 @@ class TorchcodecReader(VideoReader):
         self._decoder = None
 
 
-class AutoReader(VideoReader):
-    """Reads with decord until decord refuses the file, then with the PyAV reader it was given."""
+class FallbackReader(VideoReader):
+    """Reads with another backend until that refuses the file, then with PyAV.
 
-    def __init__(self, reference: PyAVReader, short_side: int | None):
-        super().__init__(reference.path, reference.info, reference.times, short_side)
-        self._reference, self._decord = reference, None
+    PyAV opens the file first, unless the manifest knows it: the other backend has to agree.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        make: Callable[[str, VideoInfo, np.ndarray, int | None, bool], VideoReader],
+        path: str,
+        short_side: int | None = None,
+        roughly: bool = False,
+        known: VideoInfo | None = None,
+    ):
+        self._name = name
+        self._open_reference = functools.partial(PyAVReader, path, short_side, roughly)
+        self._reference: PyAVReader | None = None
+        self._fast: VideoReader | None = None
+        if known is not None and known.even:
+            info, times = known, np.arange(known.frames) / known.fps
+        else:
+            self._reference = self._open_reference()
+            info, times = self._reference.info, self._reference.times
+        super().__init__(path, info, times, short_side, roughly)
         try:
-            self._decord = DecordReader(self.path, self.info, self.times, short_side)
+            self._fast = make(path, info, times, short_side, roughly)
         except DecodeError as error:
-            self._note(error)
+            self._give_up(error)
 
     def _read(self, wanted: np.ndarray) -> Tensor:
-        if self._decord is not None:
+        if self._fast is not None:
             try:
-                return self._decord._read(wanted)
+                return self._fast._read(wanted)
             except DecodeError as error:
-                self._decord = None
-                self._note(error)
+                self._give_up(error)
         return self._reference._read(wanted)
 
-    def _note(self, error: DecodeError) -> None:
-        _log_fallback(self.info.codec)
+    def _give_up(self, error: DecodeError) -> None:
+        if self._fast is not None:
+            self._fast.close()
+            self._fast = None
+        if self._reference is None:
+            self._reference = self._open_reference()
+            if self._reference.info.frames != self.info.frames:
+                raise DecodeError(
+                    f"cannot read {self.path}: it holds {self._reference.info.frames} frames, the "
+                    f"manifest says {self.info.frames}; run tools/data.py verify again"
+                )
+        _log_fallback(self._name, self.info.codec)
         logger.debug("%s; read with pyav instead", error)
 
     def close(self) -> None:
-        self._decord = None
-        self._reference.close()
+        for reader in (self._fast, self._reference):
+            if reader is not None:
+                reader.close()
+        self._fast = None
 
 
 def _decord_weakness(info: VideoInfo) -> str:
     """What of a file makes decord 0.6.0 give other or broken frames after a seek, else nothing."""
-    if info.container not in _DECORD_CONTAINERS:  # AVI, MPEG program streams
+    if info.container not in _INDEXED:  # AVI, MPEG program streams
         return info.container
     if "420" not in info.pixels:  # x264's 4:4:4
         return info.pixels
     return "files with open GOPs" if info.open_gop else ""
-
-
-@functools.cache
-def _is_installed(module: str) -> bool:
-    return importlib.util.find_spec(module) is not None
 
 
 def _import_backend(module: str) -> ModuleType:
@@ -345,6 +236,6 @@ def _import_backend(module: str) -> ModuleType:
 
 
 @functools.cache
-def _log_fallback(codec: str) -> None:
-    """Said once per process and codec, not once per file."""
-    logger.info("decord cannot read some %s videos of this run; pyav reads them", codec)
+def _log_fallback(backend: str, codec: str) -> None:
+    """Said once per process, backend and codec, not once per file."""
+    logger.info("%s cannot read some %s videos of this run; pyav reads them", backend, codec)

@@ -1,12 +1,14 @@
 """Lists of labelled videos, one ``path label`` a line, as Kinetics lists are written.
 
 The separator may be a space, a comma or a tab; the label is what stands after the last one, so a
-path may hold spaces, or commas when quoted or not. A header line and blank lines are skipped.
+path may hold spaces, or commas when quoted or not. A header line and blank lines are skipped. A
+path may name a video file or a folder of its frames.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,16 +41,54 @@ class PathArray(Sequence[str]):
         return os.fsdecode(self._bytes[start : self._ends[index]].tobytes())
 
 
+class MultiHot(Sequence[np.ndarray]):
+    """The label sets of videos, given out as rows of zeros and ones ``(num_classes,)`` float32."""
+
+    def __init__(self, sets: Iterable[Sequence[int]], num_classes: int):
+        sets = list(sets)
+        self.num_classes = num_classes
+        self._ends = np.cumsum([len(labels) for labels in sets], dtype=np.int64)
+        self._labels = np.array([label for labels in sets for label in labels], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def labels(self, index: int) -> list[int]:
+        """The classes of one video."""
+        index = range(len(self))[index]
+        start = self._ends[index - 1] if index else 0
+        return self._labels[start : self._ends[index]].tolist()
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        row = np.zeros(self.num_classes, dtype=np.float32)
+        row[self.labels(index)] = 1
+        return row
+
+
 @dataclass(frozen=True)
 class VideoList:
-    """Videos and their labels; ``name`` is the file they were read from."""
+    """Videos and their labels; ``name`` is the file they were read from.
+
+    ``root`` is the folder that the names of its videos start from.
+    """
 
     name: str
     paths: PathArray
-    labels: np.ndarray  # (videos,) int64
+    labels: np.ndarray | MultiHot  # (videos,) int64, or sets of labels
+    root: str = ""
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def is_multi_label(self) -> bool:
+        return isinstance(self.labels, MultiHot)
+
+    def classes_of(self, index: int) -> list[int]:
+        """The labels of one video, one or several."""
+        if self.is_multi_label:
+            return self.labels.labels(index)
+        return [int(self.labels[index])]
 
 
 def read_list(
@@ -57,39 +97,53 @@ def read_list(
     *,
     prefix: str = "",
     separator: str = " ",
+    multi_label: bool = False,
 ) -> VideoList:
     """Read a list of ``path label`` lines; relative paths start at ``prefix``, else at its folder.
 
-    ``separator`` is tried first, then space, tab and comma. Raises DataError, naming file and
-    line, for a list that is missing or empty, a line without a label, a label that is no integer
-    in ``0 … num_classes - 1``, and videos that are not there.
+    ``separator`` is tried first, then space, tab and comma. With ``multi_label`` all integers at
+    the end of a line are labels (``clip.mp4 3 17``, ``clip.mp4 "3,17"``, ``clip.mp4 ""``: none).
+    Raises DataError, naming file and line, for a list that is missing or empty, a line without a
+    label, a label that is no integer in ``0 … num_classes - 1``, and videos that are not there.
     """
     path = Path(path)
-    rows = _rows(path, separator)
+    split = _split_labels if multi_label else _split
+    rows = [(k, *split(path, k, line, separator)) for k, line, separator in _lines(path, separator)]
     root = Path(prefix) if prefix else path.parent
-    videos, labels = [], np.empty(len(rows), dtype=np.int64)
-    for k, (line, video, label) in enumerate(rows):
-        labels[k] = _label(path, line, label, num_classes)
-        videos.append(os.path.join(root, video))
-    _check_exist(path, videos, [line for line, _, _ in rows])
-    return VideoList(str(path), PathArray(videos), labels)
+    videos = [os.path.join(root, video) for _, video, _ in rows]
+    if multi_label:
+        sets = [
+            sorted({_label(path, line, label, num_classes) for label in labels})
+            for line, _, labels in rows
+        ]
+        labels = MultiHot(sets, num_classes)
+    else:
+        labels = [_label(path, line, label, num_classes) for line, _, label in rows]
+        labels = np.array(labels, dtype=np.int64)
+    check_exist(path, videos, [f"line {line}" for line, _, _ in rows])
+    return VideoList(str(path), PathArray(videos), labels, str(root))
 
 
-def _rows(path: Path, separator: str) -> list[tuple[int, str, str]]:
-    """(line number, video, label text) of every line that names a video."""
+def read_text(path: Path) -> str:
+    """The text of a list; bytes that are no UTF-8 survive as file names need them."""
     try:
-        text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+        return path.read_text(encoding="utf-8-sig", errors="surrogateescape")
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such list of videos") from None
     except OSError as error:
         raise DataError(f"{path}: the list cannot be read: {error.strerror}") from None
+
+
+def _lines(path: Path, separator: str) -> list[tuple[int, str, str]]:
+    """(line number, text, separator) of every line that names a video."""
+    text = read_text(path)
     lines = [(k, line.strip()) for k, line in enumerate(text.splitlines(), 1) if line.strip()]
     separator = _detect(lines, separator)
     if lines and _is_header(lines[0][1], separator):
         lines = lines[1:]
     if not lines:
         raise DataError(f"{path}: the list is empty, expected lines of the form 'path label'")
-    return [(k, *_split(path, k, line, separator)) for k, line in lines]
+    return [(k, line, separator) for k, line in lines]
 
 
 def _detect(lines: list[tuple[int, str]], preferred: str) -> str:
@@ -97,7 +151,7 @@ def _detect(lines: list[tuple[int, str]], preferred: str) -> str:
     for _, line in lines[:2]:  # the first may be a header
         for separator in (preferred, *SEPARATORS):
             video, found, label = line.rpartition(separator)
-            if found and _is_integer(label) and not video.endswith(("\t", ",")):
+            if found and _is_integer(label.strip(" \"'")) and not video.endswith(("\t", ",")):
                 return separator
     return preferred
 
@@ -116,9 +170,30 @@ def _split(path: Path, line: int, text: str, separator: str) -> tuple[str, str]:
             f"{path}, line {line}: no label in {text!r}, expected 'path label' separated by "
             f"{separator!r}"
         )
+    return _unquoted(video), label
+
+
+def _split_labels(path: Path, line: int, text: str, separator: str) -> tuple[str, list[str]]:
+    """Path and labels of a line: the labels are the integers at its end, quoted or not."""
+    gap = rf"[\s,;{re.escape(separator)}]+"
+    match = re.fullmatch(
+        rf"(?P<path>\".+\"|'.+'|.+?){gap}(?:(?P<quote>[\"'])(?P<quoted>[\d\s,;]*)(?P=quote)"
+        rf"|(?P<plain>-?\d+(?:{gap}-?\d+)*))",
+        text,
+    )
+    if not match:
+        raise DataError(
+            f"{path}, line {line}: no labels in {text!r}, expected 'path label label …' separated "
+            f"by {separator!r}"
+        )
+    labels = match["quoted"] if match["quote"] else match["plain"]
+    return _unquoted(match["path"]), re.findall(r"-?\d+", labels)
+
+
+def _unquoted(video: str) -> str:
     if len(video) > 1 and video[0] == video[-1] and video[0] in "\"'":
-        video = video[1:-1].replace(video[0] * 2, video[0])
-    return video, label
+        return video[1:-1].replace(video[0] * 2, video[0])
+    return video
 
 
 def _label(path: Path, line: int, text: str, num_classes: int) -> int:
@@ -138,17 +213,17 @@ def _is_integer(text: str) -> bool:
     return text.isascii() and text.isdigit()
 
 
-def _check_exist(path: Path, videos: list[str], lines: list[int]) -> None:
+def check_exist(path: Path, videos: Sequence[str], places: Sequence[str]) -> None:
     """Refuse a list with missing videos; looks into each folder once, not at each file."""
     folders: dict[str, set[str]] = {}
     missing = []
-    for line, video in zip(lines, videos, strict=True):
-        folder, name = os.path.split(video)
+    for place, video in zip(places, videos, strict=True):
+        folder, name = os.path.split(video.rstrip("/"))
         if folder not in folders:
             folders[folder] = set(os.listdir(folder)) if os.path.isdir(folder) else set()
         if name not in folders[folder]:
-            missing.append((line, video))
+            missing.append((place, video))
     if missing:
-        line, video = missing[0]
+        place, video = missing[0]
         count = f"{len(missing)} of {len(videos)} videos are missing"
-        raise DataError(f"{path}, line {line}: there is no video {video} ({count})")
+        raise DataError(f"{path}, {place}: there is no video {video} ({count})")

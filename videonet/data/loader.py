@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
 from fvcore.common.config import CfgNode
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Sampler
 
 from videonet.data.build import build_dataset
-from videonet.data.dataset import Batch, VideoDataset, collate
+from videonet.data.dataset import Batch, Failure, VideoDataset, collate
+from videonet.data.filling import BatchFiller, in_background, read_bad_list
 from videonet.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)
+
+BAD_LIST = "bad_videos.csv"  # in OUTPUT_DIR: the videos that ended or hung a worker process
 
 
 def build_loader(cfg: CfgNode, split: str, *, rank: int = 0, world_size: int = 1) -> VideoLoader:
@@ -41,6 +45,8 @@ def build_loader(cfg: CfgNode, split: str, *, rank: int = 0, world_size: int = 1
         workers=cfg.DATA_LOADER.NUM_WORKERS,
         pin_memory=cfg.DATA_LOADER.PIN_MEMORY and torch.cuda.is_available(),
         max_bad_share=cfg.DATA.MAX_BAD_SHARE,
+        timeout=cfg.DATA_LOADER.VIDEO_TIMEOUT,
+        bad_list=Path(cfg.OUTPUT_DIR, BAD_LIST),
     )
 
 
@@ -59,6 +65,7 @@ class TrainingBatches(Sampler[list[tuple[int, int]]]):
             raise DataError(f"{videos} training videos are too few for {world_size} processes")
         self.videos, self.batch_size, self.seed = videos, min(batch_size, videos), seed
         self.rank, self.world_size = rank, world_size
+        self.videos_per_batch = -(-self.batch_size // world_size)  # of this rank, at most
         self.epoch, self.start = 0, 0
 
     def __len__(self) -> int:
@@ -82,6 +89,7 @@ class EvaluationBatches(Sampler[list[tuple[int, int]]]):
     def __init__(self, videos: int, batch_size: int, *, rank: int = 0, world_size: int = 1):
         self.videos, self.batch_size = videos, batch_size
         self.numbers = range(rank, -(-videos // batch_size), world_size)
+        self.videos_per_batch = min(batch_size, videos)
         self.epoch, self.start = 0, 0
 
     def __len__(self) -> int:
@@ -98,6 +106,10 @@ class VideoLoader:
 
     Without :meth:`set_position`, each iteration runs the epoch after the one before. Raises
     DataError when more than ``max_bad_share`` of the training videos turn out to be unreadable.
+
+    ``workers``: processes that read the videos; 0: this process does, and then nothing stops a
+    decoder that hangs. ``timeout``: seconds that a worker may take for one video; 0: no limit.
+    ``bad_list``: CSV file of the videos that ended or hung a worker, which are not read again.
     """
 
     def __init__(
@@ -108,19 +120,18 @@ class VideoLoader:
         workers: int = 0,
         pin_memory: bool = False,
         max_bad_share: float = 1.0,
+        timeout: float = 0.0,
+        bad_list: Path | None = None,
     ):
         self.dataset, self._sampler = dataset, sampler
-        self._max_bad_share, self._bad = max_bad_share, set()
+        self.failures: dict[int, Failure] = {}  # every video met that could not be read
+        self._workers, self._timeout, self._bad_list = workers, timeout, bad_list
+        self._pin_memory, self._max_bad_share = pin_memory, max_bad_share
         self._epoch, self._start = 0, 0
-        self._loader = DataLoader(
-            dataset,
-            batch_sampler=sampler,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            pin_memory=pin_memory,
-            collate_fn=collate,
-            generator=torch.Generator(),  # its own: the global one is the training's
-        )
+        self._filler: BatchFiller | None = None
+        if bad_list is not None:
+            dataset.bad.update(read_bad_list(bad_list, dataset.paths))
+        self._check_share(set(dataset.bad), next(iter(dataset.bad.values()), ""))
 
     def __len__(self) -> int:
         """Batches per epoch on this rank."""
@@ -133,19 +144,45 @@ class VideoLoader:
     def __iter__(self) -> Iterator[Batch]:
         self._sampler.epoch, self._sampler.start = self._epoch, self._start
         self.set_position(self._epoch + 1)
-        for batch in self._loader:
+        for batch in self._batches():
             self._note_failures(batch)
             yield batch
 
+    def close(self) -> None:
+        """End the worker processes; the next iteration starts others."""
+        if self._filler is not None:
+            self._filler.close()
+            self._filler = None
+
+    def _batches(self) -> Iterator[Batch]:
+        if not self._workers:
+            for positions in self._sampler:
+                batch = collate([self.dataset[position] for position in positions])
+                yield batch.pin_memory() if self._pin_memory else batch
+            return
+        if self._filler is None:
+            self._filler = BatchFiller(
+                self.dataset,
+                self._workers,
+                videos=self._sampler.videos_per_batch,
+                timeout=self._timeout,
+                bad_list=self._bad_list,
+                pin_memory=self._pin_memory,
+            )
+        yield from in_background(lambda stop: self._filler.fill(iter(self._sampler), stop))
+
     def _note_failures(self, batch: Batch) -> None:
         for failure in batch.failures:
-            if failure.index not in self._bad:
-                self._bad.add(failure.index)
+            if failure.index not in self.failures:
+                self.failures[failure.index] = failure
                 logger.warning("%s", failure.reason)
-        bad, total = len(self._bad), len(self.dataset)
-        if self.dataset.replace and bad > self._max_bad_share * total:
+                self._check_share({*self.failures, *self.dataset.bad}, failure.reason)
+
+    def _check_share(self, bad: set[int], last: str) -> None:
+        """Stop a training with too many unreadable videos; an evaluation reports them."""
+        total = len(self.dataset)
+        if self.dataset.replace and len(bad) > self._max_bad_share * total:
             raise DataError(
-                f"{self.dataset.name}: {bad} of {total} videos cannot be read, more than "
-                f"DATA.MAX_BAD_SHARE = {self._max_bad_share:g} allows; the last: "
-                f"{batch.failures[-1].reason}"
+                f"{self.dataset.name}: {len(bad)} of {total} videos cannot be read, more than "
+                f"DATA.MAX_BAD_SHARE = {self._max_bad_share:g} allows; the last: {last}"
             )

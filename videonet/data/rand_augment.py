@@ -13,8 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
-from torchvision.transforms import InterpolationMode
+from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as F
 
 from videonet.errors import ConfigError
@@ -71,6 +70,7 @@ class RandAugment:
         self.fill = [float(value) for value in fill]
 
     def __call__(self, clip: Tensor) -> Tensor:
+        clip = clip.contiguous()  # colours apart: most operations are faster on planes
         for index in torch.randint(len(OPERATIONS), (self.policy.count,)).tolist():
             if torch.rand(()) >= self.policy.probability:
                 continue
@@ -112,25 +112,79 @@ def solarize_threshold(level: float, increasing: bool) -> int:
     return 256 - threshold if increasing else threshold
 
 
-def _affine(clip: Tensor, fill: list[float], *, shift=(0, 0), shear=(0.0, 0.0)) -> Tensor:
-    return F.affine(
-        clip,
-        angle=0.0,
-        translate=list(shift),
-        scale=1.0,
-        shear=[math.degrees(math.atan(part)) for part in shear],
-        interpolation=InterpolationMode.BILINEAR,
-        fill=fill,
-        center=[0.0, 0.0] if any(shear) else None,
+def _by_frame(clip: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """Change one frame after the other: a frame fits into the processor's cache."""
+    return torch.stack([change(frame) for frame in clip])
+
+
+def _affine(
+    clip: Tensor, fill: list[float], *, angle: float = 0.0, shear: tuple[float, float] = (0, 0)
+) -> Tensor:
+    """Rotate about the centre by ``angle`` degrees, or shear from the top left corner, bilinear.
+
+    ``shear``: how far each pixel moves to the left and up, per pixel from that corner. What is
+    uncovered gets the colour ``fill``.
+    """
+    height, width = clip.shape[-2:]
+    turn = math.radians(angle)
+    cos, sin = math.cos(turn), math.sin(turn)
+    # From output to input in the coordinates of grid_sample, which are -1 … 1 on both axes.
+    across, down = shear
+    theta = torch.tensor(
+        [
+            [cos, -sin * height / width + across * height / width, across * height / width],
+            [sin * width / height + down * width / height, cos, down * width / height],
+        ]
     )
+    grid = nn.functional.affine_grid(theta[None], [1, 3, height, width], align_corners=False)
+    colour = torch.tensor(fill).view(3, 1, 1)
+
+    def change(frame: Tensor) -> Tensor:
+        # Zeros come from outside, so the fill colour has to be zero.
+        moved = nn.functional.grid_sample((frame - colour)[None], grid, align_corners=False)[0]
+        return moved.add_(colour).round_().to(torch.uint8)
+
+    return _by_frame(clip, change)
+
+
+def _shift(clip: Tensor, fill: list[float], *, across: int = 0, down: int = 0) -> Tensor:
+    """Move by whole pixels to the right and down."""
+    colour = torch.tensor(fill).round().to(torch.uint8).view(3, 1, 1)
+    out = colour.expand(clip.shape).contiguous()
+    height, width = clip.shape[-2:]
+    here = out[..., max(0, down) : height + min(0, down), max(0, across) : width + min(0, across)]
+    here.copy_(
+        clip[..., max(0, -down) : height - max(0, down), max(0, -across) : width - max(0, across)]
+    )
+    return out
+
+
+def _look_up(plane: Tensor, table: Tensor) -> Tensor:
+    """``table[plane]`` of bytes; translating them is several times faster than indexing."""
+    pixels = bytearray(plane.numpy()).translate(table.numpy().tobytes())
+    return torch.frombuffer(pixels, dtype=torch.uint8).view(plane.shape)
+
+
+def _where(mask: Tensor, value: int) -> Tensor:
+    """``value`` where the mask is set, else 0; arithmetic on bytes is faster than torch.where."""
+    return mask.to(torch.uint8).mul_(value)
 
 
 def _auto_contrast(clip: Tensor, level: float, increasing: bool, fill: list[float]) -> Tensor:
-    return F.autocontrast(clip)
+    return _by_frame(clip, F.autocontrast)
 
 
 def _equalize(clip: Tensor, level: float, increasing: bool, fill: list[float]) -> Tensor:
-    return F.equalize(clip)
+    """Of every frame and colour alike: the cumulated histogram becomes a line (as in Pillow)."""
+    planes = clip.flatten(0, 1)  # (T · 3, H, W)
+    counts = torch.stack([torch.bincount(plane.flatten(), minlength=256) for plane in planes])
+    before = counts.cumsum(1) - counts  # (T · 3, 256) pixels below each value
+    largest = clip.new_tensor(range(256)).mul(counts > 0).argmax(1, keepdim=True)
+    step = before.gather(1, largest) // 255
+    tables = ((before + step // 2) // step.clamp(min=1)).clamp(max=255).to(torch.uint8)
+    tables = torch.where(step > 0, tables, torch.arange(256, dtype=torch.uint8))
+    out = [_look_up(plane, table) for plane, table in zip(planes, tables, strict=True)]
+    return torch.stack(out).view(clip.shape)
 
 
 def _invert(clip: Tensor, level: float, increasing: bool, fill: list[float]) -> Tensor:
@@ -138,8 +192,7 @@ def _invert(clip: Tensor, level: float, increasing: bool, fill: list[float]) -> 
 
 
 def _rotate(clip: Tensor, level: float, increasing: bool, fill: list[float]) -> Tensor:
-    angle = either_sign(30.0 * level)
-    return F.rotate(clip, angle, interpolation=InterpolationMode.BILINEAR, fill=fill)
+    return _affine(clip, fill, angle=either_sign(30.0 * level))
 
 
 def _posterize(clip: Tensor, level: float, increasing: bool, fill: list[float]) -> Tensor:
@@ -148,28 +201,45 @@ def _posterize(clip: Tensor, level: float, increasing: bool, fill: list[float]) 
 
 def _solarize(clip: Tensor, level: float, increasing: bool, fill: list[float]) -> Tensor:
     threshold = solarize_threshold(level, increasing)
-    return F.solarize(clip, threshold) if threshold < 256 else clip
+    if threshold > 255:
+        return clip
+    return clip ^ _where(clip >= threshold, 255)  # 255 - x is x with all bits turned over
 
 
 def _solarize_add(clip: Tensor, level: float, increasing: bool, fill: list[float]) -> Tensor:
     amount = min(128, int(110 * level))
-    return torch.where(clip < 128, clip + amount, clip)  # 127 + 128 still fits into uint8
+    return clip + _where(clip < 128, amount)  # 127 + 128 still fits into uint8
 
 
 def _colour(clip: Tensor, level: float, increasing: bool, fill: list[float]) -> Tensor:
-    return F.adjust_saturation(clip, enhance_factor(level, increasing))
+    factor = enhance_factor(level, increasing)
+    return _by_frame(clip, lambda frame: F.adjust_saturation(frame, factor))
 
 
 def _contrast(clip: Tensor, level: float, increasing: bool, fill: list[float]) -> Tensor:
-    return F.adjust_contrast(clip, enhance_factor(level, increasing))
+    factor = enhance_factor(level, increasing)
+    return _by_frame(clip, lambda frame: F.adjust_contrast(frame, factor))
 
 
 def _brightness(clip: Tensor, level: float, increasing: bool, fill: list[float]) -> Tensor:
-    return F.adjust_brightness(clip, enhance_factor(level, increasing))
+    factor = enhance_factor(level, increasing)
+    return _by_frame(clip, lambda frame: F.adjust_brightness(frame, factor))
 
 
 def _sharpness(clip: Tensor, level: float, increasing: bool, fill: list[float]) -> Tensor:
-    return F.adjust_sharpness(clip, enhance_factor(level, increasing))
+    """Away from or towards the blurred picture; the outermost pixels stay (as in Pillow)."""
+    factor = enhance_factor(level, increasing)
+
+    def change(frame: Tensor) -> Tensor:
+        inner = frame[:, 1:-1, 1:-1].float()
+        rows = frame[:, :-2].to(torch.int16) + frame[:, 1:-1] + frame[:, 2:]
+        box = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]  # sums of 3 x 3 pixels
+        blurred = inner.mul(4).add_(box).div_(13).round_()
+        out = frame.clone()
+        out[:, 1:-1, 1:-1] = blurred.lerp_(inner, factor).clamp_(0, 255)
+        return out
+
+    return _by_frame(clip, change)
 
 
 def _shear_x(clip: Tensor, level: float, increasing: bool, fill: list[float]) -> Tensor:
@@ -181,13 +251,11 @@ def _shear_y(clip: Tensor, level: float, increasing: bool, fill: list[float]) ->
 
 
 def _translate_x(clip: Tensor, level: float, increasing: bool, fill: list[float]) -> Tensor:
-    pixels = either_sign(TRANSLATE_SHARE * level) * clip.shape[-1]
-    return _affine(clip, fill, shift=(round(pixels), 0))
+    return _shift(clip, fill, across=round(either_sign(TRANSLATE_SHARE * level) * clip.shape[-1]))
 
 
 def _translate_y(clip: Tensor, level: float, increasing: bool, fill: list[float]) -> Tensor:
-    pixels = either_sign(TRANSLATE_SHARE * level) * clip.shape[-2]
-    return _affine(clip, fill, shift=(0, round(pixels)))
+    return _shift(clip, fill, down=round(either_sign(TRANSLATE_SHARE * level) * clip.shape[-2]))
 
 
 OPERATIONS: tuple[Operation, ...] = (

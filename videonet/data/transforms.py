@@ -37,7 +37,9 @@ class JitterCrop:
         self.low, self.high = max(short_side[0], size), max(short_side[1], size)
         self.decode_side = self.high
 
-    def __call__(self, clip: Tensor) -> Tensor:
+    def __call__(self, clip: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Crop ``(T, 3, H, W)``, or what ``rows`` picks of it."""
+        clip = clip if rows is None else pick_frames(clip, rows)
         share = torch.rand(()).item()
         if self.inverse:
             side = round(1 / (1 / self.high + share * (1 / self.low - 1 / self.high)))
@@ -66,8 +68,18 @@ class InceptionCrop:
         self.size, self.decode_side = size, max(decode_side, size)
         self._crop = v2.RandomResizedCrop(size, area, aspect, interpolation, antialias=True)
 
-    def __call__(self, clip: Tensor) -> Tensor:
-        return self._crop(clip)
+    def __call__(self, clip: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Crop ``(T, 3, H, W)``, or what ``rows`` picks of it, each distinct frame once."""
+        box = self._crop.make_params([clip])
+        clip = F.crop(clip, **box)
+        if rows is None:
+            return self._resize(clip)
+        distinct, place = rows.unique(return_inverse=True)
+        clip = self._resize(pick_frames(clip, distinct))
+        return clip if len(distinct) == len(place) else clip[place]
+
+    def _resize(self, clip: Tensor) -> Tensor:
+        return F.resize(clip, [self.size, self.size], self._crop.interpolation, antialias=True)
 
 
 class RandomErasing:
@@ -144,6 +156,11 @@ def build_augmentation(
     if erasing:
         steps.append(RandomErasing(erasing, erasing_mode, erasing_count, mean, std))
     return v2.Compose(steps or [v2.Identity()])
+
+
+def pick_frames(clip: Tensor, rows: Tensor) -> Tensor:
+    """``clip[rows]`` of ``(T, 3, H, W)``, with the colours of a pixel still side by side."""
+    return clip.permute(0, 2, 3, 1)[rows].permute(0, 3, 1, 2)
 
 
 def resize_short_side(clip: Tensor, side: int) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from videonet.data.decode import VideoReader
 from videonet.data.sampling import ClipSampler
-from videonet.data.transforms import spatial_crops
+from videonet.data.transforms import pick_frames, spatial_crops
 
 
 def video_views(
@@ -32,11 +32,20 @@ def video_views(
 
 def read_clips(reader: VideoReader, indices) -> list[Tensor]:
     """Decode rows of frame indices ``(clips, T)`` in one pass to ``(T, 3, H, W)`` each."""
-    wanted, place = torch.unique(torch.as_tensor(indices), return_inverse=True)
-    frames = reader.frames_at(wanted).permute(0, 3, 1, 2)  # (frames, 3, H, W), channels last
-    return [frames[row] for row in place]
+    frames, rows = read_frames(reader, indices)
+    return [pick_frames(frames, row) for row in rows]
 
 
-def to_batch(clips: list[Tensor]) -> Tensor:
-    """Stack clips ``(T, 3, H, W)`` to ``(N, 3, T, H, W)``, contiguous."""
-    return torch.stack([clip.transpose(0, 1) for clip in clips])
+def read_frames(reader: VideoReader, indices) -> tuple[Tensor, Tensor]:
+    """Decode the distinct frames of ``indices`` (clips, T), and say which ones a clip takes.
+
+    Returns frames ``(distinct, 3, H, W)``, the colours of a pixel side by side, and their numbers
+    ``(clips, T)``.
+    """
+    wanted, rows = torch.unique(torch.as_tensor(indices), return_inverse=True)
+    return reader.frames_at(wanted).permute(0, 3, 1, 2), rows
+
+
+def to_batch(clips: list[Tensor], out: Tensor | None = None) -> Tensor:
+    """Stack clips ``(T, 3, H, W)`` to ``(N, 3, T, H, W)``, contiguous, in ``out`` where given."""
+    return torch.stack([clip.transpose(0, 1) for clip in clips], out=out)

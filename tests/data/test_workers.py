@@ -1,0 +1,148 @@
+import logging
+import os
+import signal
+import textwrap
+
+import pytest
+
+from videonet.data.workers import Lost, WorkerPool
+from videonet.errors import DecodeError
+
+TASKS = """
+    import ctypes, logging, os, signal, time
+    from videonet.errors import DecodeError
+
+    def work(task):
+        if task == "crash":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if task == "exit":
+            os._exit(3)
+        if task == "sleep":
+            time.sleep(600)
+        if task == "hold":  # sleeps without giving the interpreter's lock back, as a decoder may
+            ctypes.PyDLL(None).sleep(600)
+        if task == "refuse":
+            raise DecodeError("cannot read x: because")
+        if task == "mistake":
+            return 1 / 0
+        if task == "talk":
+            logging.getLogger("videonet.data").warning("said %s", "once")
+        return task, os.getpid()
+
+    class Unready:
+        def __setstate__(self, state):
+            os._exit(4)
+        def __getstate__(self):
+            return {"a": 1}
+"""
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory):
+    """A module that worker processes can import."""
+    folder = tmp_path_factory.mktemp("modules")
+    (folder / "tasks_of_workers.py").write_text(textwrap.dedent(TASKS))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        import tasks_of_workers
+
+        yield tasks_of_workers
+
+
+@pytest.fixture
+def pool(tasks):
+    pools = []
+
+    def start(workers=2, timeout=0.0):
+        pools.append(WorkerPool(tasks.work, workers, timeout))
+        return pools[-1]
+
+    yield start
+    for each in pools:
+        each.close()
+
+
+def results(pool, *names):
+    for k, name in enumerate(names):
+        pool.submit(k, name)
+    found = {}
+    while (done := pool.result()) is not None:
+        found[done[0]] = done[1]
+    return found
+
+
+def test_every_task_has_its_result(pool):
+    found = results(pool(), *"abcdefgh")
+    assert {k: task for k, (task, _) in found.items()} == dict(enumerate("abcdefgh"))
+    assert os.getpid() not in {process for _, process in found.values()}
+
+
+@pytest.mark.parametrize(("fault", "reason"), [("crash", "with SIGSEGV"), ("exit", "exit code 3")])
+def test_a_crash_costs_one_task_and_one_process(pool, fault, reason):
+    found = results(pool(1), "a", "b", fault, "c", "d", fault, "e")
+    assert [k for k, outcome in found.items() if isinstance(outcome, Lost)] == [2, 5]
+    assert reason in found[2].reason
+    processes = [found[k][1] for k in (0, 1, 3, 4, 6)]
+    assert len(set(processes)) == 3 and processes == sorted(processes)
+
+
+@pytest.mark.parametrize("fault", ["sleep", "hold"])
+def test_a_hang_costs_one_task_and_one_process(pool, fault):
+    found = results(pool(2, timeout=3.0), "a", fault, "b", "c", "d")
+    assert [k for k, outcome in found.items() if isinstance(outcome, Lost)] == [1]
+    assert found[1].reason == "it took longer than 3 s"
+
+
+def test_exceptions_come_through(pool):
+    refusing, mistaken = pool(1), pool(1)
+    refusing.submit(0, "refuse")
+    with pytest.raises(DecodeError, match="cannot read x: because"):
+        refusing.result()
+    assert results(refusing, "a")[0][0] == "a"  # and the worker lives
+    mistaken.submit(0, "mistake")
+    with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+        mistaken.result()
+
+
+def test_what_is_logged_in_workers_is_logged_once(pool, caplog):
+    with caplog.at_level(logging.INFO, logger="videonet.data"):
+        results(pool(2), *["talk"] * 6)
+    assert [record.getMessage() for record in caplog.records] == ["said once"]
+
+
+def test_an_idle_worker_that_ends_is_replaced(pool):
+    some = pool(1)
+    (_, process) = results(some, "a")[0]
+    os.kill(process, signal.SIGKILL)
+    outcomes = results(some, "b", "c")
+    again = results(some, "d")[0]
+    assert outcomes[1][0] == "c" and again[1] != process
+
+
+def test_waiting_has_an_end_and_tasks_can_be_dropped(pool):
+    some = pool(1)
+    assert some.result(0.01) is None and len(some) == 0
+    some.submit(0, "a")
+    assert some.result(60.0) is not None
+    for k in range(5):
+        some.submit(k, "b")
+    some.discard()
+    assert len(some) == 0 and results(some, "c")[0][0] == "c"
+
+
+def test_a_worker_that_cannot_start_is_an_error(tasks):
+    pool = WorkerPool(tasks.Unready(), 1)
+    pool.submit(0, "a")
+    with pytest.raises(RuntimeError, match="while it started: .* exit code 4"):
+        pool.result()
+    pool.close()
+
+
+def test_workers_end_with_their_pool(pool):
+    some = pool(2, timeout=60)
+    processes = {process for _, process in results(some, *"abcd").values()}
+    some.submit(0, "sleep")
+    some.close()
+    for process in processes:
+        with pytest.raises(ProcessLookupError):
+            os.kill(process, 0)

@@ -1,0 +1,134 @@
+"""Check, prepare and look at a data set.
+
+python tools/data.py verify --cfg K400/MVITv2_B.yaml DATA.PATH_TO_DATA_DIR /data/k400
+python tools/data.py prepare --cfg … --output /data/k400_small --short-side 320 --gop 16
+python tools/data.py show --cfg … --output sheets --class abseiling --class 17
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from fvcore.common.config import CfgNode
+
+from videonet.config import load_config
+from videonet.data.build import SPLITS, build_dataset, evaluation_views, read_videos
+from videonet.data.classes import class_names
+from videonet.data.prepare import Encoder, prepare
+from videonet.data.sheet import chosen_classes, sheet_name, write_sheet
+from videonet.data.verify import verify
+from videonet.engine.runlog import start_logging
+from videonet.errors import run_tool
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_verify(commands)
+    _add_prepare(commands)
+    _add_show(commands)
+    args = parser.parse_args()
+    start_logging()
+    return args.run(load_config(args.cfg, args.opts), args)
+
+
+def _add(commands, name: str, run, text: str, *, parallel: bool) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=text, description=text)
+    command.set_defaults(run=run)
+    command.add_argument("--cfg", required=True, help="a YAML file, on disk or shipped by name")
+    if parallel:
+        command.add_argument(
+            "--split", action="append", choices=SPLITS, help="may be repeated (default train, val)"
+        )
+        command.add_argument(
+            "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: cores)"
+        )
+        command.add_argument(
+            "--timeout", type=float, default=600.0, help="seconds for one video (default 600)"
+        )
+    command.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides of the file")
+    return command
+
+
+def _add_verify(commands) -> None:
+    text = "read every video to its end and write what is in it beside the list"
+    command = _add(commands, "verify", run_verify, text, parallel=True)
+    command.add_argument("--fresh", action="store_true", help="read again what is known already")
+
+
+def _add_prepare(commands) -> None:
+    text = "write the videos again, small and with many key frames, and lists of them"
+    command = _add(commands, "prepare", run_prepare, text, parallel=True)
+    command.add_argument("--output", type=Path, required=True, help="folder of the new data set")
+    command.add_argument("--short-side", type=int, default=320, help="in pixels (default 320)")
+    command.add_argument("--gop", type=int, default=16, help="frames per key frame (default 16)")
+    command.add_argument("--crf", type=int, default=23, help="quality of x264 (default 23)")
+
+
+def _add_show(commands) -> None:
+    text = "draw what the loader delivers, one picture per class"
+    command = _add(commands, "show", run_show, text, parallel=False)
+    command.add_argument("--output", type=Path, required=True, help="folder of the pictures")
+    command.add_argument(
+        "--class", dest="classes", action="append", default=[], metavar="CLASS",
+        help="name or number, may be repeated (default: all)",
+    )  # fmt: skip
+    command.add_argument("--videos", type=int, default=4, help="videos per class (default 4)")
+    command.add_argument("--epoch", type=int, default=0, help="whose draws (default 0)")
+
+
+def run_verify(cfg: CfgNode, args: argparse.Namespace) -> int:
+    bad = 0
+    for split in args.split or SPLITS[:2]:
+        videos = read_videos(cfg, split)
+        path, mark, rows = verify(
+            videos,
+            workers=args.workers,
+            timeout=args.timeout,
+            frames_fps=cfg.DATA.FRAMES_FPS,
+            fresh=args.fresh,
+        )
+        unreadable = [row for row in rows if row["reason"]]
+        bad += len(unreadable)
+        for row in unreadable:
+            print(f"{row['path']}: {row['reason']}")
+        print(f"{path}: {len(rows)} videos, {len(unreadable)} unreadable, data set {mark}")
+    return 1 if bad else 0
+
+
+def run_prepare(cfg: CfgNode, args: argparse.Namespace) -> int:
+    encode = Encoder(args.short_side, args.gop, args.crf, cfg.DATA.FRAMES_FPS)
+    bad = 0
+    for split in args.split or SPLITS[:2]:
+        path, failed = prepare(
+            read_videos(cfg, split),
+            args.output,
+            f"{split}.csv",
+            encode,
+            workers=args.workers,
+            timeout=args.timeout,
+        )
+        bad += len(failed)
+        for reason in failed.values():
+            print(reason)
+        print(f"{path}: {len(failed)} videos could not be read")
+    return 1 if bad else 0
+
+
+def run_show(cfg: CfgNode, args: argparse.Namespace) -> int:
+    names = class_names(cfg)
+    dataset = build_dataset(cfg, "train")
+    for label in chosen_classes(dataset, names, args.classes):
+        path = args.output / sheet_name(label, names[label])
+        views = evaluation_views(cfg)
+        write_sheet(path, label, names[label], dataset, views, videos=args.videos, epoch=args.epoch)
+        print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    run_tool(main)

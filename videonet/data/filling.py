@@ -1,0 +1,224 @@
+"""Batches filled by worker processes, whatever happens to a worker.
+
+The batches lie in a ring of shared memory that the workers write their clips into, one video at a
+time, so a video is lost or replaced without the rest of its batch, and no clip travels through a
+pipe.
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+import math
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, Full, Queue
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from videonet.data.dataset import (
+    Batch,
+    EvaluationViews,
+    Reading,
+    TrainingClips,
+    VideoDataset,
+)
+from videonet.data.workers import Lost, WorkerPool
+from videonet.errors import DataError, DecodeError
+
+logger = logging.getLogger(__name__)
+
+PATIENCE = 1.0  # seconds between two looks at whether anybody still wants batches
+
+
+class BatchFiller:
+    """Fills batches of a data set in ``workers`` processes.
+
+    ``videos``: the largest number of videos in a batch. ``timeout``: seconds that one video may
+    take. ``bad_list``: a CSV file of the videos that ended or hung their process, which is added
+    to and whose videos are not opened again.
+    """
+
+    def __init__(
+        self,
+        dataset: VideoDataset,
+        workers: int,
+        *,
+        videos: int,
+        timeout: float = 0.0,
+        bad_list: Path | None = None,
+        pin_memory: bool = False,
+    ):
+        self._dataset, self._pin_memory = dataset, pin_memory
+        self._clips = dataset.make_clips.count  # of a video
+        slots = 1 + math.ceil(workers / videos)
+        self._buffers = _shared_memory(
+            (slots, videos * self._clips, *dataset.make_clips.clip_shape)
+        )
+        self._pool = WorkerPool(FillRows(dataset.make_clips, self._buffers), workers, timeout)
+        self._bad_list = bad_list
+
+    def fill(
+        self, positions: Iterable[list[tuple[int, int]]], stop: threading.Event
+    ) -> Iterator[Batch]:
+        """The batches of lists of ``(epoch, index)``, in their order, until ``stop`` is set."""
+        positions = iter(positions)
+        free = deque(range(len(self._buffers)))
+        filling: deque[_Filling] = deque()
+        try:
+            while not stop.is_set():
+                while free and (batch := next(positions, None)) is not None:
+                    filling.append(self._begin(batch, free.popleft()))
+                if not filling:
+                    return
+                if filling[0].missing:
+                    self._wait()
+                else:
+                    done = filling.popleft()
+                    free.append(done.slot)
+                    yield self._finish(done)
+        finally:
+            self._pool.discard()  # nobody may write into the ring when it is used again
+
+    def close(self) -> None:
+        self._pool.close()
+
+    def _begin(self, positions: list[tuple[int, int]], slot: int) -> _Filling:
+        readings = [Reading(self._dataset, epoch, index) for epoch, index in positions]
+        filling = _Filling(slot, readings, missing=len(readings))
+        for place in range(len(readings)):
+            self._ask(filling, place)
+        return filling
+
+    def _ask(self, filling: _Filling, place: int, *, first: bool = False) -> None:
+        """Have a video read, unless none is left to try."""
+        reading = filling.readings[place]
+        if reading.video is None:
+            filling.missing -= 1
+            return
+        task = (*reading.request(), filling.slot, place * self._clips)
+        self._pool.submit((filling, place), task, first=first)
+
+    def _wait(self) -> None:
+        """Take one result of the workers, if there is one soon."""
+        done = self._pool.result(PATIENCE)
+        if done is None:
+            return
+        (filling, place), outcome = done
+        reading = filling.readings[place]
+        if outcome is None:
+            filling.missing -= 1
+            return
+        if isinstance(outcome, Lost):
+            path = self._dataset.paths[reading.video]
+            outcome = f"cannot read {path}: {outcome.reason}"
+            self._remember(reading.video, path, outcome)
+        reading.fail(outcome)
+        self._ask(filling, place, first=True)
+
+    def _remember(self, video: int, path: str, reason: str) -> None:
+        self._dataset.bad[video] = reason
+        if self._bad_list is not None:
+            self._bad_list.parent.mkdir(parents=True, exist_ok=True)
+            with open(self._bad_list, "a", newline="", encoding="utf-8") as file:
+                csv.writer(file).writerow([path, reason])
+
+    def _finish(self, filling: _Filling) -> Batch:
+        """The batch in memory of its own."""
+        readings = filling.readings
+        rows = self._buffers[filling.slot, : len(readings) * self._clips]
+        read = torch.tensor([reading.video is not None for reading in readings])
+        if not read.all():
+            rows = rows[read.repeat_interleave(self._clips)]
+        elif not self._pin_memory:
+            rows = rows.clone()
+        batch = self._dataset.batch(rows, readings)
+        return batch.pin_memory() if self._pin_memory else batch
+
+
+@dataclass(eq=False)
+class _Filling:
+    """A batch under way: its place in the ring, its videos, and how many of them are missing."""
+
+    slot: int
+    readings: list[Reading]
+    missing: int
+
+
+class FillRows:
+    """What a worker does: the clips of one video, into the rows of a batch."""
+
+    def __init__(self, make_clips: TrainingClips | EvaluationViews, buffers: Tensor):
+        self._make_clips, self._buffers = make_clips, buffers
+
+    def __call__(self, task: tuple[Any, ...]) -> str | None:
+        """None, or why the video cannot be read."""
+        path, key, known, slot, row = task
+        rows = self._buffers[slot, row : row + self._make_clips.count]
+        try:
+            self._make_clips(path, key, known, rows)
+        except DecodeError as error:
+            return str(error)
+        return None
+
+
+def _shared_memory(shape: tuple[int, ...]) -> Tensor:
+    try:
+        return torch.zeros(shape, dtype=torch.uint8).share_memory_()
+    except RuntimeError as error:
+        size = math.prod(shape) / 2**20
+        raise DataError(
+            f"there are no {size:.0f} MiB of shared memory for the loader: use fewer workers or "
+            f"smaller batches, or let /dev/shm be larger ({str(error).splitlines()[0]})"
+        ) from None
+
+
+def read_bad_list(path: Path, paths: Iterable[str]) -> dict[int, str]:
+    """The videos of a ``bad_list`` by their place in ``paths``, and why they are on it."""
+    if not path.is_file():
+        return {}
+    with open(path, newline="", encoding="utf-8") as file:
+        reasons = {row[0]: row[1] for row in csv.reader(file) if len(row) == 2}
+    return {k: reasons[name] for k, name in enumerate(paths) if name in reasons}
+
+
+def in_background(make: Callable[[threading.Event], Iterator[Batch]]) -> Iterator[Batch]:
+    """Iterate in a thread, one batch ahead, so that the workers are kept busy all the time."""
+    stop, ready = threading.Event(), Queue(maxsize=1)
+    end = object()
+
+    def put(thing: object) -> None:
+        while not stop.is_set():
+            try:
+                return ready.put(thing, timeout=PATIENCE)
+            except Full:
+                continue
+
+    def run() -> None:
+        try:
+            for batch in make(stop):
+                put(batch)
+            put(end)
+        except BaseException as error:  # it belongs to whoever iterates
+            put(error)
+
+    thread = threading.Thread(target=run, name="videonet-loader", daemon=True)
+    thread.start()
+    try:
+        while (thing := ready.get()) is not end:
+            if isinstance(thing, BaseException):
+                raise thing
+            yield thing
+    finally:
+        stop.set()
+        while thread.is_alive():  # it may wait for room
+            try:
+                ready.get(timeout=0.05)
+            except Empty:
+                continue
+        thread.join()

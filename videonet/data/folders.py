@@ -1,0 +1,68 @@
+"""A data set of one folder per class: ``train/<class>/<video>``.
+
+The classes are the folders' names in alphabetical order. A video is a file with one of
+:data:`SUFFIXES`, or a folder of its frames.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from videonet.data.lists import PathArray, VideoList
+from videonet.errors import DataError
+
+SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv"),
+    *(".3gp", ".ogv"),
+)
+
+
+def class_folders(folder: Path) -> list[str]:
+    """The names of the classes. Raises DataError where there is no folder of a class."""
+    if not folder.is_dir():
+        raise DataError(f"{folder}: there is no such folder, expected one folder per class in it")
+    names = sorted(entry.name for entry in os.scandir(folder) if _is_folder(entry))
+    if not names:
+        raise DataError(f"{folder}: it holds no folders, expected one per class")
+    return names
+
+
+def read_folders(folder: str | os.PathLike[str], classes: list[str]) -> VideoList:
+    """The videos below ``folder/<class>``, sorted by class and name.
+
+    ``classes`` gives the labels. Raises DataError for a folder that is none of them, for a class
+    folder with something else than videos in it, and where there is no video at all.
+    """
+    folder = Path(folder)
+    numbers = {name: k for k, name in enumerate(classes)}
+    videos, labels = [], []
+    for name in class_folders(folder):
+        if name not in numbers:
+            raise DataError(f"{folder}/{name}: the training data has no class {name!r}")
+        found = _videos(folder / name)
+        videos += found
+        labels += [numbers[name]] * len(found)
+    if not videos:
+        raise DataError(f"{folder}: there is no video in the folders of the classes")
+    return VideoList(str(folder), PathArray(videos), np.array(labels, dtype=np.int64), str(folder))
+
+
+def _videos(folder: Path) -> list[str]:
+    found = []
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if entry.name.startswith("."):
+            continue
+        if not entry.is_dir() and not entry.name.lower().endswith(SUFFIXES):
+            raise DataError(
+                f"{entry.path} is not a video, expected files with {', '.join(SUFFIXES)} or "
+                "folders of frames"
+            )
+        found.append(entry.path)
+    return found
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    return entry.is_dir() and not entry.name.startswith(".")

@@ -1,0 +1,76 @@
+"""Videos stored as a folder of numbered pictures, ``000001.jpg``, ``000002.jpg``, …"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from videonet.data.container import VideoInfo
+from videonet.data.reader import VideoReader
+from videonet.errors import DecodeError
+
+_NUMBERED = re.compile(r"(\D*)(\d+)\.(jpg|jpeg|png)", re.IGNORECASE)
+
+
+class FrameFolderReader(VideoReader):
+    """Reads the pictures of a folder in the order of their numbers; ``fps`` is what they stand for.
+
+    Raises DecodeError for a folder without numbered pictures and for a gap in the numbers.
+    """
+
+    def __init__(self, path: str, fps: float, short_side: int | None = None, roughly: bool = False):
+        self._files = _numbered_files(path)
+        self.path = path
+        first = self._decode(self._files[0])
+        frames, (width, height) = len(self._files), first.size
+        info = VideoInfo(
+            frames, fps, width, height, 0, frames / fps, "jpeg", "rgb24", "frames", False
+        )
+        super().__init__(path, info, np.arange(frames) / fps, short_side, roughly)
+
+    def _read(self, wanted: np.ndarray) -> Tensor:
+        width, height = self.size
+        out = np.empty((len(wanted), height, width, 3), dtype=np.uint8)
+        for place, index in enumerate(wanted):
+            picture = self._decode(self._files[index])
+            if picture.size != (self.info.width, self.info.height):
+                raise DecodeError(
+                    f"cannot read {self.path}: {os.path.basename(self._files[index])} has "
+                    f"{picture.size} pixels (width, height), the first picture "
+                    f"{(self.info.width, self.info.height)}"
+                )
+            out[place] = picture.resize(self.size, Image.Resampling.BILINEAR)
+        return torch.from_numpy(out)
+
+    def _decode(self, file: str) -> Image.Image:
+        try:
+            with Image.open(file) as picture:
+                return picture.convert("RGB")
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            reason = (str(error).splitlines() or ["unknown"])[0].strip(" .")
+            name = os.path.basename(file)
+            raise DecodeError(f"cannot read {self.path}: {name}: {reason}") from None
+
+    def close(self) -> None:
+        self._files = []
+
+
+def _numbered_files(path: str) -> list[str]:
+    names = {}
+    for name in os.listdir(path):
+        match = _NUMBERED.fullmatch(name)
+        if match:
+            names[int(match[2])] = name
+    if not names:
+        raise DecodeError(f"cannot read {path}: the folder holds no pictures like 000001.jpg")
+    numbers = sorted(names)
+    if numbers[-1] - numbers[0] != len(numbers) - 1:
+        gap = next(a + 1 for a, b in zip(numbers, numbers[1:], strict=False) if b != a + 1)
+        raise DecodeError(f"cannot read {path}: picture number {gap} is missing")
+    return [str(Path(path, names[number])) for number in numbers]
