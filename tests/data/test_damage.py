@@ -157,7 +157,7 @@ def test_verify_then_train(config, simulate, folder, tmp_path, caplog):
         trainer = Trainer(cfg, this)
         trainer.run()
     assert mark in caplog.text
-    assert trainer.step == 10
+    assert trainer.position.step == 10
     assert set(trainer.loader.failures) == set(DAMAGED)
     for name in DAMAGED.values():
         assert f"cannot read {folder / name}: " in caplog.text

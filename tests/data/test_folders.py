@@ -102,6 +102,7 @@ def test_lists_of_frame_folders_and_several_labels(tmp_path, make_config):
         write_frames(tmp_path / f"clip{k}")
     (tmp_path / "train.csv").write_text("".join(f"clip{k} {k},{(k + 1) % 4}\n" for k in range(4)))
     kinds = ("TRAIN.DATASET", "multilabel", "TEST.DATASET", "multilabel")
+    kinds += ("MODEL.LOSS_FUNC", "bce_logit")
     for workers in (0, 1):
         cfg = make_config(tmp_path, *kinds, "DATA_LOADER.NUM_WORKERS", workers, "AUG.NUM_SAMPLE", 2)
         (batch,) = build_loader(cfg, "train")
