@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from videonet.ops import attention as attention_module
 from videonet.ops.attention import attention, attention_reference
 from videonet.ops.grid import one_hot_positions, volume
 from videonet.ops.relative_position import axis_embeddings, position_rows
@@ -92,17 +93,72 @@ def test_another_scale_is_another_length_of_the_queries(axes, bias):
         torch.testing.assert_close(found, plain, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-5), (torch.bfloat16, 5e-2)])
-def test_fused_equals_reference_in_working_precision(dtype, tolerance):
-    qkv, options = random_case((2, 4, 6), (2, 2, 3), 1)
-    q, k, v = (x.detach().to(dtype) for x in qkv)
-    options["tables"] = tuple(t.detach().to(dtype) for t in options["tables"])
-    torch.testing.assert_close(
-        attention(q, k, v, **options),
-        attention_reference(q, k, v, **options),
-        rtol=tolerance,
-        atol=tolerance,
+WORKING = [(torch.float32, 1e-5), (torch.bfloat16, 5e-2), (torch.float16, 6e-3)]
+
+
+def outputs_and_gradients(function, qkv, options, dtype):
+    """In fp32, of inputs that `dtype` can hold, computed in `dtype`."""
+    leaves = [x.detach().to(dtype).requires_grad_() for x in qkv]
+    tables = [
+        None if t is None else t.detach().to(dtype).requires_grad_() for t in options["tables"]
+    ]
+    out = function(*leaves, **(options | {"tables": tuple(tables)}))
+    leaves += [t for t in tables if t is not None]
+    weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(5)).to(dtype)
+    return [x.float() for x in (out, *torch.autograd.grad(out, leaves, weights))]
+
+
+def assert_as_exact_as_it_can_be(qkv, options, dtype, tolerance):
+    found = outputs_and_gradients(attention, qkv, options, dtype)
+    inputs = tuple(x.detach().to(dtype).float() for x in qkv)
+    tables = tuple(None if t is None else t.detach().to(dtype).float() for t in options["tables"])
+    exact = outputs_and_gradients(
+        attention_reference, inputs, options | {"tables": tables}, torch.float32
     )
+    for ours, theirs in zip(found, exact, strict=True):
+        assert (ours - theirs).abs().max() <= tolerance * theirs.abs().max().clamp_min(1)
+
+
+@pytest.mark.parametrize("dtype, tolerance", WORKING)
+@pytest.mark.parametrize("q_grid, k_grid", GRIDS)
+@pytest.mark.parametrize("class_tokens", [0, 1])
+@pytest.mark.parametrize("heads", [1, 3])
+def test_fused_equals_reference_in_working_precision(
+    q_grid, k_grid, class_tokens, heads, dtype, tolerance
+):
+    qkv, options = random_case(q_grid, k_grid, class_tokens, heads=heads)
+    assert_as_exact_as_it_can_be(qkv, options, dtype, tolerance)
+
+
+@pytest.mark.parametrize("dtype, tolerance", WORKING[:2])
+@pytest.mark.parametrize("class_tokens", [0, 1])
+@pytest.mark.parametrize("axes", ["thw", ""])
+@pytest.mark.parametrize("biased", [False, True])
+def test_attention_in_pieces(
+    small_pieces, monkeypatch, axes, class_tokens, biased, dtype, tolerance
+):
+    used = []
+    chunked = attention_module.chunked_attention
+    monkeypatch.setattr(
+        attention_module, "chunked_attention", lambda *a: used.append(a) or chunked(*a)
+    )
+    qkv, options = random_case((2, 4, 6), (2, 2, 3), class_tokens, axes)
+    if biased:
+        options["class_key_bias"] = 0.7 * class_tokens
+        options["key_bias"] = torch.linspace(-2, 2, 2 * qkv[1].shape[2]).reshape(2, -1)
+    assert_as_exact_as_it_can_be(qkv, options, dtype, tolerance)
+    assert used
+
+
+def test_autocast_attends_in_its_type(small_pieces):
+    qkv, options = random_case((2, 4, 6), (2, 2, 3), 1)
+    q, k, v = (x.detach().float() for x in qkv)
+    options["tables"] = tuple(t.detach().float() for t in options["tables"])
+    with torch.autocast("cpu", torch.bfloat16):
+        out = attention(q, k, v, **options)
+    assert out.dtype == torch.bfloat16
+    exact = attention_reference(q, k, v, **options)
+    assert (out - exact).abs().max() <= 3e-2 * exact.abs().max()
 
 
 def test_bias_is_the_inner_product_with_the_three_tables():
