@@ -93,7 +93,7 @@ def test_another_scale_is_another_length_of_the_queries(axes, bias):
         torch.testing.assert_close(found, plain, rtol=1e-9, atol=1e-9)
 
 
-WORKING = [(torch.float32, 1e-5), (torch.bfloat16, 5e-2), (torch.float16, 6e-3)]
+WORKING = [(torch.float32, 1e-5), (torch.bfloat16, 2e-2), (torch.float16, 2e-3)]
 
 
 def outputs_and_gradients(function, qkv, options, dtype):
@@ -115,8 +115,10 @@ def assert_as_exact_as_it_can_be(qkv, options, dtype, tolerance):
     exact = outputs_and_gradients(
         attention_reference, inputs, options | {"tables": tables}, torch.float32
     )
+    # One scale for all: some gradients cancel to nothing but their rounding.
+    scale = max(x.abs().max() for x in exact)
     for ours, theirs in zip(found, exact, strict=True):
-        assert (ours - theirs).abs().max() <= tolerance * theirs.abs().max().clamp_min(1)
+        assert (ours - theirs).abs().max() <= tolerance * scale
 
 
 @pytest.mark.parametrize("dtype, tolerance", WORKING)

@@ -96,10 +96,13 @@ def dot_product_attention(
         return chunked_attention(*cast)
     if rows is None:
         return F.scaled_dot_product_attention(q, k, v, scale=1.0)
-    q = torch.cat((q, rows), dim=-1)  # (B, heads, Nq, D+R)
-    k = torch.cat((k, columns.unsqueeze(1).expand(-1, k.shape[1], -1, -1)), dim=-1)
-    # Fused kernels want one width for q, k and v.
+    columns = columns.unsqueeze(1).expand(-1, k.shape[1], -1, -1)
+    # Fused kernels want one width for q, k and v, a multiple of 8.
     width = v.shape[-1]
+    missing = -(q.shape[-1] + rows.shape[-1]) % 8
+    zero = q.new_zeros(())
+    q = torch.cat((q, rows, zero.expand(*rows.shape[:-1], missing)), dim=-1)  # (B, heads, Nq, D+R)
+    k = torch.cat((k, columns, zero.expand(*columns.shape[:-1], missing)), dim=-1)
     v = F.pad(v, (0, q.shape[-1] - width))
     return F.scaled_dot_product_attention(q, k, v, scale=1.0)[..., :width]
 

@@ -35,6 +35,7 @@ def preferred(*tensors: Tensor | None) -> bool:
         # Sharded, quantised and traced tensors are subclasses.
         and all(type(t) in (Tensor, nn.Parameter) and t.is_cpu and t.dtype is dtype for t in given)
         and torch.backends.mkldnn.is_available()
+        and torch.backends.mkldnn.enabled
         and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
     )
 
