@@ -152,7 +152,10 @@ class WorkerPool:
         if not worker.ready:
             self._queue.clear()
             worker.tasks.clear()
-            raise RuntimeError(f"a worker process ended while it started: {reason}")
+            raise RuntimeError(
+                f"a worker process ended while it started: {reason}; a script of your own has to "
+                "start its work below `if __name__ == '__main__':`"
+            )
         tasks, worker.tasks = worker.tasks, deque()
         lost = tasks.popleft() if tasks else None
         self._queue.extendleft(reversed(tasks))
