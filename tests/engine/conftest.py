@@ -1,11 +1,25 @@
 """A tiny data set and a configuration that trains on it in seconds."""
 
+import signal
 from pathlib import Path
 
 import pytest
+import torch
 
 from videonet.config import load_config
 from videonet.data.synthetic import write_demo_dataset
+
+
+@pytest.fixture(autouse=True)
+def as_the_children():
+    """One thread, as the child processes have (sums are cut by threads), and Python's own answer
+    to Ctrl-C, which shells switch off in what they start in the background."""
+    threads, answer = torch.get_num_threads(), signal.getsignal(signal.SIGINT)
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    torch.set_num_threads(threads)
+    signal.signal(signal.SIGINT, answer)
 
 
 @pytest.fixture(scope="session")
