@@ -86,7 +86,7 @@ def run_multiview_test(cfg: CfgNode, process: Process) -> dict:
                 "fingerprint": dataset_fingerprint(loader.dataset),
                 "checkpoint": checkpoint,
                 "model": name,
-                "seconds": round(time.perf_counter() - start, 1),
+                "seconds": round(time.perf_counter() - start, 3),
             },
         )
         logger.info(
