@@ -71,8 +71,8 @@ def _videonet(name: str, frames: int, size: int) -> nn.Module:
 
 
 def _torchvision(name: str, frames: int, size: int) -> nn.Module:
-    video = importlib.import_module("torchvision.models.video")
-    return _builder(video, name)()  # its MViTs refuse other clips than 16×224² when they run
+    module = importlib.import_module(f"torchvision.models{'.video' if frames > 1 else ''}")
+    return _builder(module, name)()  # its MViTs refuse other clips than 16×224² when they run
 
 
 def _pytorchvideo(name: str, frames: int, size: int) -> nn.Module:
@@ -86,7 +86,8 @@ def _timm(name: str, frames: int, size: int) -> nn.Module:
     timm = importlib.import_module("timm")
     if not timm.is_model(name):
         raise ConfigError(f"timm has no model {name!r}")
-    return timm.create_model(name, img_size=size)
+    fixed = timm.get_pretrained_cfg(name).fixed_input_size  # the others take any, and no argument
+    return timm.create_model(name, **({"img_size": size} if fixed else {}))
 
 
 def _builder(module, name: str):
