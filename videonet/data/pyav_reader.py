@@ -175,6 +175,6 @@ class PyAVReader(VideoReader):
         """Upright RGB ``(H, W, 3)`` of one frame at the size asked for."""
         width, height = self.size if self.info.rotation % 180 == 0 else self.size[::-1]
         scaled = self._scaler.reformat(
-            frame, width=width, height=height, format="rgb24", interpolation="BILINEAR"
+            frame, width, height, format="rgb24", interpolation="BILINEAR", threads=1
         )
         return np.rot90(scaled.to_ndarray(), self.info.rotation // 90)

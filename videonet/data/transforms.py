@@ -72,14 +72,14 @@ class InceptionCrop:
         """Crop ``(T, 3, H, W)``, or what ``rows`` picks of it, each distinct frame once."""
         box = self._crop.make_params([clip])
         clip = F.crop(clip, **box)
-        if rows is None:
-            return self._resize(clip)
+        rows = torch.arange(len(clip)) if rows is None else rows
         distinct, place = rows.unique(return_inverse=True)
-        clip = self._resize(pick_frames(clip, distinct))
-        return clip if len(distinct) == len(place) else clip[place]
-
-    def _resize(self, clip: Tensor) -> Tensor:
-        return F.resize(clip, [self.size, self.size], self._crop.interpolation, antialias=True)
+        out = clip.new_empty((len(distinct), 3, self.size, self.size))
+        for k, row in enumerate(distinct.tolist()):  # a frame fits into the processor's cache
+            out[k] = F.resize(
+                clip[row], [self.size, self.size], self._crop.interpolation, antialias=True
+            )
+        return out if len(distinct) == len(place) else out[place]
 
 
 class RandomErasing:
