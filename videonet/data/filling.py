@@ -11,7 +11,6 @@ import csv
 import logging
 import math
 import threading
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -19,7 +18,6 @@ from pathlib import Path
 from queue import Empty, Full, Queue
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,6 +28,7 @@ from videonet.data.dataset import (
     TrainingClips,
     VideoDataset,
 )
+from videonet.data.memory import RecycledMemory
 from videonet.data.workers import Lost, WorkerPool
 from videonet.errors import DataError, DecodeError
 
@@ -139,7 +138,7 @@ class BatchFiller:
         if not read.all():
             rows = rows[read.repeat_interleave(self._clips)]
         elif not self._pin_memory:
-            rows = self._memory.copy(rows)
+            rows = self._memory.copy_of(rows)
         batch = self._dataset.batch(rows, readings)
         return batch.pin_memory() if self._pin_memory else batch
 
@@ -168,25 +167,6 @@ class FillRows:
         except DecodeError as error:
             return str(error)
         return None
-
-
-class RecycledMemory:
-    """Copies of tensors in memory that comes back when nobody holds a copy or a view of it.
-
-    Fresh pages cost many times more than the copy into them.
-    """
-
-    def __init__(self):
-        self._free: deque[np.ndarray] = deque()
-
-    def copy(self, tensor: Tensor) -> Tensor:
-        """A contiguous copy of a uint8 tensor."""
-        memory = self._free.pop() if self._free else np.empty(0, np.uint8)
-        if memory.size < tensor.numel():
-            memory = np.empty(tensor.numel(), np.uint8)
-        lent = memory[: tensor.numel()]  # torch holds on to this array, not to what it is a part of
-        weakref.finalize(lent, self._free.append, memory)
-        return torch.from_numpy(lent).view(tensor.shape).copy_(tensor)
 
 
 def _shared_memory(shape: tuple[int, ...]) -> Tensor:

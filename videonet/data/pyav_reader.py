@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 
 import av
 import numpy as np
-import torch
 from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
@@ -19,10 +18,12 @@ from videonet.data.container import (
     frame_table,
     open_container,
 )
+from videonet.data.memory import RecycledMemory
 from videonet.data.reader import VideoReader
 from videonet.errors import DecodeError
 
 _INDEXED = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")  # containers that seek by an index
+_MEMORY = RecycledMemory()
 
 
 class PyAVReader(VideoReader):
@@ -71,7 +72,8 @@ class PyAVReader(VideoReader):
 
     def _read(self, wanted: np.ndarray) -> Tensor:
         width, height = self.size
-        out = np.empty((len(wanted), height, width, 3), dtype=np.uint8)
+        frames = _MEMORY.empty((len(wanted), height, width, 3))
+        out = frames.numpy()
         place = {index: k for k, index in enumerate(wanted.tolist())}
         for group in self._groups(wanted):
             self._go_to(group)
@@ -82,7 +84,7 @@ class PyAVReader(VideoReader):
             raise DecodeError(
                 f"cannot read {self.path}: frame {min(place)} of {self.info.frames} is missing"
             )
-        return torch.from_numpy(out)
+        return frames
 
     def forwards(self, first: int = 0) -> Iterator[tuple[float, Callable[[], np.ndarray]]]:
         """Every frame from ``first`` on, decoded once: its time in seconds, and a function that

@@ -66,7 +66,7 @@ def attention(
         columns = (
             of_key
             if columns is None
-            else torch.cat((columns.expand(len(k), -1, -1), of_key), dim=-1)
+            else torch.cat((columns.expand(k.shape[0], -1, -1), of_key), dim=-1)
         )
     return dot_product_attention(q, k, v, rows, columns)
 
@@ -90,7 +90,7 @@ def dot_product_attention(
         columns: constants (Nk, R) or (B, Nk, R), or None.
     """
     if columns is not None:
-        columns = columns.expand(len(k), -1, -1)
+        columns = columns.expand(k.shape[0], -1, -1)
     cast = onednn.autocast(q, k, v, rows, columns)
     if q.shape[2] * k.shape[2] >= MIN_LOGITS and onednn.preferred(*cast):
         return chunked_attention(*cast)

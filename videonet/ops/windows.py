@@ -126,4 +126,4 @@ def outside_bias(windows: Windows, like: Tensor) -> Tensor | None:
     if windows.padded == windows.grid:
         return None
     inside = cut_tokens(like.new_ones(1, volume(windows.grid), 1), windows)[..., 0]
-    return ((1 - inside) * MASKED).repeat(len(like) // len(inside), 1)
+    return ((1 - inside) * MASKED).repeat(like.shape[0] // inside.shape[0], 1)
