@@ -58,6 +58,42 @@ def test_the_loader_reads_folders(folders, make_config):
         build_loader(make_config(folders, *kinds[:-1], 3), "train")
 
 
+def test_images_are_videos_of_one_frame(tmp_path, make_config):
+    for split, count in (("train", 2), ("val", 1)):
+        for name in ("n0", "n1"):
+            write_frames(tmp_path / split / name, count=count)
+    (tmp_path / "train/n0/000001.jpg").rename(tmp_path / "train/n0/A.JPEG")
+    kinds = ("TRAIN.DATASET", "folder", "TEST.DATASET", "folder", "MODEL.NUM_CLASSES", 2)
+    kinds += ("DATA.NUM_FRAMES", 1, "TEST.CROP_RATIO", 0.5, "TEST.NUM_SPATIAL_CROPS", 1)
+    cfg = make_config(tmp_path, *kinds)
+    (batch,) = build_loader(cfg, "train")
+    assert batch.clips.shape[:3] == (4, 3, 1) and not batch.failures
+    assert sorted(batch.labels.tolist()) == [0, 0, 1, 1]
+    batch = next(iter(build_loader(cfg, "test")))
+    # The bright edge, an eighth of the width, is outside of the middle half.
+    assert batch.clips.shape[2] == 1 and (batch.clips < 100).all()
+    with open_video(tmp_path / "val/n1/000001.jpg", short_side=24) as reader:
+        assert reader.info.frames == 1 and reader.frames_at([0, 0]).shape == (2, 24, 32, 3)
+
+
+def test_an_image_is_turned_as_its_camera_was(tmp_path):
+    picture = Image.fromarray(np.zeros((20, 40, 3), dtype=np.uint8))
+    exif = picture.getexif()
+    exif[0x0112] = 6  # a quarter turn
+    picture.save(tmp_path / "a.jpg", exif=exif)
+    with open_video(tmp_path / "a.jpg") as reader:
+        assert reader.frames_at([0]).shape == (1, 40, 20, 3)
+
+
+def test_images_that_cannot_be_used(folders, tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"no picture")
+    with pytest.raises(DecodeError, match="cannot read .*a.jpg: cannot identify"):
+        open_video(tmp_path / "a.jpg")
+    Image.new("RGB", (8, 8)).save(folders / "train" / "eat" / "b.png")
+    with pytest.raises(DataError, match="eat/b.png is a picture among videos"):
+        read_folders(folders / "train", ["eat", "walk"])
+
+
 def test_folders_that_cannot_be_used(folders, tmp_path):
     with pytest.raises(DataError, match="no such folder, expected one folder per class"):
         class_folders(tmp_path / "nowhere")

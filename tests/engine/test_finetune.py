@@ -1,11 +1,16 @@
-"""Frozen layers, a new head, and a compiled model."""
+"""Frozen layers, a new head, weights of images, and a compiled model."""
 
 import pytest
 import torch
+from PIL import Image
 
-from videonet.engine.checkpoints import saved_checkpoints
+from tests.engine import children
+from videonet.checkpoint import read_checkpoint
+from videonet.config import load_config
+from videonet.engine.checkpoints import newest_checkpoint, saved_checkpoints
 from videonet.engine.distributed import process
 from videonet.engine.finetune import freeze, train_mode
+from videonet.engine.multiview import run_multiview_test
 from videonet.engine.train import Trainer
 from videonet.errors import ConfigError
 
@@ -73,3 +78,35 @@ def test_a_compiled_model_trains_alike(tiny, tmp_path):
     assert found.keys() == expected.keys()
     for name, weight in expected.items():
         torch.testing.assert_close(found[name], weight, rtol=0, atol=2e-3)
+
+
+def test_from_images_to_clips_with_the_shipped_recipes(demo_folder, tmp_path):
+    """configs/IN1K leaves the weights that configs/K400/…_IN1K starts from."""
+    for split in ("train", "val"):
+        for k in range(8):
+            folder = tmp_path / "images" / split / f"n{k}"
+            folder.mkdir(parents=True)
+            Image.new("RGB", (48, 36), (30 * k, 100, 200)).save(folder / "a.JPEG")
+    small = [
+        *("MODEL.NAME", "mvit_v2_xs", "MODEL.NUM_CLASSES", "8", "DATA.TRAIN_CROP_SIZE", "32"),
+        *("DATA.TEST_CROP_SIZE", "32", "TRAIN.BATCH_SIZE", "4", "SOLVER.MAX_EPOCH", "1"),
+        *("SOLVER.WARMUP_EPOCHS", "0.0", "DATA_LOADER.NUM_WORKERS", "0"),
+        *("TENSORBOARD.ENABLE", "False", "TEST.BATCH_SIZE", "10"),
+    ]
+    data = ["DATA.PATH_TO_DATA_DIR", str(tmp_path / "images")]
+    data += ["OUTPUT_DIR", str(tmp_path / "image")]
+    images = load_config("IN1K/MVITv2_S.yaml", [*small, *data])
+    children.run(images)
+    with process("cpu") as this:
+        assert run_multiview_test(images, this)["videos"] == 8
+    data = ["DATA.PATH_TO_DATA_DIR", str(demo_folder), "DATA.NUM_FRAMES", "4"]
+    data += ["OUTPUT_DIR", str(tmp_path / "clip"), "SOLVER.BASE_LR", "0.0", "AUG.NUM_SAMPLE", "1"]
+    data += ["SOLVER.WARMUP_START_LR", "0.0", "SOLVER.COSINE_END_LR", "0.0"]
+    data += ["TRAIN.CHECKPOINT_FILE_PATH", images.OUTPUT_DIR, "TRAIN.NEW_HEAD", "True"]
+    trainer = children.run(load_config("K400/MVITv2_S_IN1K.yaml", [*small, *data]))
+    image = read_checkpoint(newest_checkpoint(images.OUTPUT_DIR))["model_state"]
+    name = "patch_embed.proj.weight"
+    clip = trainer.model.state_dict()[name]
+    middle = clip.shape[2] // 2
+    assert torch.equal(clip[:, :, middle], image[name].reshape(clip[:, :, middle].shape))
+    assert clip.abs().sum() == clip[:, :, middle].abs().sum()

@@ -104,7 +104,7 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
             "VIDEO_HEAD.DROPOUT",
         ),
     ),
-    ("above 0 and at most 1", lambda v: 0 < v <= 1, ("SOLVER.LAYER_DECAY",)),
+    ("above 0 and at most 1", lambda v: 0 < v <= 1, ("SOLVER.LAYER_DECAY", "TEST.CROP_RATIO")),
     ("a list of [name, value]", _named_values, ("MODEL.ARGUMENTS",)),
     ("three numbers (RGB)", _numbers(3), ("DATA.MEAN",)),
     ("three numbers above 0 (RGB)", lambda v: _numbers(3)(v) and min(v) > 0, ("DATA.STD",)),

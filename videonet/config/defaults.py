@@ -201,7 +201,7 @@ TRAIN: dict[str, Any] = {
     # Train the model.
     "ENABLE": True,
     # Kind of training data set: kinetics (lists), ssv2 (its JSON files, or lists), folder (one
-    # per class) or multilabel (lists with several labels a line).
+    # per class, of videos or of images) or multilabel (lists with several labels a line).
     "DATASET": "kinetics",
     # Videos per step, over all processes together.
     "BATCH_SIZE": 64,
@@ -242,6 +242,8 @@ TEST: dict[str, Any] = {
     "NUM_ENSEMBLE_VIEWS": 10,
     # Crops per clip: 1 (centre) or 3 (left, centre, right or top, centre, bottom).
     "NUM_SPATIAL_CROPS": 3,
+    # videonet: the crop's share of the short side, in validation too (0.875 for images).
+    "CROP_RATIO": 1.0,
     # videonet: join views by the mean of softmax scores (softmax), of logits (logits), or by max.
     "ENSEMBLE": "softmax",
     # videonet: test and predict with the averaged weights of a run with SOLVER.EMA_DECAY.

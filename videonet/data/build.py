@@ -141,7 +141,13 @@ def evaluation_views(cfg: CfgNode, split: str = "test") -> EvaluationViews:
         temporal, spatial = cfg.TEST.NUM_ENSEMBLE_VIEWS, cfg.TEST.NUM_SPATIAL_CROPS
     sampler = clip_sampler(cfg, "train" if split == "val" else "test")
     return EvaluationViews(
-        sampler, size, temporal, spatial, _backend(cfg), frames_fps=cfg.DATA.FRAMES_FPS
+        sampler,
+        size,
+        temporal,
+        spatial,
+        _backend(cfg),
+        frames_fps=cfg.DATA.FRAMES_FPS,
+        crop_ratio=cfg.TEST.CROP_RATIO,
     )
 
 

@@ -113,7 +113,10 @@ class TrainingClips:
 
 @dataclass(frozen=True)
 class EvaluationViews:
-    """Makes all ``temporal · spatial`` views of a video."""
+    """Makes all ``temporal · spatial`` views of a video.
+
+    ``crop_ratio``: the crop's share of the short side.
+    """
 
     sampler: ClipSampler
     crop_size: int
@@ -121,10 +124,16 @@ class EvaluationViews:
     spatial: int = 1
     backend: str = "auto"
     frames_fps: float = FRAMES_FPS
+    crop_ratio: float = 1.0
 
     @property
     def count(self) -> int:
         return self.temporal * self.spatial
+
+    @property
+    def short_side(self) -> int:
+        """Of the frames that the crops are taken from."""
+        return round(self.crop_size / self.crop_ratio)
 
     @property
     def clip_shape(self) -> tuple[int, int, int, int]:
@@ -138,18 +147,26 @@ class EvaluationViews:
         out: Tensor | None = None,
     ) -> Tensor:
         """Views uint8 ``(temporal · spatial, 3, T, H, W)``; nothing is random, ``key`` unused."""
-        side = self.crop_size
-        with open_video(
-            path, self.backend, side, known=known, frames_fps=self.frames_fps
-        ) as reader:
-            views = video_views(
-                reader,
-                self.sampler,
-                crop_size=side,
-                temporal=self.temporal,
-                spatial=self.spatial,
-            )
+        with self.open(path, known) as reader:
+            views = self.of(reader)
         return views if out is None else out.copy_(views)
+
+    def open(self, path: str, known: VideoInfo | None = None) -> VideoReader:
+        """The video at the size that its views are cropped from."""
+        return open_video(
+            path, self.backend, self.short_side, known=known, frames_fps=self.frames_fps
+        )
+
+    def of(self, reader: VideoReader) -> Tensor:
+        """The views of an open video."""
+        return video_views(
+            reader,
+            self.sampler,
+            crop_size=self.crop_size,
+            temporal=self.temporal,
+            spatial=self.spatial,
+            short_side=self.short_side,
+        )
 
 
 class VideoDataset(Dataset):

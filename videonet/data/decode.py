@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from videonet.data.container import VideoInfo, decode_error
-from videonet.data.frame_folder import FrameFolderReader
+from videonet.data.frame_folder import PICTURES, PictureReader
 from videonet.data.pyav_reader import PyAVReader
 from videonet.data.reader import VideoReader, scaled_size
 from videonet.errors import ConfigError, DecodeError
@@ -41,7 +41,7 @@ def open_video(
     known: VideoInfo | None = None,
     frames_fps: float = FRAMES_FPS,
 ) -> VideoReader:
-    """Open a video for reading frames by index: a file, or a folder of numbered pictures.
+    """Open a video for reading frames by index: a file, a folder of numbered pictures, a picture.
 
     ``backend``: one of :data:`BACKENDS`. ``auto`` is PyAV, which reads the most and decodes the
     least; decord and torchcodec give way to PyAV for files that they cannot read exactly, which
@@ -49,15 +49,15 @@ def open_video(
     smaller videos are enlarged) and the long side in proportion, rounded down; None keeps the
     size, and with ``roughly`` videos of up to twice the short side keep theirs too, which is
     cheaper where a resizing follows anyway. ``known``: what a manifest says of the file, which
-    makes opening it cheaper. ``frames_fps``: the frame rate of a folder of pictures.
+    makes opening it cheaper. ``frames_fps``: the frame rate of pictures.
 
     Raises DecodeError, naming the path and the reason, for a file that holds no readable video.
     """
     if backend not in BACKENDS:
         raise ConfigError(f"unknown video backend {backend!r}; known are {', '.join(BACKENDS)}")
     path = os.fspath(path)
-    if os.path.isdir(path):
-        return FrameFolderReader(path, frames_fps, short_side, roughly)
+    if os.path.isdir(path) or path.lower().endswith(PICTURES):
+        return PictureReader(path, frames_fps, short_side, roughly)
     if backend in ("auto", "pyav"):
         return PyAVReader(path, short_side, roughly, known)
     make = TorchcodecReader if backend == "torchcodec" else DecordReader

@@ -1,7 +1,7 @@
-"""A data set of one folder per class: ``train/<class>/<video>``.
+"""A data set of one folder per class: ``train/<class>/<video>``, or pictures as in ImageNet.
 
 The classes are the folders' names in alphabetical order. A video is a file with one of
-:data:`SUFFIXES`, or a folder of its frames.
+:data:`SUFFIXES`, or a folder of its frames; or all of them are single pictures.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from videonet.data.frame_folder import PICTURES
 from videonet.data.lists import PathArray, VideoList
 from videonet.errors import DataError
 
@@ -34,7 +35,8 @@ def read_folders(folder: str | os.PathLike[str], classes: list[str]) -> VideoLis
     """The videos below ``folder/<class>``, sorted by class and name.
 
     ``classes`` gives the labels. Raises DataError for a folder that is none of them, for a class
-    folder with something else than videos in it, and where there is no video at all.
+    folder with something else than videos in it, for videos among pictures, and where there is
+    nothing at all.
     """
     folder = Path(folder)
     numbers = {name: k for k, name in enumerate(classes)}
@@ -47,6 +49,11 @@ def read_folders(folder: str | os.PathLike[str], classes: list[str]) -> VideoLis
         labels += [numbers[name]] * len(found)
     if not videos:
         raise DataError(f"{folder}: there is no video in the folders of the classes")
+    pictures = [path.lower().endswith(PICTURES) for path in videos]
+    if any(pictures) and not all(pictures):
+        odd = pictures.index(sum(pictures) <= len(pictures) / 2)
+        what = "a picture among videos" if pictures[odd] else "no picture, among pictures"
+        raise DataError(f"{videos[odd]} is {what}: expected videos alone, or pictures alone")
     return VideoList(str(folder), PathArray(videos), np.array(labels, dtype=np.int64), str(folder))
 
 
@@ -55,10 +62,10 @@ def _videos(folder: Path) -> list[str]:
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         if entry.name.startswith("."):
             continue
-        if not entry.is_dir() and not entry.name.lower().endswith(SUFFIXES):
+        if not entry.is_dir() and not entry.name.lower().endswith(SUFFIXES + PICTURES):
             raise DataError(
-                f"{entry.path} is not a video, expected files with {', '.join(SUFFIXES)} or "
-                "folders of frames"
+                f"{entry.path} is not a video, expected files with "
+                f"{', '.join(SUFFIXES + PICTURES)} or folders of frames"
             )
         found.append(entry.path)
     return found

@@ -1,4 +1,7 @@
-"""Videos stored as a folder of numbered pictures, ``000001.jpg``, ``000002.jpg``, …"""
+"""Videos stored as pictures: a folder of numbered ones, ``000001.jpg``, …, or a single one.
+
+A single picture is a video of one frame.
+"""
 
 from __future__ import annotations
 
@@ -8,24 +11,26 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from videonet.data.container import VideoInfo
 from videonet.data.reader import VideoReader
 from videonet.errors import DecodeError
 
+PICTURES = (".jpg", ".jpeg", ".png")
 _NUMBERED = re.compile(r"(\D*)(\d+)\.(jpg|jpeg|png)", re.IGNORECASE)
 
 
-class FrameFolderReader(VideoReader):
-    """Reads the pictures of a folder in the order of their numbers; ``fps`` is what they stand for.
+class PictureReader(VideoReader):
+    """Reads the pictures of a folder in the order of their numbers, or one picture.
 
+    ``fps`` is the frame rate that they stand for. A picture is turned as its EXIF data says.
     Raises DecodeError for a folder without numbered pictures and for a gap in the numbers.
     """
 
     def __init__(self, path: str, fps: float, short_side: int | None = None, roughly: bool = False):
-        self._files = _numbered_files(path)
+        self._files = _numbered_files(path) if os.path.isdir(path) else [path]
         self.path = path
         first = self._decode(self._files[0])
         frames, (width, height) = len(self._files), first.size
@@ -51,11 +56,11 @@ class FrameFolderReader(VideoReader):
     def _decode(self, file: str) -> Image.Image:
         try:
             with Image.open(file) as picture:
-                return picture.convert("RGB")
+                return ImageOps.exif_transpose(picture).convert("RGB")
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             reason = (str(error).splitlines() or ["unknown"])[0].strip(" .")
-            name = os.path.basename(file)
-            raise DecodeError(f"cannot read {self.path}: {name}: {reason}") from None
+            name = "" if file == self.path else f"{os.path.basename(file)}: "
+            raise DecodeError(f"cannot read {self.path}: {name}{reason}") from None
 
     def close(self) -> None:
         self._files = []

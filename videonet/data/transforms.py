@@ -170,15 +170,17 @@ def resize_short_side(clip: Tensor, side: int) -> Tensor:
     return F.resize(clip, [side], antialias=True)
 
 
-def spatial_crops(clip: Tensor, size: int, count: int) -> list[Tensor]:
+def spatial_crops(
+    clip: Tensor, size: int, count: int, short_side: int | None = None
+) -> list[Tensor]:
     """Square evaluation crops of ``(T, 3, H, W)``: the centre, or three along the long side.
 
     Three are left, centre, right, or top, centre, bottom of an upright clip; the short side is
-    resized to ``size`` before.
+    resized to ``short_side`` (None: to ``size``) before.
     """
     if count not in (1, 3):
         raise ConfigError(f"TEST.NUM_SPATIAL_CROPS is {count}, expected 1 or 3")
-    clip = resize_short_side(clip, size)
+    clip = resize_short_side(clip, short_side or size)
     down, right = clip.shape[-2] - size, clip.shape[-1] - size
     shares = (0.5,) if count == 1 else (0.0, 0.5, 1.0)
     return [

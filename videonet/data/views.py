@@ -17,16 +17,18 @@ def video_views(
     crop_size: int,
     temporal: int = 1,
     spatial: int = 1,
+    short_side: int | None = None,
 ) -> Tensor:
     """All views of a video, uint8 ``(temporal · spatial, 3, T, crop, crop)``, temporal-major.
 
-    Decodes each frame once. The reader is best opened with ``short_side=crop_size``; frames of
-    another size are resized. Raises DecodeError where the video cannot be read.
+    Decodes each frame once. Crops are taken from frames of ``short_side`` (None: ``crop_size``);
+    the reader is best opened with it, and frames of another size are resized. Raises DecodeError
+    where the video cannot be read.
     """
     info = reader.info
     indices = sampler.uniform(info.frames, info.fps, temporal, reader.times)  # (temporal, T)
     clips = read_clips(reader, indices)
-    views = [crop for clip in clips for crop in spatial_crops(clip, crop_size, spatial)]
+    views = [crop for clip in clips for crop in spatial_crops(clip, crop_size, spatial, short_side)]
     return to_batch(views)
 
 

@@ -11,9 +11,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from videonet.data.build import evaluation_views
-from videonet.data.decode import open_video
 from videonet.data.features import FeatureWriter, VideoFeatures
-from videonet.data.views import video_views
 from videonet.engine.checkpoints import newest_checkpoint
 from videonet.errors import DecodeError
 from videonet.predict.predictor import Predictor
@@ -88,15 +86,8 @@ def _of_windows(predictor: Predictor, source: Source, options: Options) -> Video
 
 def _of_views(predictor: Predictor, source: Source, frames: bool) -> VideoFeatures:
     views = evaluation_views(predictor.cfg)
-    with open_video(source.path, views.backend, views.crop_size) as reader:
-        info, clock = reader.info, reader.times
-        clips = video_views(
-            reader,
-            views.sampler,
-            crop_size=views.crop_size,
-            temporal=views.temporal,
-            spatial=views.spatial,
-        )
+    with views.open(source.path) as reader:
+        info, clock, clips = reader.info, reader.times, views.of(reader)
     indices = views.sampler.uniform(info.frames, info.fps, views.temporal, clock)
     times = [(clock[row.min()], clock[row.max()] + 1 / info.fps) for row in indices]
     _, embeddings = predictor.run(clips)

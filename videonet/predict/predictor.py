@@ -285,11 +285,12 @@ class Predictor:
 
     def _prepare(self, crops: int):
         size = self.cfg.DATA.TEST_CROP_SIZE
+        short_side = evaluation_views(self.cfg).short_side
 
         def prepare(picture: np.ndarray) -> Tensor:
             """(H, W, 3) -> (crops, 3, S, S)."""
             frame = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)
-            return torch.cat(spatial_crops(frame.unsqueeze(0), size, crops))
+            return torch.cat(spatial_crops(frame.unsqueeze(0), size, crops, short_side))
 
         return prepare
 
