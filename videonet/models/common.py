@@ -67,6 +67,20 @@ def init_linear(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
+def init_linear_xavier(module: nn.Module) -> None:
+    """Linear layers that keep the size of what they get, for ``model.apply`` (Glorot, Bengio 2010).
+
+    Narrow transformers leave chance behind several times sooner with it.
+    """
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+LINEAR_INITS = {"normal": init_linear, "xavier": init_linear_xavier}
+
+
 @contextmanager
 def statistics_kept(block: nn.Module) -> Iterator[None]:
     """Batch norms inside `block` leave their running statistics as they are."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from videonet.errors import ConfigError
-from videonet.models.common import VideoModel, as_clip, init_linear
+from videonet.models.common import LINEAR_INITS, VideoModel, as_clip
 from videonet.models.positions import AbsolutePositions, learned_tokens
 from videonet.ops.grid import Grid
 from videonet.ops.layer_scale import LayerScale
@@ -150,6 +150,7 @@ class ViT(VideoModel, AbsolutePositions):
         representation_size: width of a linear layer with tanh before the head, None for none.
         dropout: in the transformer; head_dropout: before the classifier; drop_path_rate: of the
             last block, rising linearly from 0.
+        linear_init: of linear layers: "normal" with deviation 0.02, or "xavier".
     """
 
     position_resize = "bicubic"
@@ -194,8 +195,11 @@ class ViT(VideoModel, AbsolutePositions):
         dropout: float = 0.0,
         drop_path_rate: float = 0.0,
         head_dropout: float = 0.0,
+        linear_init: str = "normal",
     ):
         super().__init__()
+        if linear_init not in LINEAR_INITS:
+            raise ConfigError(f"linear_init is {linear_init!r}, expected normal or xavier")
         pooling = pooling or ("token" if cls_token else "avg")
         if space_time not in BLOCKS:
             raise ConfigError(f"space_time is {space_time!r}, expected joint or divided")
@@ -256,7 +260,7 @@ class ViT(VideoModel, AbsolutePositions):
         self.pre_logits = nn.Linear(embed_dim, representation_size) if representation_size else None
         self.num_features = representation_size or embed_dim
         self.head_dropout = head_dropout
-        self.apply(init_linear)
+        self.apply(LINEAR_INITS[linear_init])
         self.reset_classifier(num_classes)
 
     def _grid_of(self, sizes: Grid) -> Grid:
