@@ -78,7 +78,11 @@ def init_linear_xavier(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-LINEAR_INITS = {"normal": init_linear, "xavier": init_linear_xavier}
+def linear_initializer(name: str) -> Callable[[nn.Module], None]:
+    """What to ``apply`` to a model for ``linear_init="normal"`` or ``"xavier"``."""
+    if name not in ("normal", "xavier"):
+        raise ConfigError(f"linear_init is {name!r}, expected normal or xavier")
+    return init_linear if name == "normal" else init_linear_xavier
 
 
 @contextmanager

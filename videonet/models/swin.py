@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from videonet.errors import ConfigError
-from videonet.models.common import VideoModel, as_clip, init_linear
+from videonet.models.common import VideoModel, as_clip, linear_initializer
 from videonet.models.positions import AbsolutePositions
 from videonet.ops.grid import Grid, volume
 from videonet.ops.mlp import Mlp
@@ -153,6 +153,7 @@ class Swin(VideoModel, AbsolutePositions):
         cls_token: Swin has none; only False or None is accepted.
         dropout: in the transformer; attention_dropout: of its attention weights; head_dropout:
             before the classifier; drop_path_rate: of the last block, rising linearly from 0.
+        linear_init: of linear layers: "normal" with deviation 0.02, or "xavier".
 
     Raises:
         ConfigError: an argument is out of its range, or they contradict each other.
@@ -184,9 +185,11 @@ class Swin(VideoModel, AbsolutePositions):
         attention_dropout: float = 0.0,
         drop_path_rate: float = 0.0,
         head_dropout: float = 0.0,
+        linear_init: str = "normal",
     ):
         super().__init__()
         _check_arguments(cls_token, window_rule, embed_dim, depths, num_heads)
+        init = linear_initializer(linear_init)
         height, width = (crop_size, crop_size) if isinstance(crop_size, int) else crop_size
         self.patch_size, self.window_rule = tuple(patch_size), window_rule
         norm = nn.LayerNorm(embed_dim, eps=NORM_EPS) if patch_norm else None
@@ -223,7 +226,7 @@ class Swin(VideoModel, AbsolutePositions):
         self.num_features = dim
         self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
         self.head_dropout = head_dropout
-        self.apply(init_linear)
+        self.apply(init)
         self.reset_classifier(num_classes)
 
     def embed(self, clip: Tensor) -> Tensor:

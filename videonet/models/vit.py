@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from videonet.errors import ConfigError
-from videonet.models.common import LINEAR_INITS, VideoModel, as_clip
+from videonet.models.common import VideoModel, as_clip, linear_initializer
 from videonet.models.positions import AbsolutePositions, learned_tokens
 from videonet.ops.grid import Grid
 from videonet.ops.layer_scale import LayerScale
@@ -198,8 +198,7 @@ class ViT(VideoModel, AbsolutePositions):
         linear_init: str = "normal",
     ):
         super().__init__()
-        if linear_init not in LINEAR_INITS:
-            raise ConfigError(f"linear_init is {linear_init!r}, expected normal or xavier")
+        init = linear_initializer(linear_init)
         pooling = pooling or ("token" if cls_token else "avg")
         if space_time not in BLOCKS:
             raise ConfigError(f"space_time is {space_time!r}, expected joint or divided")
@@ -260,7 +259,7 @@ class ViT(VideoModel, AbsolutePositions):
         self.pre_logits = nn.Linear(embed_dim, representation_size) if representation_size else None
         self.num_features = representation_size or embed_dim
         self.head_dropout = head_dropout
-        self.apply(LINEAR_INITS[linear_init])
+        self.apply(init)
         self.reset_classifier(num_classes)
 
     def _grid_of(self, sizes: Grid) -> Grid:
