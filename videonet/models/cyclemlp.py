@@ -18,7 +18,7 @@ from videonet.models.common import (
     BlockList,
     VideoModel,
     as_clip,
-    init_linear,
+    linear_initializer,
     refuse_class_token,
     rising_rates,
 )
@@ -119,6 +119,7 @@ class CycleMLP(VideoModel):
         cls_token: refused: there is none.
         drop_path_rate: of the last block, rising linearly from 0; head_dropout: before the
             classifier.
+        linear_init: of linear layers: "normal" with deviation 0.02, or "xavier".
     """
 
     block_names = re.compile(r"network\.\d+\.\d+(?=\.)")
@@ -144,8 +145,10 @@ class CycleMLP(VideoModel):
         cls_token: bool | None = None,
         drop_path_rate: float = 0.0,
         head_dropout: float = 0.0,
+        linear_init: str = "normal",
     ):
         super().__init__()
+        init = linear_initializer(linear_init)
         refuse_class_token(self, cls_token)
         if not len(layers) == len(embed_dims) == len(mlp_ratios):
             raise ConfigError(
@@ -180,7 +183,7 @@ class CycleMLP(VideoModel):
             self.num_classes = 0
         else:
             self.norm = nn.LayerNorm(self.num_features, eps=norm_eps)
-        self.apply(init_linear)
+        self.apply(init)
         if not fork_feat:
             self.reset_classifier(num_classes)
 
