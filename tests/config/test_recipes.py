@@ -25,7 +25,7 @@ SOMETHING = {
 }  # fmt: skip
 FROM_IMAGES = {"SOLVER.BASE_LR": 4.8e-4, "SOLVER.MAX_EPOCH": 100, "SOLVER.WARMUP_EPOCHS": 15.0,
                "SOLVER.COSINE_END_LR": 4.8e-6}  # fmt: skip
-# arXiv 2112.01526, App. B.1, and the defaults of its image repository.
+# arXiv 2112.01526 and the defaults of its image repository.
 IMAGENET = {
     "DATA.NUM_FRAMES": 1, "TRAIN.DATASET": "folder", "TEST.DATASET": "folder",
     "MODEL.NUM_CLASSES": 1000, "SOLVER.OPTIMIZING_METHOD": "adamw", "SOLVER.BASE_LR": 2e-3,

@@ -29,7 +29,7 @@ def test_frames_smaller_than_a_patch_are_named():
 
 def test_no_class_token_may_be_said():
     for cls_token in (None, False):
-        small_model("swin_t", cls_token=cls_token)
+        assert small_model("swin_t", cls_token=cls_token).cls_token is None
 
 
 def test_windows_are_no_larger_than_the_grid_they_are_built_for():

@@ -32,8 +32,8 @@ class PictureReader(VideoReader):
     def __init__(self, path: str, fps: float, short_side: int | None = None, roughly: bool = False):
         self._files = _numbered_files(path) if os.path.isdir(path) else [path]
         self.path = path
-        first = self._decode(self._files[0])
-        frames, (width, height) = len(self._files), first.size
+        self._first: Image.Image | None = self._decode(self._files[0])  # an image is decoded once
+        frames, (width, height) = len(self._files), self._first.size
         info = VideoInfo(
             frames, fps, width, height, 0, frames / fps, "jpeg", "rgb24", "frames", False
         )
@@ -43,7 +43,7 @@ class PictureReader(VideoReader):
         width, height = self.size
         out = np.empty((len(wanted), height, width, 3), dtype=np.uint8)
         for place, index in enumerate(wanted):
-            picture = self._decode(self._files[index])
+            picture = self._first if index == 0 else self._decode(self._files[index])
             if picture.size != (self.info.width, self.info.height):
                 raise DecodeError(
                     f"cannot read {self.path}: {os.path.basename(self._files[index])} has "
@@ -63,7 +63,7 @@ class PictureReader(VideoReader):
             raise DecodeError(f"cannot read {self.path}: {name}{reason}") from None
 
     def close(self) -> None:
-        self._files = []
+        self._files, self._first = [], None
 
 
 def _numbered_files(path: str) -> list[str]:
