@@ -22,7 +22,7 @@ from videonet.models.common import (
     refuse_class_token,
     rising_rates,
 )
-from videonet.ops.conv import depthwise
+from videonet.ops.conv import Conv3d, depthwise
 from videonet.ops.grid import Grid
 from videonet.ops.mlp import Mlp
 from videonet.ops.self_attention import SelfAttention
@@ -62,7 +62,7 @@ class Tokenizer(nn.Module):
                 (temporal_kernel, patch_size, patch_size),
                 (temporal_stride, patch_size, patch_size),
             )
-            self.proj = nn.Conv3d(in_channels, dim, kernel, stride, (temporal_kernel // 2, 0, 0))
+            self.proj = Conv3d(in_channels, dim, kernel, stride, (temporal_kernel // 2, 0, 0))
             return
         widths = [in_channels, *(TOKENIZER_WIDTH * 2**i for i in range(3)), dim]
         layers = []
@@ -72,7 +72,7 @@ class Tokenizer(nn.Module):
             padding = tuple(k // 2 for k in kernel)
             if i:
                 layers += [nn.BatchNorm3d(widths[i]), nn.GELU()]
-            layers.append(nn.Conv3d(widths[i], widths[i + 1], kernel, stride, padding, bias=False))
+            layers.append(Conv3d(widths[i], widths[i + 1], kernel, stride, padding, bias=False))
         self.proj = nn.Sequential(*layers)
 
     def forward(self, clip: Tensor) -> Tensor:
@@ -129,7 +129,7 @@ class PatchMerging(nn.Module):
         size = MERGING_KERNELS[way]
         padding = (size - 1) // 2
         self.proj = nn.Sequential(
-            nn.Conv3d(dim, 2 * dim, (1, size, size), (1, 2, 2), (0, padding, padding)),
+            Conv3d(dim, 2 * dim, (1, size, size), (1, 2, 2), (0, padding, padding)),
             nn.BatchNorm3d(2 * dim),
         )
         self.pos_embed = depthwise(2 * dim, temporal_kernel, 3) if positions else None

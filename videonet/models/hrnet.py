@@ -21,6 +21,7 @@ from torchvision.ops import StochasticDepth
 
 from videonet.errors import ConfigError
 from videonet.models.common import BlockList, VideoModel, as_clip, refuse_class_token, rising_rates
+from videonet.ops.conv import Conv3d
 
 BN_MOMENTUM = 0.1
 FEATURES = ("branches", "v1", "v2", "v2p")
@@ -64,8 +65,8 @@ def norm(dim: int) -> nn.BatchNorm3d:
     return nn.BatchNorm3d(dim, momentum=BN_MOMENTUM)
 
 
-def conv1(dim: int, dim_out: int) -> nn.Conv3d:
-    return nn.Conv3d(dim, dim_out, 1, bias=False)
+def conv1(dim: int, dim_out: int) -> Conv3d:
+    return Conv3d(dim, dim_out, 1, bias=False)
 
 
 def conv3(
@@ -76,9 +77,9 @@ def conv3(
     *,
     temporal_stride: int = 1,
     bias: bool = False,
-) -> nn.Conv3d:
+) -> Conv3d:
     """`taps` × 3 × 3, strided in space and where asked for in time."""
-    return nn.Conv3d(
+    return Conv3d(
         dim,
         dim_out,
         (taps, 3, 3),
@@ -313,12 +314,14 @@ class HRNet(VideoModel):
         self.downsamp_modules = nn.ModuleList(
             conv_unit(a, b, taps, 2, bias=bias) for a, b in pairwise(widths)
         )
-        last = nn.Conv3d(widths[-1], final, 1, bias=bias)
+        last = Conv3d(widths[-1], final, 1, bias=bias)
         self.final_layer = nn.Sequential(last, norm(final), nn.ReLU())
 
     def branches(self, clip: Tensor) -> list[Tensor]:
         """A clip -> the last stage's maps, (B, C_i, T', H / 2^(i + 2), W / 2^(i + 2))."""
         x = as_clip(clip, (1, 1))
+        if x.is_cpu:  # the layout oneDNN computes in: saves a reordering per convolution
+            x = x.contiguous(memory_format=torch.channels_last_3d)
         x = F.relu(self.bn1(self.conv1(x)))
         x = F.relu(self.bn2(self.conv2(x)))
         maps = [self.run_block(self.layer1, x)]
@@ -359,7 +362,7 @@ class HRNet(VideoModel):
 
 
 def _init_weights(module: nn.Module) -> None:
-    if isinstance(module, nn.Conv3d):
+    if isinstance(module, Conv3d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 

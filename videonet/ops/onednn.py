@@ -9,7 +9,7 @@ so; elsewhere (GPUs, other types, traced graphs) they call torch's own operators
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -26,17 +26,31 @@ def preferred(*tensors: Tensor | None) -> bool:
     Never while someone watches: compilers, export, FLOP counters and modes that record attention
     see torch's own operators.
     """
+    return _taken(tensors, (torch.float32, torch.bfloat16)) and (
+        torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    )
+
+
+def convolves(*tensors: Tensor | None) -> bool:
+    """Whether ``torch.mkldnn_convolution`` may be called; never while someone watches.
+
+    Only in fp32: torch itself gives every convolution in bf16 to oneDNN where that is faster.
+    """
+    return _taken(tensors, (torch.float32,)) and not torch.is_autocast_enabled("cpu")
+
+
+def _taken(tensors: Iterable[Tensor | None], dtypes: tuple[torch.dtype, ...]) -> bool:
+    """Whether oneDNN is there, takes these tensors, and nobody watches."""
     if watched():
         return False
     given = [t for t in tensors if t is not None]
     dtype = given[0].dtype
     return (
-        dtype in (torch.float32, torch.bfloat16)
+        dtype in dtypes
         # Sharded, quantised and traced tensors are subclasses.
         and all(type(t) in (Tensor, nn.Parameter) and t.is_cpu and t.dtype is dtype for t in given)
         and torch.backends.mkldnn.is_available()
         and torch.backends.mkldnn.enabled
-        and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from videonet.ops.conv import Conv3d
 from videonet.ops.grid import Grid
 
 
@@ -29,7 +30,7 @@ class PatchEmbed(nn.Module):
         bias: bool = True,
     ):
         super().__init__()
-        self.proj = nn.Conv3d(in_channels, dim, kernel, stride, padding, bias=bias)
+        self.proj = Conv3d(in_channels, dim, kernel, stride, padding, bias=bias)
         self.norm = norm
 
     def forward(self, clip: Tensor) -> tuple[Tensor, Grid]:
