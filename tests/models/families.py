@@ -23,6 +23,8 @@ class Family:
         frames: frames in the feature maps of a clip of 4.
         silent: patterns of parameters that rightly get no gradient (their effect cancels).
         by_model: further arguments for single models.
+        exact: arguments with which a still clip has the logits of its image, where the published
+            image and video models differ in more than time.
     """
 
     small: dict
@@ -30,6 +32,7 @@ class Family:
     frames: int
     silent: tuple[str, ...] = ()
     by_model: dict[str, dict] = field(default_factory=dict)
+    exact: dict = field(default_factory=dict)
 
 
 MVIT_DEPTHS = {"mvit_v2_b": 7, "mvit_v2_l": 10, "mvit_v2_h": 14}
@@ -103,6 +106,11 @@ FAMILIES = {
             **{name: {"depth": depth} for name, depth in MVIT_DEPTHS.items()},
             "mvit_v1_b": {"depth": 5},
         },
+        exact={
+            "cls_token": False,
+            "pool_kv_stride_adaptive": (1, 4, 4),
+            "dim_mul_in_att": False,
+        },
     ),
     "swin_*": Family(
         small={"embed_dim": 24},
@@ -114,6 +122,7 @@ FAMILIES = {
         small={"embed_dim": 24, "depth": 4, "num_heads": 3, "patch_size": 16},
         sides=(4, 4, 4, 4),
         frames=2,
+        exact={"cls_key_log_frames": True},
     ),
     "cvt_*": Family(
         small={"depths": (1, 1, 2), "embed_dims": (16, 32, 48), "num_heads": (1, 2, 3)},
@@ -129,6 +138,7 @@ FAMILIES = {
         by_model={
             "cvt_xs": {"depths": (1, 2), "embed_dims": (16, 32), "num_heads": (1, 2)},
         },
+        exact={"cls_key_log_frames": True},
     ),
 }
 

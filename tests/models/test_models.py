@@ -5,6 +5,11 @@ import torch
 
 import videonet
 from tests.models.families import FRAMES, SIDE, family_of, may_be_silent, small_model
+from tests.models.laws import (
+    assert_still_clips_are_images,
+    assert_temporal_parameters_learn,
+    randomise,
+)
 from videonet.checkpoint import load_checkpoint
 from videonet.errors import ConfigError
 
@@ -34,6 +39,32 @@ def test_features_shrink_by_stage(name):
     assert [f.shape[-1] for f in features] == list(family.sides[: len(features)])
     assert all(f.shape[2] == family.frames for f in features)
     assert len({f.shape[0] for f in features}) == 1
+
+
+@pytest.mark.parametrize("frames", [2, 4, 8])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_still_clip_has_the_logits_of_its_image(name, frames):
+    exact = family_of(name).exact
+    image = small_model(name, num_frames=1, **exact)
+    video = small_model(name, num_frames=frames, **exact)
+    for size in ((SIDE, SIDE), (96, 64)):
+        report = assert_still_clips_are_images(image, video, frames, size)
+        assert not report.notes
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_an_inflated_model_has_for_time_learns_at_once(name):
+    exact = family_of(name).exact
+    image = small_model(name, num_frames=1, **exact)
+    video = small_model(name, num_frames=8, **exact)
+    load_checkpoint(video, randomise(image).state_dict())
+    shapes = {n: p.shape for n, p in image.named_parameters()}
+    names = [n for n, p in video.named_parameters() if shapes.get(n) != p.shape]
+    names = sorted(set(names) - may_be_silent(name, video))
+    assert_temporal_parameters_learn(video, 8, (SIDE, SIDE), names)
+    for kernel in (video.get_parameter(n) for n in names):
+        if kernel.dim() == 5:
+            assert all(tap.any() for tap in kernel.grad.unbind(2))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -10,18 +10,18 @@ from torch import nn
 from videonet.errors import ConfigError
 from videonet.models import asmlp, cvt, cyclemlp, dilateformer, hornet, hrnet, mvit, swin, vit
 
-FAMILIES = (mvit, swin, vit, cvt, cyclemlp, asmlp, hrnet, dilateformer, hornet)
-MODELS = {name: build for family in FAMILIES for name, build in family.MODELS.items()}
-# Architectures described by their arguments instead of by a published name.
-GENERIC = {
-    "mvit": mvit.MViT,
-    "swin": swin.Swin,
-    "cyclemlp": cyclemlp.CycleMLP,
-    "asmlp": asmlp.ASMLP,
-    "hrnet": hrnet.HRNet,
-    "dilateformer": dilateformer.DilateFormer,
-    "hornet": hornet.HorNet,
+FAMILIES = {  # the architecture, to be described by its arguments, and its published variants
+    "mvit": (mvit.MViT, mvit.MODELS),
+    "swin": (swin.Swin, swin.MODELS),
+    "vit": (vit.ViT, vit.MODELS),
+    "cvt": (cvt.CvT, cvt.MODELS),
+    "cyclemlp": (cyclemlp.CycleMLP, cyclemlp.MODELS),
+    "asmlp": (asmlp.ASMLP, asmlp.MODELS),
+    "hrnet": (hrnet.HRNet, hrnet.MODELS),
+    "dilateformer": (dilateformer.DilateFormer, dilateformer.MODELS),
+    "hornet": (hornet.HorNet, hornet.MODELS),
 }
+MODELS = {name: build for _, variants in FAMILIES.values() for name, build in variants.items()}
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -33,8 +33,8 @@ def create_model(name: str, **arguments) -> nn.Module:
     """Build a model with random weights.
 
     Args:
-        name: one of :func:`list_models`, or ``"mvit"`` or ``"swin"`` for a model described by its
-            arguments.
+        name: one of :func:`list_models`, or a family of ``FAMILIES`` (``"mvit"``, ``"swin"``, …)
+            for a model described by its arguments alone.
         **arguments: any constructor argument of the architecture; every model has
             ``num_classes, num_frames, crop_size, in_channels, cls_token, drop_path_rate,
             head_dropout``. ``num_frames=1`` gives the image model.
@@ -45,7 +45,7 @@ def create_model(name: str, **arguments) -> nn.Module:
     Raises:
         ConfigError: unknown name or argument.
     """
-    build = MODELS.get(name) or GENERIC.get(name)
+    build = FAMILIES[name][0] if name in FAMILIES else MODELS.get(name)
     if build is None:
         near = difflib.get_close_matches(name, MODELS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(list_models())}"
