@@ -42,13 +42,24 @@ def test_what_is_no_contender_is_explained(text, message):
         ("torchvision:mvit_v9", "has no model 'mvit_v9'"),
         ("mvit_v9", "unknown model 'mvit_v9'"),
         ("timm:mvitv2_tiny", "takes images"),
+        ("transformers:bert", "not known here, only cvt_13"),
+        ("transformers:cvt_13", "takes images only"),
     ],
 )
 def test_models_that_do_not_exist_are_named(text, message):
-    if text.startswith("timm"):
-        pytest.importorskip("timm")
+    library = text.partition(":")[0]
+    if library in ("timm", "transformers"):
+        pytest.importorskip(library)
     with pytest.raises(ConfigError, match=message):
         parse_contender(text).build(16, 224)
+
+
+@pytest.mark.parametrize("name, frames, shape", [("videomae_s", 4, (4,)), ("cvt_13", 1, ())])
+def test_models_of_transformers_give_logits(name, frames, shape):
+    pytest.importorskip("transformers")
+    model = parse_contender(f"transformers:{name}").build(frames, 32).eval()
+    with torch.no_grad():
+        assert model(torch.randn(2, 3, *shape, 32, 32)).dim() == 2
 
 
 def test_multiply_adds_of_a_step():

@@ -8,13 +8,13 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from videonet.benchmark.flops import written_out_attention
 from videonet.errors import ConfigError
 from videonet.models import create_model
 
-LIBRARIES = ("videonet", "reference", "torchvision", "pytorchvideo", "timm")
+LIBRARIES = ("videonet", "reference", "torchvision", "pytorchvideo", "timm", "transformers")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 GRAMMAR = re.compile(
     r"(?:(?P<library>\w+):)?(?P<model>\w+)(?:@(?P<dtype>\w+))?(?P<compiled>\+compile)?"
@@ -90,6 +90,56 @@ def _timm(name: str, frames: int, size: int) -> nn.Module:
     return timm.create_model(name, **({"img_size": size} if fixed else {}))
 
 
+TRANSFORMERS = {  # name here -> class, settings that differ from its configuration's defaults
+    "cvt_13": ("CvtForImageClassification", {}),
+    "cvt_21": ("CvtForImageClassification", {"depth": [1, 4, 16]}),
+    "cvt_w24": (
+        "CvtForImageClassification",
+        {"depth": [2, 2, 20], "embed_dim": [192, 768, 1024], "num_heads": [3, 12, 16]},
+    ),
+    "videomae_s": (
+        "VideoMAEForVideoClassification",
+        {"hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1536},
+    ),
+    "videomae_b": ("VideoMAEForVideoClassification", {}),
+    "videomae_l": (
+        "VideoMAEForVideoClassification",
+        {
+            "hidden_size": 1024,
+            "num_hidden_layers": 24,
+            "num_attention_heads": 16,
+            "intermediate_size": 4096,
+        },
+    ),
+}
+
+
+class _Logits(nn.Module):
+    """A classifier of transformers that takes (B, C, T, H, W) or images and gives logits."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, clip: Tensor) -> Tensor:
+        return self.model(clip.transpose(1, 2) if clip.dim() == 5 else clip).logits
+
+
+def _transformers(name: str, frames: int, size: int) -> nn.Module:
+    if name not in TRANSFORMERS:
+        raise ConfigError(
+            f"transformers:{name} is not known here, only {', '.join(sorted(TRANSFORMERS))}"
+        )
+    transformers = importlib.import_module("transformers")
+    kind, settings = TRANSFORMERS[name]
+    for_clips = "Video" in kind
+    if for_clips != (frames > 1):
+        raise ConfigError(f"transformers:{name} takes {'clips' if for_clips else 'images'} only")
+    model = getattr(transformers, kind)
+    shape = {"num_frames": frames, "image_size": size} if for_clips else {}
+    return _Logits(model(model.config_class(**settings, **shape)))
+
+
 def _builder(module, name: str):
     if not hasattr(module, name):
         raise ConfigError(f"{module.__name__} has no model {name!r}")
@@ -102,4 +152,5 @@ BUILDERS = {
     "torchvision": _torchvision,
     "pytorchvideo": _pytorchvideo,
     "timm": _timm,
+    "transformers": _transformers,
 }
