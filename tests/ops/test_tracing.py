@@ -2,7 +2,9 @@
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from videonet.models import create_model
 from videonet.ops.attention import key_columns
 from videonet.ops.tracing import once_per_shape, watched
 
@@ -39,3 +41,23 @@ def test_fake_tensors_are_not_remembered():
     assert type(ones(6, CPU)) is torch.Tensor
     with FakeTensorMode():
         assert type(ones(6, CPU)) is not torch.Tensor
+
+
+def test_transforms_of_torch_func_see_plain_operators():
+    model = create_model("mvit_v2_xs", num_classes=3, num_frames=4, crop_size=32).eval()
+    clips = torch.randn(2, 3, 4, 32, 32, generator=torch.Generator().manual_seed(0))
+    parameters = dict(model.named_parameters())
+
+    def score(weights, clip):
+        return torch.func.functional_call(model, weights, (clip[None],))[0, 0]
+
+    with sdpa_kernel(SDPBackend.MATH):  # torch's fused attention knows neither vmap nor jvp
+        per_clip = torch.func.vmap(torch.func.grad(score), (None, 0))(parameters, clips)
+        _, slope = torch.func.jvp(model, (clips,), (torch.ones_like(clips),))
+    for i, clip in enumerate(clips):
+        expected = torch.autograd.grad(model(clip[None])[0, 0], list(parameters.values()))
+        for found, gradient in zip(per_clip.values(), expected, strict=True):
+            torch.testing.assert_close(found[i], gradient, rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        step = (model(clips + 1e-2) - model(clips - 1e-2)) / 2e-2
+    torch.testing.assert_close(slope, step, rtol=2e-2, atol=1e-3)

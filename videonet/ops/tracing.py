@@ -10,12 +10,15 @@ from torch import Tensor
 
 
 def watched() -> bool:
-    """Whether torch's operators are being traced, counted or recorded by someone.
+    """Whether torch's operators are being traced, counted, recorded or transformed by someone.
 
-    Compilers, export, fake tensors, FLOP counters and torch-function modes.
+    Compilers, export, fake tensors, FLOP counters, torch-function modes, ``torch.func`` and
+    forward-mode differentiation.
     """
     return (
         torch.compiler.is_compiling()
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch.autograd.forward_ad._current_level >= 0
         or torch.jit.is_tracing()
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._len_torch_function_stack() > 0
