@@ -76,10 +76,13 @@ def plot_runs(runs: Mapping[str, Sequence[dict]], path: Path, smoothing: int = 1
     loss.set(xlabel="epoch", ylabel="loss (dotted: validation)", ylim=(0, None))
     score.set(xlabel="epoch", ylabel=f"validation {measured or ''} (%)")
     speed.set(xlabel="epoch", ylabel="clips per second", ylim=(0, None))
+    entries = {}  # label -> line, of all three
     for axes in (loss, score, speed):
         axes.grid(alpha=0.3)
-        if axes.lines:
-            axes.legend(fontsize=8)
+        lines, labels = axes.get_legend_handles_labels()
+        entries = dict(zip(labels, lines, strict=True)) | entries
+    if entries:
+        figure.legend(entries.values(), entries.keys(), loc="outside right upper", fontsize=8)
     figure.savefig(path, dpi=120)
 
 
