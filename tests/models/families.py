@@ -35,7 +35,7 @@ class Family:
     exact: dict = field(default_factory=dict)
 
 
-MVIT_DEPTHS = {"mvit_v2_b": 7, "mvit_v2_l": 10, "mvit_v2_h": 14}
+MVIT_DEPTHS = {"mvit_v2_b": 7, "mvit_v2_l": 10}
 FAMILIES = {
     "cyclemlp_*": Family(
         small={
@@ -104,6 +104,7 @@ FAMILIES = {
         by_model={
             **{f"mvit_v2_{size}": {"depth": 5} for size in "ts"},
             **{name: {"depth": depth} for name, depth in MVIT_DEPTHS.items()},
+            "mvit_v2_h": {"depth": 14, "embed_dim": 24},  # three heads
             "mvit_v1_b": {"depth": 5},
         },
         exact={

@@ -140,5 +140,7 @@ def test_wrong_names_and_arguments_are_named():
         videonet.create_model("mvit_v2b")
     with pytest.raises(ConfigError, match="mvit_v2_s has no argument 'num_class'"):
         videonet.create_model("mvit_v2_s", num_class=3)
+    with pytest.raises(ConfigError, match="block 0 is 16 wide, which 3 heads do not divide"):
+        videonet.create_model("mvit_v1_b", embed_dim=16, num_heads=3)
     with pytest.raises(ConfigError, match="2 pixels high"):
         small_model("mvit_v2_s")(torch.randn(1, 3, 4, 2, 64))

@@ -65,6 +65,9 @@ def plan_blocks(
 
     With ``pool_kv_stride_adaptive`` the stride of keys and values shrinks by every query stride
     met so far, so that the number of keys stays constant (MViTv2, Sec. 4.1).
+
+    Raises:
+        ConfigError: the heads of a block do not divide the width of its attention.
     """
     plans, kv_stride = [], pool_kv_stride_adaptive
     for i in range(depth):
@@ -73,6 +76,11 @@ def plan_blocks(
         grows = i if dim_mul_in_att else i + 1
         divisor = scaled_width(num_heads, head_mul.get(grows, 1.0))
         dim_out = scaled_width(embed_dim, dim_mul.get(grows, 1.0), divisor)
+        width = dim_out if dim_mul_in_att else embed_dim
+        if width % num_heads:
+            raise ConfigError(
+                f"the attention of block {i} is {width} wide, which {num_heads} heads do not divide"
+            )
         q_stride = pool_q_stride.get(i)
         if pool_kv_stride_adaptive is not None:
             if q_stride is not None:
