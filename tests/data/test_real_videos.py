@@ -21,9 +21,9 @@ REFUSED = {
         "imageio/cockatoo.mp4": "yuv444p",
         "mmaction2/S001C001P001R001A001_rgb.avi": "avi",
         "mmaction2/test.avi": "avi",
-        "mp4parse/tiny_av1.mp4": "",  # AV1
-        "torchcodec/av1_video.mkv": "",
-        "torchcodec/testsrc2_av1_10bit.mp4": "",
+        "mp4parse/tiny_av1.mp4": "cannot find video stream",  # AV1
+        "torchcodec/av1_video.mkv": "cannot find video stream",
+        "torchcodec/testsrc2_av1_10bit.mp4": "cannot find video stream",
         "torchcodec/discard_first_keyframe.mp4": "decord counts 30 frames",  # an edit list
         "torchcodec/h265_video.mp4": "open GOPs",
         "torchcodec/nasa_13013.mp4": "decord counts 390 frames",  # its second video stream
