@@ -15,7 +15,7 @@ class Conv3d(nn.Conv3d):
     """``nn.Conv3d`` that is fast for a single clip on a CPU too.
 
     torch gives a small kernel on a single small input (batch 1 with channels × frames × height up
-    to 20,480) to loops of its own, which take up to ten times as long as oneDNN.
+    to 20,480) to loops of its own, which take several times as long as oneDNN.
     """
 
     def forward(self, x: Tensor) -> Tensor:

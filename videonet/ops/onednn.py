@@ -26,7 +26,7 @@ def preferred(*tensors: Tensor | None) -> bool:
     Never while someone watches: compilers, export, FLOP counters and modes that record attention
     see torch's own operators.
     """
-    return _taken(tensors, (torch.float32, torch.bfloat16)) and (
+    return _usable(tensors, (torch.float32, torch.bfloat16)) and (
         torch.backends.cpu.get_cpu_capability().startswith("AVX512")
     )
 
@@ -36,10 +36,10 @@ def convolves(*tensors: Tensor | None) -> bool:
 
     Only in fp32: torch itself gives every convolution in bf16 to oneDNN where that is faster.
     """
-    return _taken(tensors, (torch.float32,)) and not torch.is_autocast_enabled("cpu")
+    return _usable(tensors, (torch.float32,)) and not torch.is_autocast_enabled("cpu")
 
 
-def _taken(tensors: Iterable[Tensor | None], dtypes: tuple[torch.dtype, ...]) -> bool:
+def _usable(tensors: Iterable[Tensor | None], dtypes: tuple[torch.dtype, ...]) -> bool:
     """Whether oneDNN is there, takes these tensors, and nobody watches."""
     if watched():
         return False

@@ -54,7 +54,7 @@ def position_rows(
         None if table is None else axis_embeddings(table, n_q, n_k).to(q.dtype)
         for table, n_q, n_k in zip(tables, q_grid, k_grid, strict=True)
     )
-    if watched():  # a compiler decides for itself what to keep
+    if watched():  # compilers decide what to keep, torch.func wants plain operators
         return _rows(q, q_grid, k_grid, class_tokens, embeddings)
     return _PositionRows.apply(q, q_grid, k_grid, class_tokens, *embeddings)
 
