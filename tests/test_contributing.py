@@ -50,7 +50,7 @@ def test_the_example_passes_what_all_models_pass(example, check):
         check(name=NAME, **arguments)
 
 
-def test_the_config_of_the_example_trains_it(example, tmp_path):
+def test_the_config_of_the_example_builds_it(example, tmp_path):
     (tmp_path / "MVITv2_XS.yaml").write_text((ROOT / "configs/DEMO/MVITv2_XS.yaml").read_text())
     (tmp_path / "ConvMixer_XS.yaml").write_text(blocks()["config"])
     with process("cpu") as alone:
