@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from videonet.checkpoint.fit import Fit, misfit
 from videonet.checkpoint.positions import guess_grid
 from videonet.checkpoint.report import INFLATED, INTERPOLATED, LOADED
-from videonet.ops.grid import Grid
+from videonet.ops.grid import Grid, resize_rows
 
 BIAS_TABLE = re.compile(r"(?:.*\.)?relative_position_bias_table")
 
@@ -35,9 +35,8 @@ def fit_bias_table(module: nn.Module, target: Tensor, source: Tensor, image: boo
     table = source.float().T.unflatten(1, old)  # (heads, t, h, w)
     if old[1:] != new[1:]:
         table = F.interpolate(table, size=new[1:], mode="bicubic", align_corners=False)
-    rows = table.flatten(2).transpose(1, 2)  # (heads, h*w, t)
-    rows = F.interpolate(rows, size=new[0], mode="linear", align_corners=False)
-    value = rows.transpose(1, 2).flatten(1).T  # (offsets, heads)
+    rows = resize_rows(table.permute(1, 0, 2, 3).flatten(1), new[0])  # (t, heads*h*w)
+    value = rows.unflatten(1, (len(table), -1)).transpose(1, 2).flatten(0, 1)  # (offsets, heads)
     changed = " -> ".join("x".join(map(str, offsets)) for offsets in (old, new))
     if old[1:] == new[1:] and old[0] == 1:
         return Fit(value, INFLATED, f"repeated over time, offsets {changed}")

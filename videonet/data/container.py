@@ -56,13 +56,15 @@ class FrameTable:
 
 # Damaged headers claim pictures that no memory holds; 8K video has 2**25 pixels.
 MOST_PIXELS = 2**27
+# Titles and comments are not always UTF-8: av 19 reads them all, older ones when told to.
+_METADATA = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 
 
 def open_container(path: str) -> tuple[av.container.InputContainer, av.VideoStream]:
     if not Path(path).is_file():
         raise DecodeError(f"cannot read {path}: there is no such file")
     try:
-        container = av.open(path, metadata_errors="replace")
+        container = av.open(path, **_METADATA)
     except (av.FFmpegError, OSError, ValueError) as error:
         raise decode_error(path, error) from None
     if not container.streams.video:

@@ -25,6 +25,8 @@ def resize_rows(table: Tensor, rows: int) -> Tensor:
     """Linearly interpolate a table of vectors (R, C) to ``rows`` rows; the same where R fits."""
     if table.shape[0] == rows:
         return table
+    if table.shape[0] == 1:  # exact, where interpolation rounds in some versions of torch
+        return table.expand(rows, -1)
     resized = F.interpolate(table.T.unsqueeze(0), size=rows, mode="linear", align_corners=False)
     return resized[0].T  # (rows, C)
 
@@ -43,6 +45,9 @@ def resize_grid(table: Tensor, old: Grid, new: Grid, mode: str = "trilinear") ->
         old = (old[0], *new[1:])
     if old == new:
         return table
+    if old[0] == 1 < new[0]:  # exact, where interpolation rounds in some versions of torch
+        still = resize_grid(table, old, (1, *new[1:]), mode)
+        return still.repeat(1, new[0], 1)
     volume_first = table.reshape(1, *old, -1).permute(0, 4, 1, 2, 3)  # (1, C, T, H, W)
     resized = F.interpolate(volume_first, size=new, mode="trilinear", align_corners=False)
     return resized.flatten(2).transpose(1, 2)  # (1, T'*H'*W', C)
