@@ -1,10 +1,19 @@
 # The two commands of a fresh machine: `make demo` and `make test`.
-# PYTHON=python3.12 chooses the interpreter, VENV=… the place of the virtual environment.
+# PYTHON=python3.12 chooses the interpreter, VENV=… the place of the virtual environment,
+# CONSTRAINTS=.ci/oldest.txt the versions of the dependencies, INSTALL=… the command that installs.
 
 PYTHON ?= python3
 VENV ?= .venv
-BIN := $(VENV)/bin
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 INSTALLED := $(VENV)/.installed
+INSTALL ?= $(BIN)/python -m pip install --disable-pip-version-check --quiet
+CONSTRAINTS ?=
+
+# The main job in three minutes: files are opened with every decoder, a run trains, is interrupted,
+# resumes and is evaluated, videos are predicted, foreign checkpoints are loaded, models exported.
+PORTABLE := tests/test_packaging.py tests/data/test_decode.py tests/data/test_real_videos.py \
+    tests/engine/test_train.py tests/engine/test_evaluate.py tests/predict tests/tools \
+    tests/checkpoint/test_load.py tests/checkpoint/test_files.py tests/models/test_mvit_parity.py
 
 DEMO_DATA := data/demo
 DEMO_RUN := runs/demo
@@ -12,12 +21,12 @@ DEMO_RUN := runs/demo
 export OMP_WAIT_POLICY ?= passive
 DEMO_CONFIG := configs/DEMO/MVITv2_XS.yaml
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-operators test-portable check-gpu lint clean
 
 # Installs once, and again only where the dependencies may have changed.
 $(INSTALLED): setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable ".[dev]"
+	$(INSTALL) $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) --editable ".[dev]"
 	touch $@
 
 # Writes the demo data set, trains, evaluates with several views, and predicts a clip of val.csv.
@@ -33,6 +42,25 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -q -m "not slow"
+
+# Neither processes nor videos: what macOS and Windows have to pass too.
+test-operators: $(INSTALLED)
+	$(BIN)/python -m pytest -q -m "not slow" tests/ops tests/heads tests/models tests/config
+
+test-portable: $(INSTALLED)
+	$(BIN)/python -m pytest -q -m "not slow" $(PORTABLE)
+
+# What a GPU shows: agreement with the CPU, the recipe of Kinetics-400, speed beside torchvision.
+# Installs nothing: without a virtual environment here, PYTHON has the dependencies.
+# DEVICE=cpu tries the tests where there is no GPU.
+DEVICE ?= cuda
+CHECK_PYTHON := $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
+check-gpu:
+	$(CHECK_PYTHON) -m videonet.doctor
+	$(CHECK_PYTHON) tools/benchmark.py model torchvision:mvit_v2_s@bf16 mvit_v2_s@bf16 \
+	    torchvision:swin3d_t@bf16 swin_t@bf16 vit_b@bf16 \
+	    --device $(DEVICE) --batch 16 --train-batch 8 --rounds 3 --seconds 1
+	VIDEONET_TEST_DEVICE=$(DEVICE) $(CHECK_PYTHON) -m pytest -q -m cuda --durations 10
 
 lint: $(INSTALLED)
 	$(BIN)/python -m ruff check .

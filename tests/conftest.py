@@ -1,8 +1,10 @@
 """Fixtures shared by all tests."""
 
+import os
 from pathlib import Path
 
 import pytest
+import torch
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -13,3 +15,12 @@ def shared_dir() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the reference folder 'shared' is not beside this checkout")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def device() -> torch.device:
+    """Where tests marked ``cuda`` compute: a CUDA device, or what VIDEONET_TEST_DEVICE names."""
+    name = os.environ.get("VIDEONET_TEST_DEVICE", "cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device (VIDEONET_TEST_DEVICE=cpu tries the test without one)")
+    return torch.device(name)

@@ -1,6 +1,8 @@
 """What a user gets from the built wheel, not from the checkout."""
 
+import configparser
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -95,3 +97,23 @@ def test_configs_are_found_in_the_wheel(unpacked, tmp_path):
 def test_tools_run_from_the_wheel(tool, unpacked, tmp_path):
     output = run("-m", f"videonet.tools.{tool}", "--help", cwd=tmp_path, PYTHONPATH=str(unpacked))
     assert "usage:" in output
+
+
+def test_the_oldest_dependencies_are_those_that_setup_cfg_admits():
+    """Of every dependency: its floor, or for newer Pythons a later release."""
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    groups = config["options"]["install_requires"], config["options.extras_require"]["test"]
+    floors = dict(
+        re.fullmatch(r"([\w-]+)>=([\w.]+)(?:;.*)?", line).groups()
+        for line in "\n".join(groups).split("\n")
+        if line
+    )
+    del floors["setuptools"]  # builds the package, and nothing here imports it
+    oldest: dict[str, str] = {}
+    for line in (ROOT / ".ci" / "oldest.txt").read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            name, version = re.fullmatch(r"([\w-]+)==([\w.]+)(?:;.*)?", line).groups()
+            oldest.setdefault(name, version)
+    found = {name: re.sub(r"(\.0)+$", "", version) for name, version in oldest.items()}
+    assert found == {n: re.sub(r"(\.0)+$", "", version) for n, version in floors.items()}

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import platform
-import resource
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
+from videonet.engine.timing import peak_memory
 from videonet.ops import onednn
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -84,7 +83,7 @@ class PeakMemory:
 
     def __init__(self, device: str):
         self.device = device
-        self.floor = 0
+        self.floor = 0.0
         self.restart()
         self.floor = self.peak()
 
@@ -95,12 +94,9 @@ class PeakMemory:
         elif CLEAR.exists():
             CLEAR.write_text("5")  # resets VmHWM to the current resident set, see proc(5)
 
-    def peak(self) -> int:
-        """Bytes at the peak since the last restart, above the floor."""
-        if self.device == "cuda":
-            return torch.cuda.max_memory_allocated() - self.floor
-        if STATUS.exists():
+    def peak(self) -> float:
+        """Bytes at the peak since the last restart, above the floor; NaN where unknown."""
+        if self.device == "cpu" and STATUS.exists():
             fields = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
             return int(fields["VmHWM"].split()[0]) * 1024 - self.floor
-        unit = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit - self.floor
+        return peak_memory(torch.device(self.device)) * 2**30 - self.floor
