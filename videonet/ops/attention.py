@@ -15,6 +15,7 @@ from torch import Tensor
 from videonet.ops import onednn
 from videonet.ops.chunked_attention import chunked_attention
 from videonet.ops.grid import Grid, one_hot_positions
+from videonet.ops.precision import autocast_inputs
 from videonet.ops.relative_position import Tables, position_rows
 from videonet.ops.tracing import once_per_shape
 
@@ -49,6 +50,7 @@ def attention(
         (B, heads, Nq, D).
     """
     k = k * (q.shape[-1] ** -0.5 if scale is None else scale)  # there are fewer keys than queries
+    q, k, v = autocast_inputs(q, k, v)
     has_tables = any(table is not None for table in tables)
     if not has_tables and not class_key_bias and key_bias is None:
         return dot_product_attention(q, k, v)
@@ -91,7 +93,7 @@ def dot_product_attention(
     """
     if columns is not None:
         columns = columns.expand(k.shape[0], -1, -1)
-    cast = onednn.autocast(q, k, v, rows, columns)
+    cast = q, k, v, rows, columns = autocast_inputs(q, k, v, rows, columns)
     if q.shape[2] * k.shape[2] >= MIN_LOGITS and onednn.preferred(*cast):
         return chunked_attention(*cast)
     if rows is None:

@@ -10,6 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from videonet.ops import onednn
 from videonet.ops.grid import Grid
+from videonet.ops.precision import autocast_inputs
 
 
 def depthwise_conv(volume: Tensor, weight: Tensor, stride: Grid, padding: Grid) -> Tensor:
@@ -22,7 +23,7 @@ def depthwise_conv(volume: Tensor, weight: Tensor, stride: Grid, padding: Grid) 
     Returns:
         (B, C, T', H', W').
     """
-    cast = onednn.autocast(volume, weight)
+    cast = autocast_inputs(volume, weight)
     wants_gradient = torch.is_grad_enabled() and any(x.requires_grad for x in cast)
     if wants_gradient and onednn.preferred(*cast):
         return _DepthwiseConv.apply(*cast, tuple(stride), tuple(padding))

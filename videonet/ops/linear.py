@@ -8,11 +8,12 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from videonet.ops import onednn
+from videonet.ops.precision import autocast_inputs
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """(..., K), (M, K), (M,) -> (..., M): the same numbers as ``F.linear``."""
-    cast = onednn.autocast(x, weight, bias)
+    cast = autocast_inputs(x, weight, bias)
     if not onednn.preferred(*cast):
         return F.linear(x, weight, bias)
     rows = cast[0].reshape(-1, weight.shape[1])

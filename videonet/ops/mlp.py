@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 from videonet.errors import ConfigError
 from videonet.ops import onednn
 from videonet.ops.linear import Linear
+from videonet.ops.precision import autocast_inputs
 
 
 def quick_gelu(x: Tensor) -> Tensor:
@@ -64,7 +65,7 @@ class Mlp(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self._is_plain():
             parameters = (self.fc1.weight, self.fc2.weight, self.fc1.bias, self.fc2.bias)
-            cast = onednn.autocast(x, *parameters)
+            cast = autocast_inputs(x, *parameters)
             if onednn.preferred(*cast):
                 y = _Mlp.apply(cast[0].reshape(-1, x.shape[-1]), *cast[1:])
                 return y.view(*x.shape[:-1], -1)

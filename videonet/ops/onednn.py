@@ -54,14 +54,6 @@ def _usable(tensors: Iterable[Tensor | None], dtypes: tuple[torch.dtype, ...]) -
     )
 
 
-def autocast(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
-    """The inputs of a matrix product on the CPU in the type that autocast wants them in."""
-    if not torch.is_autocast_enabled("cpu"):
-        return tensors
-    dtype = torch.get_autocast_dtype("cpu")
-    return tuple(t.to(dtype) if t is not None and t.is_cpu else t for t in tensors)
-
-
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """(N, K), (M, K), (M,) -> (N, M) as ``F.linear``, without autograd."""
     if not (weight.is_contiguous() or weight.t().is_contiguous()):

@@ -68,14 +68,21 @@ def avg_pool(
     kt, kh, kw = kernel
     pt, ph, pw = same_padding(kernel) if padding is None else padding
     frames = to_volume(tokens, grid).transpose(1, 2).flatten(0, 1)  # (B*T, C, H, W)
-    # Not avg_pool3d: it refuses a grid smaller than its kernel, whatever the padding.
+    # Not avg_pool3d: it refuses a grid smaller than its kernel, whatever the padding, and on the
+    # CPU half precision.
     frames = F.avg_pool2d(frames, (kh, kw), stride[1:], (ph, pw), ceil_mode)
     volume = frames.unflatten(0, (-1, grid[0])).transpose(1, 2)  # (B, C, T, H', W')
     if kt > 1 or stride[0] > 1:
-        inside = torch.ones_like(volume[:1, :1, :, :1, :1])
-        total, inside = (
-            F.avg_pool3d(F.pad(x, (0, 0, 0, 0, pt, pt)), (kt, 1, 1), (stride[0], 1, 1))
-            for x in (volume, inside)
-        )
-        volume = total / inside
+        volume = _mean_over_frames(volume, kt, stride[0], pt)
     return to_tokens(volume)
+
+
+def _mean_over_frames(volume: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
+    """Means of (B, C, T, H, W) over windows of frames, in which only frames of the clip count."""
+
+    def sums(x: Tensor) -> Tensor:
+        return F.avg_pool2d(F.pad(x, (0, 0, padding, padding)), (kernel, 1), (stride, 1))
+
+    total = sums(volume.flatten(3)).unflatten(3, volume.shape[3:])  # (B, C, T', H, W)
+    share = sums(torch.ones_like(volume[:1, :1, :, 0, :1]))  # (1, 1, T', 1)
+    return total / share.unsqueeze(4)

@@ -13,6 +13,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from videonet.ops.grid import Grid, resize_rows
+from videonet.ops.precision import autocast_inputs
 from videonet.ops.tracing import once_per_shape, watched
 
 Tables = tuple[Tensor | None, Tensor | None, Tensor | None]  # rel_pos_t, rel_pos_h, rel_pos_w
@@ -54,6 +55,7 @@ def position_rows(
         None if table is None else axis_embeddings(table, n_q, n_k).to(q.dtype)
         for table, n_q, n_k in zip(tables, q_grid, k_grid, strict=True)
     )
+    q, *embeddings = autocast_inputs(q, *embeddings)
     if watched():  # compilers decide what to keep, torch.func wants plain operators
         return _rows(q, q_grid, k_grid, class_tokens, embeddings)
     return _PositionRows.apply(q, q_grid, k_grid, class_tokens, *embeddings)

@@ -1,0 +1,25 @@
+"""The types of floating-point numbers that autocast asks for."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def autocast_inputs(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+    """The inputs of a matrix product in the type in which autocast hands them to torch's own.
+
+    An ``autograd.Function`` and a kernel of the project see tensors as they are, where autocast
+    casts for torch's operators: whoever calls one casts before, so that autograd knows of it.
+    Double precision stays, as with torch; outside of autocast everything does.
+    """
+    return tuple(None if t is None else _cast(t) for t in tensors)
+
+
+def _cast(tensor: Tensor) -> Tensor:
+    device = tensor.device.type
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+        return tensor
+    if not tensor.is_floating_point() or tensor.dtype is torch.float64:
+        return tensor
+    return tensor.to(torch.get_autocast_dtype(device))
