@@ -1,7 +1,10 @@
 import logging
 import os
 import signal
+import subprocess
+import sys
 import textwrap
+import time
 
 import pytest
 
@@ -34,6 +37,17 @@ TASKS = """
             os._exit(4)
         def __getstate__(self):
             return {"a": 1}
+
+    class StoppedOnce:  # its first process gets SIGTERM before it is ready
+        def __init__(self, mark):
+            self.mark = mark
+        def __setstate__(self, state):
+            self.__dict__.update(state)
+            if not os.path.exists(self.mark):
+                open(self.mark, "w").close()
+                os.kill(os.getpid(), signal.SIGTERM)
+        def __call__(self, task):
+            return task
 """
 
 
@@ -146,3 +160,61 @@ def test_workers_end_with_their_pool(pool):
     for process in processes:
         with pytest.raises(ProcessLookupError):
             os.kill(process, 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_stop_is_left_to_the_process_that_has_the_workers(number, pool):
+    some = pool(2)
+    processes = {process for _, process in results(some, *"abcd").values()}
+    for process in processes:
+        os.kill(process, number)
+    assert {process for _, process in results(some, *"efgh").values()} <= processes
+
+
+def test_a_worker_that_is_stopped_while_it_starts_is_started_again(tasks, tmp_path):
+    mark = tmp_path / "stopped"
+    some = WorkerPool(tasks.StoppedOnce(str(mark)), 1)
+    some.submit(0, "a")
+    assert some.result() == (0, "a") and mark.exists()
+    some.close()
+
+
+@pytest.mark.parametrize("task", ["a", "sleep"])
+def test_workers_end_with_the_process_that_has_them(task, tasks):
+    script = """
+        import sys, time
+        import tasks_of_workers
+        from videonet.data.workers import WorkerPool
+        if __name__ == "__main__":
+            pool = WorkerPool(tasks_of_workers.work, 2)
+            for k in range(4):
+                pool.submit(k, "a")
+            found = {pool.result()[1][1] for _ in range(4)}
+            for k in range(2):
+                pool.submit(k, sys.argv[1])
+            print(*[worker.process.pid for worker in pool._workers], flush=True)
+            time.sleep(600)
+    """
+    folder = os.path.dirname(tasks.__file__)
+    path = os.path.join(folder, "has_workers.py")
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(textwrap.dedent(script))
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([folder, *sys.path])}
+    with subprocess.Popen(
+        [sys.executable, path, task], env=environment, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        workers = [int(number) for number in parent.stdout.readline().split()]
+        assert len(workers) == 2
+        parent.kill()
+    deadline = time.monotonic() + 60
+    while any(is_running(worker) for worker in workers):
+        assert time.monotonic() < deadline, f"of {workers} some still run"
+        time.sleep(0.05)
+
+
+def is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -11,8 +11,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import multiprocessing
+import os
 import signal
 import sys
+import threading
+import time
 import traceback
 import weakref
 from collections import deque
@@ -28,7 +31,10 @@ from videonet.errors import VideonetError
 logger = logging.getLogger(__name__)
 
 TASKS_AHEAD = 2  # tasks that a worker holds: one under way and the next
+STARTS = 3  # attempts to start a worker that a signal to stop ends before it can ignore it
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)  # timeout, SLURM and terminals send them to all
 _READY = "ready"
+_SERVER_GONE = 255  # exit code of a process whose fork server ended before it could report one
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,7 @@ class WorkerPool:
         self._context = _clean_context()
         self._queue: deque[tuple[Hashable, Any]] = deque()
         self._said: set[str] = set()
+        self._stopped_starts = 0
         self._workers = [self._start() for _ in range(workers)]
         self._finalizer = weakref.finalize(self, _end, self._workers)
 
@@ -109,11 +116,18 @@ class WorkerPool:
 
     def _start(self) -> _Worker:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(
-            target=_serve, args=(theirs, self._work, self._timeout), daemon=True
-        )
-        process.start()
-        theirs.close()  # so that the end of the process is the end of the connection
+        with theirs:  # closed here, so that the end of the process is the end of the connection
+            for attempt in range(1, STARTS + 1):
+                process = self._context.Process(
+                    target=_serve, args=(theirs, self._work, self._timeout), daemon=True
+                )
+                try:
+                    process.start()
+                    break
+                except (EOFError, ConnectionError):
+                    if attempt == STARTS:
+                        raise
+                    time.sleep(0.1)  # a signal to all processes ended the fork server meanwhile
         return _Worker(process, ours)
 
     def _feed(self) -> None:
@@ -149,6 +163,8 @@ class WorkerPool:
         worker.connection.close()
         worker.process.join()
         reason = _cause(worker.process.exitcode, self._timeout)
+        if not worker.ready and self._restart(worker):
+            return None
         if not worker.ready:
             self._queue.clear()
             worker.tasks.clear()
@@ -164,6 +180,16 @@ class WorkerPool:
             logger.warning("an idle worker process ended (%s); another one takes its place", reason)
             return None
         return lost[0], Lost(reason)
+
+    def _restart(self, worker: _Worker) -> bool:
+        """Replace a worker that a signal to stop ended while it started, a few times."""
+        stopped = worker.process.exitcode in (*(-number for number in STOP_SIGNALS), _SERVER_GONE)
+        self._stopped_starts += stopped
+        if not stopped or self._stopped_starts > STARTS * len(self._workers):
+            return False
+        self._queue.extendleft(reversed(worker.tasks))
+        self._workers[self._workers.index(worker)] = self._start()
+        return True
 
 
 def _clean_context() -> multiprocessing.context.BaseContext:
@@ -212,7 +238,9 @@ class _Records(logging.Handler):
 
 def _serve(connection: Connection, work: Callable[[Any], Any], timeout: float) -> None:
     """The life of a worker process: until the connection ends, or it does itself."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is for the process that has us
+    for number in STOP_SIGNALS:  # they are for the process that has us, which ends us
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)  # the workers are the parallelism
     records = _Records()
     package = logging.getLogger("videonet")
@@ -226,6 +254,14 @@ def _serve(connection: Connection, work: Callable[[Any], Any], timeout: float) -
             with _alarm(timeout):
                 outcome = _attempt(work, task)
             connection.send((outcome, records.take()))
+
+
+def _end_with_parent() -> None:
+    """Leave once the process that has us is gone, whatever the present task does."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
 
 
 def _attempt(work: Callable[[Any], Any], task: Any) -> Any:

@@ -1,0 +1,81 @@
+"""A signal to the whole process group, as GNU timeout, SLURM and containers send it."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from videonet.checkpoint import read_checkpoint
+from videonet.config import save_config
+from videonet.data.loader import BAD_LIST
+from videonet.engine.checkpoints import saved_checkpoints
+
+ROOT = Path(__file__).resolve().parents[2]
+LONG = (
+    *("TRAIN.BATCH_SIZE", 4, "SOLVER.MAX_EPOCH", 4000, "TRAIN.EVAL_PERIOD", 1),
+    *("TRAIN.CHECKPOINT_PERIOD", 4000, "DATA_LOADER.NUM_WORKERS", 2, "TEST.ENABLE", False),
+)
+
+
+def start(cfg, folder, *before: str) -> subprocess.Popen:
+    """The command line in a process group of its own."""
+    save_config(cfg, folder / "run.yaml")
+    return subprocess.Popen(
+        [*before, sys.executable, "tools/run_net.py", "--cfg", str(folder / "run.yaml")],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for_steps(run: subprocess.Popen, folder: Path, count: int) -> None:
+    log = folder / "log.jsonl"
+    while run.poll() is None and (not log.exists() or log.read_text().count("\n") < count):
+        time.sleep(0.02)
+
+
+def assert_stopped_in_order(run: subprocess.Popen, folder: Path, code: int) -> None:
+    said = run.communicate()[1]
+    assert run.returncode == code, said
+    assert "Traceback" not in said and "stopped: SIG" in said
+    assert read_checkpoint(saved_checkpoints(folder)[-1])["step"] > 0
+    assert not (folder / BAD_LIST).exists()
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
+def test_a_signal_to_the_process_group_saves_and_blames_no_video(number, tiny, tmp_path):
+    cfg = tiny(*LONG)
+    folder = Path(cfg.OUTPUT_DIR)
+    run = start(cfg, tmp_path)
+    wait_for_steps(run, folder, 5)
+    run.send_signal(number)  # timeout signals its child and then the group
+    os.killpg(run.pid, number)
+    assert_stopped_in_order(run, folder, 128 + number)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("timeout"), reason="GNU timeout is not installed")
+def test_many_runs_under_timeout(tiny, tmp_path):
+    """Moments from the first step on; the runs go on from one another."""
+    cfg, rng = tiny(*LONG, "SOLVER.MAX_EPOCH", 100000), random.Random(0)
+    folder = Path(cfg.OUTPUT_DIR)
+    first = start(cfg, tmp_path)
+    began = time.monotonic()
+    wait_for_steps(first, folder, 1)
+    start_up = time.monotonic() - began
+    os.killpg(first.pid, signal.SIGTERM)
+    assert_stopped_in_order(first, folder, 143)
+    for _ in range(int(os.environ.get("VIDEONET_STOPS", "12"))):
+        seconds = start_up * 2 + rng.uniform(0, 4)
+        run = start(cfg, tmp_path, "timeout", "--preserve-status", f"{seconds:.2f}")
+        assert_stopped_in_order(run, folder, 143)
