@@ -8,6 +8,7 @@ import torch
 
 from videonet.data import decode
 from videonet.data.decode import open_video, scaled_size
+from videonet.data.video import fallback
 from videonet.errors import ConfigError, DecodeError
 
 NEEDS_DECORD = pytest.mark.skipif(
@@ -161,12 +162,12 @@ def test_unknown_backend(video):
 
 def test_falling_back_is_logged_once(video, monkeypatch, caplog, indices_in):
     class Refusing(decode.DecordReader):
-        def __init__(self, path, *_):
-            raise DecodeError(f"cannot read {path}: not today")
+        def __init__(self, reference, *_):
+            raise DecodeError(f"cannot read {reference.path}: not today")
 
     monkeypatch.setattr(decode, "DecordReader", Refusing)
-    decode._log_fallback.cache_clear()
-    with caplog.at_level(logging.INFO, logger="videonet.data.decode"):
+    fallback._log_fallback.cache_clear()
+    with caplog.at_level(logging.INFO, logger="videonet.data.video.fallback"):
         for _ in range(3):
             with open_video(video, "decord") as reader:
                 assert indices_in(reader.frames_at([4])) == [4]
@@ -197,10 +198,24 @@ def test_what_a_manifest_knows_makes_no_difference(video, indices_in):
             assert indices_in(reader.frames_at([20, 3, 29])) == [20, 3, 29]
 
 
-def test_an_outdated_manifest_is_noticed(video, indices_in):
+def test_what_a_manifest_says_wrongly_changes_nothing(video, indices_in):
+    """Of facts that are in the header or the packets, the file's are right."""
     with open_video(video) as reader:
-        known = dataclasses.replace(reader.info, frames=12)
-    with open_video(video, "pyav", known=known) as reader:
-        assert reader.info.frames == 30 and indices_in(reader.frames_at([25])) == [25]
-    with pytest.raises(DecodeError, match="holds 30 frames, the manifest says 12"):
-        open_video(video, "decord", known=known)
+        info = reader.info
+    lies = ({"frames": 12}, {"width": 1}, {"height": 960}, {"fps": 1000.0}, {"codec": "vp8"})
+    for lie in lies:
+        known = dataclasses.replace(info, **lie)
+        for backend in ("pyav", "decord"):
+            with open_video(video, backend, known=known) as reader:
+                assert reader.info == info and indices_in(reader.frames_at([25])) == [25]
+
+
+@pytest.mark.parametrize("lie", [{"rotation": 180}, {"mirrored": True}, {"pixels": "yuv444p"}])
+def test_what_only_frames_tell_is_compared_with_them(video, lie):
+    with open_video(video) as reader:
+        known = dataclasses.replace(reader.info, **lie)
+    with (
+        pytest.raises(DecodeError, match="not as the manifest says; run tools/data.py verify"),
+        open_video(video, known=known) as reader,
+    ):
+        reader.frames_at([3])

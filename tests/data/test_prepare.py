@@ -34,7 +34,7 @@ def test_prepared_videos_are_small_upright_and_seekable(folder, make_config, ind
     with open_video(output / "a" / "one.mp4") as reader:
         info = reader.info
         assert (info.width, info.height, info.frames) == (52, 40, 16) and info.codec == "h264"
-        assert info.fps == pytest.approx(30) and list(reader._table.keys) == [0, 4, 8, 12]
+        assert info.fps == pytest.approx(30) and list(reader.table.keys) == [0, 4, 8, 12]
         assert indices_in(reader.frames_at([0, 7, 15])) == [0, 7, 15]
     with open_video(folder / "vfr.mkv") as old, open_video(output / "vfr.mp4") as new:
         assert new.times == pytest.approx(old.times, abs=2e-3)

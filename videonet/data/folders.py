@@ -1,7 +1,8 @@
 """A data set of one folder per class: ``train/<class>/<video>``, or pictures as in ImageNet.
 
 The classes are the folders' names in alphabetical order. A video is a file with one of
-:data:`SUFFIXES`, or a folder of its frames; or all of them are single pictures.
+the endings of :mod:`videonet.data.video.names`, or a folder of its frames; or all of them are
+single pictures.
 """
 
 from __future__ import annotations
@@ -11,14 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
-from videonet.data.frame_folder import PICTURES
 from videonet.data.lists import PathArray, VideoList
-from videonet.errors import DataError
-
-SUFFIXES = (
-    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv"),
-    *(".3gp", ".ogv"),
+from videonet.data.video.names import (
+    PICTURE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    is_hidden,
+    is_picture,
+    is_video,
 )
+from videonet.errors import DataError
 
 
 def class_folders(folder: Path) -> list[str]:
@@ -49,7 +51,7 @@ def read_folders(folder: str | os.PathLike[str], classes: list[str]) -> VideoLis
         labels += [numbers[name]] * len(found)
     if not videos:
         raise DataError(f"{folder}: there is no video in the folders of the classes")
-    pictures = [path.lower().endswith(PICTURES) for path in videos]
+    pictures = [is_picture(path) for path in videos]
     if any(pictures) and not all(pictures):
         odd = pictures.index(sum(pictures) <= len(pictures) / 2)
         what = "a picture among videos" if pictures[odd] else "no picture, among pictures"
@@ -60,16 +62,16 @@ def read_folders(folder: str | os.PathLike[str], classes: list[str]) -> VideoLis
 def _videos(folder: Path) -> list[str]:
     found = []
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        if entry.name.startswith("."):
+        if is_hidden(entry.name):
             continue
-        if not entry.is_dir() and not entry.name.lower().endswith(SUFFIXES + PICTURES):
+        if not entry.is_dir() and not is_video(entry.name) and not is_picture(entry.name):
             raise DataError(
                 f"{entry.path} is not a video, expected files with "
-                f"{', '.join(SUFFIXES + PICTURES)} or folders of frames"
+                f"{', '.join(VIDEO_SUFFIXES + PICTURE_SUFFIXES)} or folders of frames"
             )
         found.append(entry.path)
     return found
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    return entry.is_dir() and not entry.name.startswith(".")
+    return entry.is_dir() and not is_hidden(entry.name)

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from videonet.data.container import VideoInfo
 from videonet.data.lists import VideoList
+from videonet.data.video.info import VideoInfo
 from videonet.errors import DataError
 
 logger = logging.getLogger(__name__)

@@ -12,11 +12,11 @@ import av
 import numpy as np
 from tqdm import tqdm
 
-from videonet.data.container import VideoInfo
 from videonet.data.decode import FRAMES_FPS, open_video
 from videonet.data.lists import VideoList
 from videonet.data.manifest import relative
-from videonet.data.reader import VideoReader
+from videonet.data.video.info import VideoInfo
+from videonet.data.video.reader import VideoReader
 from videonet.data.workers import Lost, WorkerPool
 from videonet.errors import DataError, DecodeError
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from videonet.data.container import VideoInfo
+from videonet.data.video.info import VideoInfo
 
 
 class VideoReader(ABC):

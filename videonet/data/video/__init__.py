@@ -1,0 +1,1 @@
+"""Reading videos: one seam for every decoder, and one place that says what a file contains."""

@@ -1,0 +1,47 @@
+"""From the colours of a decoded frame to RGB, whichever version of PyAV converts.
+
+Matrix (BT.601, BT.709, BT.2020) and range (limited, full) are those that the frame is marked with;
+without a mark they are BT.601 and limited, FFmpeg's defaults. Transfer curves and primaries stay
+(HDR is not mapped to SDR), and alpha is dropped.
+"""
+
+from __future__ import annotations
+
+import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+
+# From av 17 on the marks of the frame are followed; before, they have to be given as arguments.
+_FOLLOWS_MARKS = int(av.__version__.split(".")[0]) >= 17
+_BT709, _BT601, _FULL, _LIMITED = 1, 5, 2, 1
+# The matrices by FFmpeg's number of a colour space; av before 17 has none for BT.2020 (9).
+_MATRICES = {1: _BT709, 4: 4, 7: 7, 9: _BT709}
+
+
+class RGBConverter:
+    """Makes RGB pictures of frames, resized on the way; one for frames of one kind is fast."""
+
+    def __init__(self):
+        self._scaler = VideoReformatter()
+
+    def __call__(self, frame: av.VideoFrame, width: int, height: int) -> np.ndarray:
+        """uint8 ``(height, width, 3)``, as the frame was coded: neither turned nor mirrored."""
+        marks = {} if _FOLLOWS_MARKS or not frame.format.name.startswith("yuv") else _marks(frame)
+        scaled = self._scaler.reformat(
+            frame, width, height, format="rgb24", interpolation="BILINEAR", **_THREADS, **marks
+        )
+        return scaled.to_ndarray()
+
+
+def _marks(frame: av.VideoFrame) -> dict[str, int]:
+    matrix = _MATRICES.get(int(frame.colorspace), _BT601)
+    return {
+        "src_colorspace": matrix,
+        # Where source and target are the same nothing is set: RGB has no matrix to be wrong.
+        "dst_colorspace": _BT709 if matrix == _BT601 else _BT601,
+        "src_color_range": int(frame.color_range) or _LIMITED,
+        "dst_color_range": _FULL,
+    }
+
+
+_THREADS = {"threads": 1} if _FOLLOWS_MARKS else {}  # the workers are the parallelism

@@ -1,0 +1,152 @@
+"""What is known of a video: its facts, and the table of the frames that are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from videonet.errors import DecodeError
+
+NO_STAMP = -(2**63)  # FFmpeg's mark for a frame without a time stamp
+UNKNOWN_RATE = 25.0  # frames per second where neither header nor time stamps say
+HIGHEST_RATE = 1000.0  # above it a header's rate is the clock of its time stamps
+AGREEMENT = 0.01  # a header's rate and that of the stamps are the same up to this share
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What is known of a video before its frames are read.
+
+    ``width`` and ``height`` are those of the upright picture with square pixels, before any
+    resizing. ``rotation`` is the counter-clockwise turn in degrees (0, 90, 180, 270) that made it
+    upright, and with ``mirrored`` left and right change places after the turn. ``frames`` counts
+    the frames that are shown; ``fps`` follows from their times; ``duration`` is in seconds;
+    ``codec``, ``pixels`` and ``container`` are FFmpeg's names; ``open_gop`` says that some frames
+    are shown before the key frame that they follow in the file, ``even`` that the frames are
+    evenly spaced in time. ``counted`` is the frame table where it took decoding to find it, as
+    :func:`pack_table` writes it, else empty.
+    """
+
+    frames: int
+    fps: float
+    width: int
+    height: int
+    rotation: int
+    duration: float
+    codec: str
+    pixels: str
+    container: str
+    open_gop: bool
+    even: bool = True
+    mirrored: bool = False
+    counted: str = ""
+
+
+@dataclass(frozen=True)
+class FrameTable:
+    """The frames that a file shows, in their order."""
+
+    pts: np.ndarray  # (frames,) int64 time stamps in units of the stream's time base, or NO_STAMP
+    times: np.ndarray  # (frames,) seconds from the first frame
+    keys: np.ndarray  # indices of frames that decoding may start at, the first is 0
+    stamped: bool  # a frame can be told by its time stamp, whatever was decoded before
+    open_gop: bool = False  # a frame is shown before the key frame that it follows in the file
+    counted: bool = False  # found by decoding, not from the packets
+
+    @property
+    def even(self) -> bool:
+        return is_even(self.times)
+
+
+def is_even(times: np.ndarray) -> bool:
+    """Whether every frame is within a quarter of a frame of an even clock."""
+    last = len(times) - 1
+    if last < 1:
+        return True
+    clock = np.linspace(times[0], times[-1], last + 1)
+    return bool(np.abs(times - clock).max() <= 0.25 * (times[-1] - times[0]) / last)
+
+
+def frame_rate(header: float, times: np.ndarray) -> float:
+    """Frames per second: what the header says where the times of the frames agree with it."""
+    span = float(times[-1] - times[0]) if len(times) else 0.0
+    measured = (len(times) - 1) / span if span > 0 else 0.0
+    if 0 < header <= HIGHEST_RATE and (not measured or abs(header / measured - 1) <= AGREEMENT):
+        return header
+    return measured or UNKNOWN_RATE
+
+
+def times_of(stamps: Sequence[int] | np.ndarray, tick: float, rate: float) -> np.ndarray:
+    """Seconds from the first frame, ``(frames,)``, of frames in the order in which they are shown.
+
+    Stamps that are out of order are those of decoding, so the k-th frame has the k-th of them.
+    Frames without a stamp lie evenly between those that have one. ``tick``: seconds of a unit;
+    ``rate``: frames per second where the stamps say nothing.
+    """
+    stamps = np.asarray(stamps, dtype=np.int64)
+    order = np.arange(len(stamps))
+    known = stamps != NO_STAMP
+    values = stamps[known]
+    if len(np.unique(values)) < len(values) or len(values) < min(2, len(stamps)):
+        return order / rate
+    seconds = (np.sort(values) - values.min()) * tick
+    places = order[known]
+    before = np.minimum(order - places[0], 0) / rate  # of frames before the first stamp
+    after = np.maximum(order - places[-1], 0) / rate
+    times = np.interp(order, places, seconds) + before + after
+    return times - times[0]
+
+
+def pack_table(table: FrameTable) -> str:
+    """A frame table as a short text: two flags, then key frames and stamps as runs of steps."""
+    flags = f"{int(table.stamped)}{int(table.open_gop)}"
+    return ";".join((flags, _runs(table.keys.tolist()), _runs(table.pts.tolist())))
+
+
+def unpack_table(text: str, tick: float, rate: float) -> FrameTable:
+    """The frame table that :func:`pack_table` wrote. Raises DecodeError for another text."""
+    try:
+        flags, keys, stamps = text.split(";")
+        stamped, open_gop = (bool("01".index(flag)) for flag in flags)
+        pts = np.array(_unrolled(stamps), dtype=np.int64)
+        starts = np.array(_unrolled(keys), dtype=np.int64)
+        rising = (np.diff(pts) > 0).all() and (pts != NO_STAMP).all()
+        if starts[0] != 0 or (np.diff(starts) <= 0).any() or starts[-1] >= len(pts):
+            raise ValueError("key frames out of order")
+        if stamped and not rising:
+            raise ValueError("stamps out of order")
+    except (ValueError, IndexError, OverflowError) as error:
+        raise DecodeError(f"the manifest's table of its frames cannot be used ({error})") from None
+    return FrameTable(pts, times_of(pts, tick, rate), starts, stamped, open_gop, counted=True)
+
+
+MOST_FRAMES = 10**8  # of a packed table: 38 days at 30 frames per second
+
+
+def _runs(values: Iterable[int]) -> str:
+    """Steps between numbers, each with how often it comes: ``0,1x5,2`` is 0 1 2 3 4 5 7."""
+    parts: list[list[int]] = []
+    before = 0
+    for value in values:
+        step, before = value - before, value
+        if parts and parts[-1][0] == step:
+            parts[-1][1] += 1
+        else:
+            parts.append([step, 1])
+    return ",".join(f"{step}x{count}" if count > 1 else str(step) for step, count in parts)
+
+
+def _unrolled(text: str) -> list[int]:
+    values: list[int] = []
+    value = 0
+    for part in text.split(","):
+        step, _, count = part.partition("x")
+        times = int(count or 1)
+        if not 0 < times <= MOST_FRAMES - len(values) or len(step) > 20:
+            raise ValueError("too many frames")
+        for _ in range(times):
+            value += int(step)
+            values.append(value)
+    return values

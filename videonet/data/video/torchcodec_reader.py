@@ -1,0 +1,77 @@
+"""Reading with torchcodec, for the files that it is known to read exactly."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+from torch import Tensor
+
+from videonet.data.video.access import INDEXED, decode_error
+from videonet.data.video.decord_reader import check_times, import_backend
+from videonet.data.video.pyav_reader import PyAVReader
+from videonet.data.video.reader import VideoReader
+from videonet.errors import ConfigError, DecodeError
+
+
+class TorchcodecReader(VideoReader):
+    """Reads with torchcodec (optional, needs FFmpeg's libraries on the system).
+
+    ``reference`` says what the file contains. Raises DecodeError where torchcodec says something
+    else.
+    """
+
+    def __init__(self, reference: PyAVReader, short_side: int | None = None, roughly: bool = False):
+        path, info = reference.path, reference.info
+        super().__init__(path, info, reference.times, short_side, roughly)
+        decoders = import_backend("torchcodec.decoders")
+        weakness = _weakness(reference)
+        if weakness:
+            raise DecodeError(f"cannot read {path}: torchcodec does not read {weakness} exactly")
+        try:
+            self._decoder = decoders.VideoDecoder(
+                os.path.abspath(path),  # never taken for a protocol
+                stream_index=reference.stream_index,
+                dimension_order="NCHW",
+                num_ffmpeg_threads=1,
+                seek_mode="exact",
+            )
+        except (RuntimeError, ValueError, OSError) as error:
+            if "libtorchcodec" in str(error):
+                raise ConfigError(
+                    "the video backend torchcodec cannot be used: it finds no FFmpeg libraries "
+                    "(on Debian: apt install ffmpeg), or does not fit the version of torch"
+                ) from None
+            raise decode_error(path, error) from None
+        if len(self._decoder) != info.frames:
+            raise DecodeError(
+                f"cannot read {path}: torchcodec counts {len(self._decoder)} frames, "
+                f"the file holds {info.frames}"
+            )
+
+    def _read(self, wanted: np.ndarray) -> Tensor:
+        from torchvision.transforms.v2 import functional as F
+
+        start = self._decoder.metadata.begin_stream_seconds or 0.0
+        try:
+            found = self._decoder.get_frames_at(indices=wanted.tolist())
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise decode_error(self.path, error) from None
+        check_times(self.path, "torchcodec", found.pts_seconds.numpy() - start, self.times[wanted])
+        frames = found.data  # (T, 3, H, W)
+        if tuple(frames.shape[2:]) != self.size[::-1]:
+            frames = F.resize(frames, self.size[::-1], antialias=True)
+        return frames.permute(0, 2, 3, 1)
+
+    def close(self) -> None:
+        self._decoder = None
+
+
+def _weakness(reference: PyAVReader) -> str:
+    """What of a file torchcodec reads otherwise, else nothing."""
+    info = reference.info
+    if info.container not in INDEXED:  # AVI, MPEG program streams
+        return info.container
+    if info.mirrored:
+        return "mirrored pictures"
+    return "files whose packets do not tell their frames" if info.counted else ""
