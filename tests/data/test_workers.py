@@ -5,10 +5,11 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import pytest
 
-from videonet.data.workers import Lost, WorkerPool
+from videonet.data.workers import TRIES_WHEN_KILLED, Lost, WorkerPool
 from videonet.errors import DecodeError
 
 TASKS = """
@@ -30,6 +31,15 @@ TASKS = """
             return 1 / 0
         if task == "talk":
             logging.getLogger("videonet.data").warning("said %s", "once")
+        if task.startswith(("once", "slow")):  # a file says that it was tried before
+            kind, path = task.split(":")
+            tried = os.path.exists(path)
+            with open(path, "a") as file:
+                file.write(f"{os.getpid()}\\n")
+            if kind == "once" and not tried:
+                os.kill(os.getpid(), signal.SIGSEGV)
+            if kind == "slow":
+                time.sleep(1.5)
         return task, os.getpid()
 
     class Unready:
@@ -105,6 +115,52 @@ def test_a_hang_costs_one_task_and_one_process(pool, fault):
     found = results(pool(2, timeout=3.0), "a", fault, "b", "c", "d")
     assert [k for k, outcome in found.items() if isinstance(outcome, Lost)] == [1]
     assert found[1].reason == "it took longer than 3 s"
+
+
+def tries(path):
+    return path.read_text().split() if path.exists() else []
+
+
+def wait_for(path, count=1):
+    while len(tries(path)) < count:
+        time.sleep(0.02)
+
+
+def test_a_lost_worker_condemns_no_task(pool, tmp_path):
+    path = tmp_path / "tried"
+    found = results(pool(1), "a", f"once:{path}", "b")
+    assert not any(isinstance(outcome, Lost) for outcome in found.values())
+    assert len(set(tries(path))) == 2  # in a fresh process
+
+
+def test_who_is_killed_from_outside_again_and_again_is_not_to_blame(pool, tmp_path):
+    some, path = pool(1), tmp_path / "tried"
+    some.submit(0, f"slow:{path}")
+    for count in range(1, TRIES_WHEN_KILLED):
+        while len(tries(path)) < count:
+            assert some.result(0.02) is None
+        os.kill(int(tries(path)[-1]), signal.SIGKILL)
+    assert some.result(60.0)[1][0] == f"slow:{path}"
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux")
+def test_the_clock_stands_while_a_worker_is_paused(pool, tmp_path):
+    some, path = pool(1, timeout=3.0), tmp_path / "tried"
+    some.submit(0, f"slow:{path}")
+    wait_for(path)
+    os.kill(int(tries(path)[0]), signal.SIGSTOP)
+    assert some.result(5.0) is None
+    os.kill(int(tries(path)[0]), signal.SIGCONT)
+    assert some.result(60.0)[1][0] == f"slow:{path}" and len(tries(path)) == 1
+
+
+def test_the_clock_stands_while_nobody_asks(pool, tmp_path):
+    """A run that is paused does not look at its clock either."""
+    some, path = pool(1, timeout=1.6), tmp_path / "tried"
+    some.submit(0, f"slow:{path}")
+    wait_for(path)
+    time.sleep(3)
+    assert some.result(60.0)[1][0] == f"slow:{path}" and len(tries(path)) == 1
 
 
 def test_exceptions_come_through(pool):

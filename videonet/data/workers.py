@@ -1,9 +1,10 @@
-"""Worker processes that may crash or hang: that costs one process and the task it was at.
+"""Worker processes that may crash or hang: that costs a process, and at most the task it was at.
 
 A data loader of torch ends with the run when a worker dies, and waits for ever when one hangs. The
-pool here starts another process in its place and reports the task as :class:`Lost`. The limit on
-time is the kernel's alarm in the worker itself, so it also ends a decoder that never comes back
-to Python.
+pool here starts another process in its place, which tries the task again: memory that ran out, or a
+signal from outside, says nothing about a video. A task that ends several processes is reported as
+:class:`Lost`. The limit on time is kept by the process that has the pool, so it also ends a decoder
+that never comes back to Python. Its clock stands while the worker or that process is stopped.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,7 +33,10 @@ from videonet.errors import VideonetError
 logger = logging.getLogger(__name__)
 
 TASKS_AHEAD = 2  # tasks that a worker holds: one under way and the next
-STARTS = 3  # attempts to start a worker that a signal to stop ends before it can ignore it
+TRIES = 2  # of a task that ends its process or takes too long
+TRIES_WHEN_KILLED = 4  # where it was SIGKILL, which comes from outside, and not from the task
+STARTS = 3  # attempts to start a worker that a signal ends before it is there
+TICK = 0.5  # seconds between two looks at the clock
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)  # timeout, SLURM and terminals send them to all
 _READY = "ready"
 _SERVER_GONE = 255  # exit code of a process whose fork server ended before it could report one
@@ -45,11 +50,20 @@ class Lost:
 
 
 @dataclass(eq=False)
+class _Task:
+    key: Hashable
+    content: Any
+    losses: int = 0  # processes that ended while they were at it
+
+
+@dataclass(eq=False)
 class _Worker:
     process: multiprocessing.process.BaseProcess
     connection: Connection
     ready: bool = False
-    tasks: deque[tuple[Hashable, Any]] = field(default_factory=deque)  # the first is under way
+    tasks: deque[_Task] = field(default_factory=deque)  # the first is under way
+    spent: float = 0.0  # seconds on the first task
+    overdue: bool = False  # it was ended because of them
 
 
 class WorkerPool:
@@ -66,9 +80,10 @@ class WorkerPool:
     def __init__(self, work: Callable[[Any], Any], workers: int, timeout: float = 0.0):
         self._work, self._timeout = work, timeout
         self._context = _clean_context()
-        self._queue: deque[tuple[Hashable, Any]] = deque()
+        self._queue: deque[_Task] = deque()
         self._said: set[str] = set()
         self._stopped_starts = 0
+        self._clock = time.monotonic()
         self._workers = [self._start() for _ in range(workers)]
         self._finalizer = weakref.finalize(self, _end, self._workers)
 
@@ -79,9 +94,9 @@ class WorkerPool:
     def submit(self, key: Hashable, task: Any, *, first: bool = False) -> None:
         """Queue a task; its result comes with ``key``. ``first``: before those that wait."""
         if first:
-            self._queue.appendleft((key, task))
+            self._queue.appendleft(_Task(key, task))
         else:
-            self._queue.append((key, task))
+            self._queue.append(_Task(key, task))
         self._feed()
 
     def result(self, patience: float | None = None) -> tuple[Hashable, Any] | None:
@@ -90,16 +105,19 @@ class WorkerPool:
         A result is what ``work`` returned, or :class:`Lost`. None: none is done by then, or none
         is expected.
         """
+        until = None if patience is None else time.monotonic() + patience
         while len(self):
             self._feed()
             connections = {worker.connection: worker for worker in self._workers}
-            ready = wait(list(connections), patience)
+            left = None if until is None else max(until - time.monotonic(), 0.0)
+            ready = wait(list(connections), self._tick(left))
             for connection in ready:
                 done = self._receive(connections[connection])
                 if done is not None:
                     self._feed()
                     return done
-            if patience is not None and not ready:
+            self._end_overdue()
+            if until is not None and not ready and time.monotonic() >= until:
                 break
         return None
 
@@ -119,7 +137,7 @@ class WorkerPool:
         with theirs:  # closed here, so that the end of the process is the end of the connection
             for attempt in range(1, STARTS + 1):
                 process = self._context.Process(
-                    target=_serve, args=(theirs, self._work, self._timeout), daemon=True
+                    target=_serve, args=(theirs, self._work), daemon=True
                 )
                 try:
                     process.start()
@@ -130,15 +148,40 @@ class WorkerPool:
                     time.sleep(0.1)  # a signal to all processes ended the fork server meanwhile
         return _Worker(process, ours)
 
+    def _tick(self, left: float | None) -> float | None:
+        """How long to wait for a result before the next look at the clock."""
+        if not self._timeout:
+            return left
+        tick = min(TICK, self._timeout / 4)
+        return tick if left is None else min(left, tick)
+
+    def _end_overdue(self) -> None:
+        """Let time pass for the tasks under way, and end the processes that took too long.
+
+        A look that comes late, as after a pause of this process, counts as one that comes in time.
+        """
+        now = time.monotonic()
+        passed, self._clock = min(now - self._clock, 2 * TICK), now
+        for worker in self._workers if self._timeout else ():
+            if worker.ready and worker.tasks and not _is_stopped(worker.process.pid):
+                worker.spent += passed
+                if worker.spent > self._timeout and not worker.overdue:
+                    worker.overdue = True
+                    worker.process.kill()
+
     def _feed(self) -> None:
         """Give the waiting tasks to the workers that hold the fewest."""
         for held in range(TASKS_AHEAD):
             for worker in self._workers:
                 if self._queue and len(worker.tasks) == held:
-                    key, task = self._queue.popleft()
-                    worker.tasks.append((key, task))
-                    with contextlib.suppress(OSError):  # its end is noticed when it is read from
-                        worker.connection.send(task)
+                    self._hand(worker, self._queue.popleft())
+
+    def _hand(self, worker: _Worker, task: _Task) -> None:
+        if not worker.tasks:
+            worker.spent = 0.0
+        worker.tasks.append(task)
+        with contextlib.suppress(OSError):  # its end is noticed when it is read from
+            worker.connection.send(task.content)
 
     def _receive(self, worker: _Worker) -> tuple[Hashable, Any] | None:
         try:
@@ -153,37 +196,50 @@ class WorkerPool:
             if text not in self._said:
                 self._said.add(text)
                 logging.getLogger(name).log(level, "%s", text)
-        key, _ = worker.tasks.popleft()
+        task = worker.tasks.popleft()
+        worker.spent = 0.0
         if isinstance(outcome, Exception):
             raise outcome
-        return key, outcome
+        return task.key, outcome
 
     def _bury(self, worker: _Worker) -> tuple[Hashable, Any] | None:
-        """Replace a dead worker; the task it was at is lost, the others go back to the queue."""
+        """Replace a dead worker. Its successor tries the task it was at again, or that is lost."""
         worker.connection.close()
         worker.process.join()
-        reason = _cause(worker.process.exitcode, self._timeout)
+        code = worker.process.exitcode
+        reason = f"it took longer than {self._timeout:g} s" if worker.overdue else _cause(code)
         if not worker.ready and self._restart(worker):
             return None
         if not worker.ready:
             self._queue.clear()
             worker.tasks.clear()
+            advice = (
+                "; a script of your own has to start its work below `if __name__ == '__main__':`"
+            )
             raise RuntimeError(
-                f"a worker process ended while it started: {reason}; a script of your own has to "
-                "start its work below `if __name__ == '__main__':`"
+                f"a worker process ended while it started: {reason}"
+                + (advice if code is not None and code > 0 else "")
             )
         tasks, worker.tasks = worker.tasks, deque()
         lost = tasks.popleft() if tasks else None
         self._queue.extendleft(reversed(tasks))
-        self._workers[self._workers.index(worker)] = self._start()
+        successor = self._start()
+        self._workers[self._workers.index(worker)] = successor
         if lost is None:
             logger.warning("an idle worker process ended (%s); another one takes its place", reason)
             return None
-        return lost[0], Lost(reason)
+        lost.losses += 1
+        killed = code == -getattr(signal, "SIGKILL", 9) and not worker.overdue
+        if lost.losses < (TRIES_WHEN_KILLED if killed else TRIES):
+            logger.info("a worker process ended (%s); its task is tried again", reason)
+            self._hand(successor, lost)
+            return None
+        return lost.key, Lost(reason)
 
     def _restart(self, worker: _Worker) -> bool:
-        """Replace a worker that a signal to stop ended while it started, a few times."""
-        stopped = worker.process.exitcode in (*(-number for number in STOP_SIGNALS), _SERVER_GONE)
+        """Replace a worker that a signal ended while it started, a few times."""
+        code = worker.process.exitcode
+        stopped = code is not None and (code < 0 or code == _SERVER_GONE)
         self._stopped_starts += stopped
         if not stopped or self._stopped_starts > STARTS * len(self._workers):
             return False
@@ -204,13 +260,18 @@ def _clean_context() -> multiprocessing.context.BaseContext:
     return context
 
 
-def _cause(exitcode: int | None, timeout: float) -> str:
+def _cause(exitcode: int | None) -> str:
     if exitcode is not None and exitcode < 0:
-        number = signal.Signals(-exitcode)
-        if timeout and number is getattr(signal, "SIGALRM", None):
-            return f"it took longer than {timeout:g} s"
-        return f"it ended its process with {number.name}"
+        return f"it ended its process with {signal.Signals(-exitcode).name}"
     return f"it ended its process with exit code {exitcode}"
+
+
+def _is_stopped(pid: int | None) -> bool:
+    """Whether a process is paused, by a signal or a debugger; only Linux says."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "Tt"
+    except (OSError, IndexError, ValueError):
+        return False
 
 
 def _end(workers: list[_Worker]) -> None:
@@ -236,7 +297,7 @@ class _Records(logging.Handler):
         return records
 
 
-def _serve(connection: Connection, work: Callable[[Any], Any], timeout: float) -> None:
+def _serve(connection: Connection, work: Callable[[Any], Any]) -> None:
     """The life of a worker process: until the connection ends, or it does itself."""
     for number in STOP_SIGNALS:  # they are for the process that has us, which ends us
         signal.signal(number, signal.SIG_IGN)
@@ -251,8 +312,7 @@ def _serve(connection: Connection, work: Callable[[Any], Any], timeout: float) -
         connection.send(_READY)
         while True:
             task = connection.recv()
-            with _alarm(timeout):
-                outcome = _attempt(work, task)
+            outcome = _attempt(work, task)
             connection.send((outcome, records.take()))
 
 
@@ -272,17 +332,3 @@ def _attempt(work: Callable[[Any], Any], task: Any) -> Any:
         return error
     except Exception:
         return RuntimeError(f"in a worker process:\n{traceback.format_exc()}")
-
-
-@contextlib.contextmanager
-def _alarm(seconds: float):
-    """Let the kernel end this process after so many seconds; Windows has no such alarm."""
-    if not seconds or not hasattr(signal, "setitimer"):
-        yield
-        return
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
