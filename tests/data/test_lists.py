@@ -1,3 +1,6 @@
+import os
+import time
+
 import numpy as np
 import pytest
 
@@ -28,6 +31,8 @@ def listed(folder, text, num_classes=5, **options):
         "path,label\na.mp4, 3\nb.mp4 ,0\n",
         "\"a.mp4\" 3\n'b.mp4' 0\n",
         '"a.mp4",3\n"b.mp4",0\n',
+        '"path","label"\n"a.mp4","3"\n"b.mp4","0"\n',
+        "'a.mp4'\t'3'\n'b.mp4'\t'0'\n",
     ],
 )
 def test_the_ways_to_write_a_list(folder, text):
@@ -99,6 +104,7 @@ def test_path_array_is_a_sequence_of_strings():
         'a.mp4 "3,1"\nb.mp4 "0"\n"my clip, two.mp4" "4,3,2"\n',
         'path,labels\na.mp4,3,1\nb.mp4,0\n"my clip, two.mp4",2,3,4\n',
         "a.mp4\t3\t1\t3\nb.mp4\t0\nmy clip, two.mp4\t4\t3\t2\n",
+        '"a.mp4","3","1"\n"b.mp4","0"\n"my clip, two.mp4","2","3","4"\n',
     ],
 )
 def test_several_labels_a_line(folder, text):
@@ -135,3 +141,25 @@ def test_a_folder_of_frames_is_a_video(folder):
     (folder / "frames").mkdir()
     assert list(listed(folder, "frames 2\n").paths) == [str(folder / "frames")]
     assert list(listed(folder, "frames/ 2\n").paths) == [str(folder / "frames") + "/"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_encodings_that_are_marked_are_read(folder, encoding):
+    (folder / "list.csv").write_bytes("a.mp4 3\r\nb.mp4 0\r\n".encode(encoding))
+    assert read_list(folder / "list.csv", 5).labels.tolist() == [3, 0]
+
+
+def test_names_that_are_no_utf8_and_names_with_odd_line_ends(folder):
+    names = [b"caf\xe9.mp4", "a\u2028b.mp4".encode(), b"c\x0cd.mp4"]
+    for name in names:
+        (folder / os.fsdecode(name)).write_bytes(b"")
+    (folder / "list.csv").write_bytes(b"".join(b"%b 1\n" % name for name in names))
+    paths = list(read_list(folder / "list.csv", 5).paths)
+    assert [os.fsencode(os.path.basename(path)) for path in paths] == names
+
+
+def test_a_long_line_takes_no_longer_than_its_length(folder):
+    start = time.process_time()
+    with pytest.raises(DataError, match="line 1: no labels"):
+        listed(folder, "a.mp4 " + "1 " * 50_000 + "x", multi_label=True)
+    assert time.process_time() - start < 5  # a search that grows squarely takes minutes

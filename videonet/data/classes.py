@@ -8,6 +8,7 @@ from fvcore.common.config import CfgNode
 
 from videonet.data.folders import class_folders
 from videonet.data.something import find_file, read_labels
+from videonet.data.texts import lines_of, read_text
 from videonet.errors import DataError
 
 
@@ -30,7 +31,7 @@ def class_names(cfg: CfgNode) -> list[str]:
         labels = find_file(folder, "labels") if cfg.TRAIN.DATASET == "ssv2" else None
         numbers = [str(index) for index in range(cfg.MODEL.NUM_CLASSES)]
         return _counted(cfg, labels, read_labels(labels)) if labels else numbers
-    names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    names = [line.strip() for line in lines_of(read_text(path, "class names"))]
     return _counted(cfg, path, [name for name in names if name])
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from videonet.data.texts import lines_of, read_text
 from videonet.errors import ConfigError, DataError
 
 INDEX, DESCRIPTION = "index.jsonl", "features.json"
@@ -172,7 +173,7 @@ def _read_index(folder: Path) -> list[dict]:
     if not path.exists():
         return []
     records = []
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = lines_of(read_text(path, "index of features"))
     for number, line in enumerate(lines, start=1):
         try:
             records.append(json.loads(line))

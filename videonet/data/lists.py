@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from videonet.data.texts import lines_of, read_text
 from videonet.errors import DataError
 
 SEPARATORS = (" ", "\t", ",")
@@ -124,20 +125,10 @@ def read_list(
     return VideoList(str(path), PathArray(videos), labels, str(root))
 
 
-def read_text(path: Path) -> str:
-    """The text of a list; bytes that are no UTF-8 survive as file names need them."""
-    try:
-        return path.read_text(encoding="utf-8-sig", errors="surrogateescape")
-    except FileNotFoundError:
-        raise DataError(f"{path}: there is no such list of videos") from None
-    except OSError as error:
-        raise DataError(f"{path}: the list cannot be read: {error.strerror}") from None
-
-
 def _lines(path: Path, separator: str) -> list[tuple[int, str, str]]:
     """(line number, text, separator) of every line that names a video."""
-    text = read_text(path)
-    lines = [(k, line.strip()) for k, line in enumerate(text.splitlines(), 1) if line.strip()]
+    text = read_text(path, "list of videos", names=True)
+    lines = [(k, line.strip()) for k, line in enumerate(lines_of(text), 1) if line.strip()]
     separator = _detect(lines, separator)
     if lines and _is_header(lines[0][1], separator):
         lines = lines[1:]
@@ -147,18 +138,23 @@ def _lines(path: Path, separator: str) -> list[tuple[int, str, str]]:
 
 
 def _detect(lines: list[tuple[int, str]], preferred: str) -> str:
-    """The separator that splits an integer from the end of one of the first lines."""
+    """The separator that splits an integer, quoted or not, from the end of a first line."""
     for _, line in lines[:2]:  # the first may be a header
         for separator in (preferred, *SEPARATORS):
             video, found, label = line.rpartition(separator)
-            if found and _is_integer(label.strip(" \"'")) and not video.endswith(("\t", ",")):
+            if found and _is_integer(_bare(label)) and not video.endswith(("\t", ",")):
                 return separator
     return preferred
 
 
+def _bare(word: str) -> str:
+    """A word without spaces and the quotes that a table program put around it."""
+    return _unquoted(word.strip()).strip()
+
+
 def _is_header(line: str, separator: str) -> bool:
     """Two words, neither a file name nor a number: ``path label``, ``video,class``."""
-    names = [name.strip(" \"'") for name in line.split(separator)]
+    names = [_bare(name) for name in line.split(separator)]
     return len(names) >= 2 and all(name.isidentifier() for name in names)
 
 
@@ -170,24 +166,29 @@ def _split(path: Path, line: int, text: str, separator: str) -> tuple[str, str]:
             f"{path}, line {line}: no label in {text!r}, expected 'path label' separated by "
             f"{separator!r}"
         )
-    return _unquoted(video), label
+    return _unquoted(video), _bare(label)
 
 
 def _split_labels(path: Path, line: int, text: str, separator: str) -> tuple[str, list[str]]:
     """Path and labels of a line: the labels are the integers at its end, quoted or not."""
-    gap = rf"[\s,;{re.escape(separator)}]+"
-    match = re.fullmatch(
-        rf"(?P<path>\".+\"|'.+'|.+?){gap}(?:(?P<quote>[\"'])(?P<quoted>[\d\s,;]*)(?P=quote)"
-        rf"|(?P<plain>-?\d+(?:{gap}-?\d+)*))",
-        text,
-    )
-    if not match:
+    gaps = rf"\s,;{re.escape(separator)}"
+    start = text.rfind(text[-1], 0, -1) if text[-1] in "\"'" else -1
+    quoted = text[start + 1 : -1]
+    if start > 0 and not _is_integer(quoted) and re.fullmatch(r"[\d\s,;]*", quoted):
+        video, labels = text[:start], re.findall(r"\d+", quoted)
+    else:
+        words = list(re.finditer(rf"[^{gaps}]+", text))
+        labels = []
+        while len(words) > 1 and _is_integer(_bare(words[-1][0])):
+            labels.append(_bare(words.pop()[0]))
+        video = text[: words[-1].end()] if labels else ""
+    video = video.rstrip(f" \t,;{separator}")
+    if not video:
         raise DataError(
-            f"{path}, line {line}: no labels in {text!r}, expected 'path label label …' separated "
-            f"by {separator!r}"
+            f"{path}, line {line}: no labels in {text[:200]!r}, expected 'path label label …' "
+            f"separated by {separator!r}"
         )
-    labels = match["quoted"] if match["quote"] else match["plain"]
-    return _unquoted(match["path"]), re.findall(r"-?\d+", labels)
+    return _unquoted(video), labels
 
 
 def _unquoted(video: str) -> str:

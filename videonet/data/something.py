@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from videonet.data.lists import PathArray, VideoList, check_exist, read_text
+from videonet.data.lists import PathArray, VideoList, check_exist
+from videonet.data.texts import lines_of, read_text
 from videonet.errors import DataError
 
 LONG_NAME = "something-something-v2-"  # older downloads put it before every name
@@ -109,7 +110,7 @@ def _json_rows(path: Path) -> list[tuple[str, str, str]]:
 def _answer_rows(path: Path) -> list[tuple[str, str, str]]:
     """(place, id, template) of every line ``id;template``."""
     rows = []
-    for k, line in enumerate(read_text(path).splitlines(), 1):
+    for k, line in enumerate(lines_of(read_text(path, "list of videos")), 1):
         if not line.strip():
             continue
         video, found, template = line.strip().partition(";")
@@ -123,7 +124,7 @@ def _answer_rows(path: Path) -> list[tuple[str, str, str]]:
 
 def _read_json(path: Path, kind: type, wanted: str) -> Any:
     try:
-        content = json.loads(read_text(path))
+        content = json.loads(read_text(path, "list of videos"))
     except json.JSONDecodeError as error:
         raise DataError(f"{path}, line {error.lineno}: {error.msg}, expected JSON") from None
     if not isinstance(content, kind):

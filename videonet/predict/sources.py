@@ -9,16 +9,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from videonet.data.texts import lines_of, read_text
+from videonet.data.video.names import is_hidden, is_video
 from videonet.errors import DataError
 
-VIDEO_SUFFIXES = frozenset(
-    (
-        *(".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"),
-        *(".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".vob", ".webm", ".wmv"),
-    )
-)
 LIST_SUFFIXES = frozenset((".csv", ".list", ".tsv", ".txt"))
-_LABELLED = re.compile(r"(?P<path>.+?)\s*[ ,\t]\s*(?P<label>-?\d+)")
+# The label at the end of a line, quoted or not, with what separates it from the path.
+_LABEL = re.compile(r"[ ,\t]\s*(?P<quote>[\"']?)(?P<label>-?\d{1,9})(?P=quote)$")
 
 
 @dataclass(frozen=True)
@@ -48,43 +45,42 @@ def find_videos(inputs: Iterable[str | Path]) -> list[Source]:
 
 def _expand(item: str) -> list[Source]:
     path = Path(item)
-    if path.is_dir():
+    if os.path.isdir(item):
         return _some(_videos_below(path), f"{item} holds no video file")
     if path.suffix.lower() in LIST_SUFFIXES:
         return _some(_read_list(path), f"{item}: the list names no video")
-    if not path.exists() and glob.has_magic(item):
+    if not os.path.exists(item) and glob.has_magic(item):
         files = filter(os.path.isfile, sorted(glob.glob(item, recursive=True)))
         return _some([Source(file) for file in files], f"no file fits the pattern {item}")
     return [Source(item)]
 
 
 def _videos_below(folder: Path) -> list[Source]:
-    files = (path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
-    return [Source(str(path)) for path in sorted(files) if path.is_file()]
+    """The videos in a folder and the folders in it, except in hidden ones."""
+    found = []
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        found += [os.path.join(place, name) for name in names if is_video(name)]
+    return [Source(path) for path in sorted(found) if os.path.isfile(path)]
 
 
 def _read_list(path: Path) -> list[Source]:
-    try:
-        text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
-    except FileNotFoundError:
-        raise DataError(f"{path}: there is no such list of videos") from None
-    except OSError as error:
-        raise DataError(f"{path}: the list cannot be read: {error.strerror}") from None
-    lines = [line.strip() for line in text.splitlines()]
+    text = read_text(path, "list of videos", names=True)
+    lines = [line.strip() for line in lines_of(text)]
     sources = [_source(path.parent, line) for line in lines if line]
     # A header is a first line whose words are no file: "path label".
     if len(sources) > 1 and not Path(sources[0].path).suffix and sources[0].label is None:
-        sources = sources[1:] if not Path(sources[0].path).exists() else sources
+        sources = sources[1:] if not os.path.exists(sources[0].path) else sources
     return sources
 
 
 def _source(folder: Path, line: str) -> Source:
-    if (folder / line).is_file():
+    if os.path.isfile(folder / line):
         return Source(str(folder / line))
-    match = _LABELLED.fullmatch(line)
-    path = match["path"] if match else line
+    match = _LABEL.search(line, max(0, len(line) - 40))
+    path = line[: match.start()].rstrip(" ,\t") if match else line
     if len(path) > 1 and path[0] == path[-1] and path[0] in "\"'":
-        path = path[1:-1]
+        path = path[1:-1].replace(path[0] * 2, path[0])
     return Source(str(folder / path), int(match["label"]) if match else None)
 
 

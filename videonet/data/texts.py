@@ -1,0 +1,76 @@
+"""Text files written by people and programs: one rule for reading them, and for showing names.
+
+UTF-8, with a mark at the start or without, and UTF-16 with its mark are read. Another encoding
+(GBK, Latin-1) cannot be told from a wrong one, so it is refused in one sentence, unless the text
+may name files: then bytes that are no UTF-8 survive, as the names of files need them.
+"""
+
+from __future__ import annotations
+
+import codecs
+import os
+from pathlib import Path
+
+from videonet.errors import DataError
+
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_LINE_ENDS = ("\r\n", "\r")
+
+
+def read_text(path: str | os.PathLike[str], what: str = "file", *, names: bool = False) -> str:
+    """The text of a file.
+
+    Args:
+        what: what the file is, for the messages: "list of videos", "class names".
+        names: it may name files, whose bytes need not be UTF-8.
+
+    Raises:
+        DataError: it is missing, cannot be read, or is in another encoding.
+    """
+    path = Path(path)
+    try:
+        if path.exists() and not path.is_file():
+            raise DataError(f"{path}: it is no file, expected a {what}")
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{path}: there is no such {what}") from None
+    except OSError as error:
+        raise DataError(f"{path}: the {what} cannot be read: {error.strerror}") from None
+    return decode_text(content, path, what, names=names)
+
+
+def decode_text(content: bytes, path: Path, what: str = "file", *, names: bool = False) -> str:
+    """The text of bytes, see :func:`read_text`; ``path`` is where they come from."""
+    try:
+        if content.startswith(_UTF16):
+            return content.decode("utf-16")
+        if b"\0" in content:
+            raise DataError(
+                f"{path}: the {what} holds zero bytes, as UTF-16 without a mark does; save it as "
+                "UTF-8"
+            )
+        return content.decode("utf-8-sig", errors="surrogateescape" if names else "strict")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise DataError(
+            f"{path}, line {line}: not UTF-8 (byte 0x{content[error.start]:02x}); save it as UTF-8"
+        ) from None
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines of a text. Only line feeds end them, not what Unicode calls a line separator."""
+    for end in _LINE_ENDS:
+        text = text.replace(end, "\n")
+    return text.removesuffix("\n").split("\n") if text else []
+
+
+def printable(name: str) -> str:
+    """A name as a terminal may show it: what is no letter, sign or space becomes ``\\x1b``."""
+    return "".join(letter if letter.isprintable() else _escaped(letter) for letter in name)
+
+
+def _escaped(letter: str) -> str:
+    code = ord(letter)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name that is no UTF-8
+        code -= 0xDC00
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
