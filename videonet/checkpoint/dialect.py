@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -22,7 +22,9 @@ class Tensors:
         dialect: whose names those were.
         sizes: name in the checkpoint -> number of values.
         notes: sentences on what had to be changed.
-        constants: names in the checkpoint of what our models compute themselves.
+        dropped: names in the checkpoint that have no part in our models -> why that is fine.
+        outside: names in the checkpoint that lie beside the model, such as those of a loss.
+        lacking: templates of own names that such a checkpoint does not have.
     """
 
     state: State
@@ -30,7 +32,9 @@ class Tensors:
     sizes: dict[str, int]
     dialect: str
     notes: tuple[str, ...] = ()
-    constants: tuple[str, ...] = ()
+    dropped: Mapping[str, str] = field(default_factory=dict)
+    outside: frozenset[str] = frozenset()
+    lacking: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,11 @@ class Dialect:
             for the report (or "").
         constants: templates of its names for what our models compute themselves, such as masks
             and index tables.
+        base: what the names of the project's model with a classifier have in front, and those of
+            its model without do not.
+        unused: templates of its names for what only the model without a classifier has.
+        base_lacks: templates of our names that the model without a classifier does not have,
+            beside the head.
         unsupported: constructor options of our models, kept as attributes of that name, with
             which the tensors of this dialect would compute something else.
     """
@@ -57,6 +66,9 @@ class Dialect:
     prepare: Callable[[list[str]], dict[str, str]] | None = None
     adapt: Callable[[State], str] | None = None
     constants: tuple[str, ...] = ()
+    base: str = ""
+    unused: tuple[str, ...] = ()
+    base_lacks: tuple[str, ...] = ()
     unsupported: tuple[str, ...] = ()
 
     def matches(self, state: Mapping[str, Tensor]) -> bool:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import pickletools
-import re
-import zipfile
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,43 +15,54 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from videonet.checkpoint.archives import check_archive, is_archive
+from videonet.checkpoint.formats import explain_refusal, refuse_what_is_no_checkpoint
 from videonet.errors import CheckpointError
 
 METADATA_KEY = "videonet"  # in safetensors files: everything but the tensors, as one JSON text
 SHARDED = ".sharded"  # ends the name of a folder with a checkpoint in shards
-GIT_LFS_POINTER = b"version https://git-lfs"
 
 
 def read_checkpoint(path: str | Path) -> dict:
-    """Read a checkpoint file.
+    """Read a checkpoint; no code in it is run.
 
     Args:
         path: a file or a URL (downloaded once into iopath's cache), as written by
-            :func:`write_checkpoint`, ``torch.save`` or safetensors; or a folder of shards.
+            :func:`write_checkpoint`, ``torch.save`` or safetensors; an index of safetensors or
+            ``torch.save`` files (``….index.json``); or a folder: of shards, of a model hub
+            (``model.safetensors``, or parts with their index), of DeepSpeed.
 
     Returns:
-        What the file holds, tensors on the CPU. For a safetensors file: its tensors under
-        ``model_state`` beside its metadata.
+        What it holds, tensors on the CPU. For safetensors: the tensors under ``model_state``
+        beside the metadata.
 
     Raises:
-        CheckpointError: there is no such file, it is no checkpoint, or it is damaged or asks to
-            run code.
+        CheckpointError: there is no such file, it is no checkpoint, or it is damaged, asks to
+            run code, or unpacks into far more than its own size.
     """
-    local = _local_path(str(path))
-    if local.is_dir() and local.suffix == SHARDED:
-        from videonet.checkpoint.sharded import read_sharded  # it builds on this file
+    from videonet.checkpoint import parts  # it builds on this file
 
-        return read_sharded(local)
+    local = _local_path(str(path))
+    if local.is_dir():
+        return parts.read_folder(path, local)
+    parts.refuse_single_part(path, local)
+    if local.suffix == ".json" and local.is_file():
+        return parts.read_index(path, local)
+    return read_file(path, local)
+
+
+def read_file(path: str | Path, local: Path) -> dict:
+    """Read one local file; `path` is what messages call it. See :func:`read_checkpoint`."""
     try:
+        if not local.is_file() and local.exists():
+            raise CheckpointError(f"{path} is not a regular file, expected a checkpoint")
         with local.open("rb") as file:
             start = file.read(64)
     except FileNotFoundError:
         raise CheckpointError(f"checkpoint {path} does not exist") from None
-    except IsADirectoryError:
-        raise CheckpointError(f"{path} is a folder, expected a checkpoint file") from None
     except OSError as error:
         raise CheckpointError(f"cannot read checkpoint {path}: {error.strerror}") from error
-    _refuse_what_is_no_checkpoint(path, start)
+    refuse_what_is_no_checkpoint(path, start)
     if local.suffix == ".safetensors" or start[8:9] == b"{":
         return _read_safetensors(path, local)
     content = _read_torch(path, local)
@@ -65,8 +74,8 @@ def read_checkpoint(path: str | Path) -> dict:
 
 
 def verify_checkpoint(path: str | Path) -> None:
-    """Compare a file of ``torch.save`` with the CRC-32 of each tensor in it, or the shards of a
-    folder with theirs; reading does not.
+    """Compare a file of ``torch.save`` with the checksum of each record in it and its directory
+    with the records, or the shards of a folder with their checksums.
 
     Raises:
         CheckpointError: the file is damaged.
@@ -75,13 +84,7 @@ def verify_checkpoint(path: str | Path) -> None:
         from videonet.checkpoint.sharded import verify_sharded  # it builds on this file
 
         return verify_sharded(Path(path))
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-    except Exception as error:  # zipfile fails in many ways on a damaged archive
-        raise CheckpointError(f"{path} is a truncated or damaged checkpoint") from error
-    if damaged is not None:
-        raise CheckpointError(f"{path} is damaged: the checksum of its {damaged} does not match")
+    check_archive(Path(path), path)
 
 
 def write_checkpoint(path: str | Path, content: Mapping) -> None:
@@ -135,59 +138,28 @@ def _local_path(path: str) -> Path:
         raise CheckpointError(f"cannot fetch checkpoint {path}: {error}") from error
 
 
-def _refuse_what_is_no_checkpoint(path: str | Path, start: bytes) -> None:
-    if not start:
-        raise CheckpointError(f"{path} is an empty file, expected a checkpoint")
-    if start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
-        raise CheckpointError(
-            f"{path} is an HTML or XML page, not a checkpoint (an error page of a download?)"
-        )
-    if start.startswith(GIT_LFS_POINTER):
-        raise CheckpointError(f"{path} is a Git LFS pointer, not the checkpoint itself")
-
-
 def _read_safetensors(path: str | Path, local: Path) -> dict:
     try:
         with safe_open(local, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             metadata = dict(file.metadata() or {})
         own = json.loads(metadata.pop(METADATA_KEY, "{}"))
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is a truncated or damaged safetensors file") from error
+    if not isinstance(own, dict):
+        raise CheckpointError(f"{path}: its metadata {METADATA_KEY!r} is no JSON object")
     return {**metadata, **own, "model_state": tensors}
 
 
 def _read_torch(path: str | Path, local: Path):
+    if is_archive(local):
+        check_archive(local, path)
     try:
         return torch.load(local, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        match = re.search(r"GLOBAL (\S+)", str(error))
-        wanted = match[1] if match else _first_object_in_pickle(local)
-        if wanted is None:
-            raise CheckpointError(f"{path} is not a checkpoint, or it is damaged") from error
-        raise CheckpointError(
-            f"{path} asks for the Python object {wanted} when it is opened, which is refused: "
-            "a checkpoint may hold only tensors, numbers, text and containers of these"
-        ) from error
+        raise CheckpointError(explain_refusal(path, local, error)) from error
     except Exception as error:  # the unpickler fails in many ways on a file cut short
         raise CheckpointError(f"{path} is a truncated or damaged checkpoint") from error
-
-
-def _first_object_in_pickle(local: Path) -> str | None:
-    """The first thing that a bare pickle would import, found without running it."""
-    texts = []
-    try:
-        with local.open("rb") as file:
-            for opcode, argument, _ in pickletools.genops(file):
-                if opcode.name == "GLOBAL":
-                    return argument.replace(" ", ".")
-                if opcode.name == "STACK_GLOBAL":
-                    return ".".join(texts[-2:])
-                if isinstance(argument, str):
-                    texts.append(argument)
-    except ValueError:  # no pickle, or cut short
-        return None
-    return None
 
 
 def _split_for_safetensors(path: Path, content: Mapping) -> tuple[dict[str, Tensor], dict]:
@@ -212,8 +184,15 @@ def _split_for_safetensors(path: Path, content: Mapping) -> tuple[dict[str, Tens
 
 
 def flush_to_disk(path: Path) -> None:
-    """Return when a file's content, or a folder's list of names, has reached the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Return when a file's content, or a folder's list of names, has reached the disk.
+
+    Windows has no descriptor of a folder, and writes its names with the files themselves.
+    """
+    is_folder = path.is_dir()
+    if is_folder and sys.platform == "win32":
+        return
+    # Windows flushes only what was opened for writing.
+    descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:

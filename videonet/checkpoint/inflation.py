@@ -11,13 +11,14 @@ import re
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from videonet.checkpoint.bias_tables import BIAS_TABLE, fit_bias_table
 from videonet.checkpoint.filters import GLOBAL_FILTER, fit_filter
 from videonet.checkpoint.fit import Fit, misfit
 from videonet.checkpoint.positions import POSITION_NAMES, fit_positions
 from videonet.checkpoint.report import INFLATED, INTERPOLATED, LOADED, REINITIALISED
+from videonet.checkpoint.target import Target
 from videonet.errors import ConfigError
 from videonet.ops.grid import resize_rows
 
@@ -89,8 +90,16 @@ def new_temporal_part(name: str, target: Tensor) -> Fit | None:
     return None
 
 
-def fit_model(model: nn.Module, source: Mapping[str, Tensor], method: str) -> dict[str, Fit]:
-    """What every parameter and buffer of `model` gets from tensors under own names.
+def batches_from_zero(name: str, target: Tensor, source: Mapping[str, Tensor]) -> Fit | None:
+    """The counter of a batch norm whose statistics come without one, as PyTorch loads it."""
+    norm, _, leaf = name.rpartition(".")
+    if leaf != "num_batches_tracked" or f"{norm}.running_mean" not in source:
+        return None
+    return Fit(torch.zeros_like(target), LOADED, "counts from 0: no counter in the checkpoint")
+
+
+def fit_model(target: Target, source: Mapping[str, Tensor], method: str) -> dict[str, Fit]:
+    """What every parameter and buffer of a model gets from tensors under own names.
 
     Names that are left out of the result have nothing in the checkpoint to come from.
 
@@ -99,21 +108,22 @@ def fit_model(model: nn.Module, source: Mapping[str, Tensor], method: str) -> di
     """
     if method not in METHODS:
         raise ConfigError(f"inflation is {method!r}, expected {' or '.join(METHODS)}")
-    state = model.state_dict()
+    state = target.state
     image = all(kernel.shape[2] == 1 for kernel in source.values() if kernel.dim() == 5)
     fits = {}
-    for name, target in state.items():
+    for name, own in state.items():
         prefix, _, leaf = name.rpartition(".")
         if leaf in POSITION_NAMES:
             if name not in fits:  # the tables of one module are fitted together
-                fits |= fit_positions(model.get_submodule(prefix), prefix, state, source)
+                fits |= fit_positions(target.modules[prefix], prefix, state, source)
         elif name in source and BIAS_TABLE.fullmatch(name):
-            owner = model.get_submodule(prefix)
-            fits[name] = fit_bias_table(owner, target, source[name], image)
+            fits[name] = fit_bias_table(target.modules[prefix], own, source[name], image)
         elif name in source:
-            fits[name] = fit_tensor(name, target, source[name], method)
-        elif (fit := new_temporal_table(name, target, source)) or (
-            fit := new_temporal_part(name, target)
+            fits[name] = fit_tensor(name, own, source[name], method)
+        elif (
+            (fit := new_temporal_table(name, own, source))
+            or (fit := new_temporal_part(name, own))
+            or (fit := batches_from_zero(name, own, source))
         ):
             fits[name] = fit
         elif leaf == "cls_token":

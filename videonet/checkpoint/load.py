@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from videonet.checkpoint.architectures import guess_architecture
 from videonet.checkpoint.files import read_checkpoint
 from videonet.checkpoint.fit import Fit
+from videonet.checkpoint.head import HEAD, Classes, fit_head
 from videonet.checkpoint.inflation import fit_model
+from videonet.checkpoint.names import has_names
 from videonet.checkpoint.report import (
     DROPPED,
     INFLATED,
@@ -22,6 +24,7 @@ from videonet.checkpoint.report import (
     Entry,
     LoadReport,
 )
+from videonet.checkpoint.target import Target
 from videonet.checkpoint.translate import (
     Tensors,
     to_own_names,
@@ -31,7 +34,6 @@ from videonet.checkpoint.translate import (
 )
 from videonet.errors import CheckpointError
 
-HEAD = "head."
 # Below this share of fitting tensors a checkpoint is taken for another architecture's.
 SMALLEST_FITTING_SHARE = 0.1
 
@@ -42,21 +44,27 @@ def load_checkpoint(
     *,
     strict: bool = True,
     inflation: str = "centre",
+    class_names: Sequence[str] | None = None,
+    new_head: bool = False,
     origin: str = "the state dict",
 ) -> LoadReport:
     """Load weights into a model, in place.
 
-    The names of PySlowFast, the MViTv2 image repository, torchvision, timm and pytorchvideo are
-    recognised by content. Weights of an image model, of shorter clips or of another resolution
-    are inflated and interpolated. A head for another number of classes is left out: the model
-    keeps its own.
+    Whose names they are (PySlowFast's, the MViTv2 image repository's, torchvision's, timm's, …) is
+    recognised by the names and shapes of the tensors, under whatever wrapper they were saved.
+    Weights of an image model, of shorter clips or of another resolution are inflated and
+    interpolated. A head for other classes is left out: the model keeps its own.
 
     Args:
-        model: built by :func:`videonet.create_model`.
+        model: built by :func:`videonet.create_model`; compiled, in ``DataParallel`` or
+            ``DistributedDataParallel``, or sharded by ``fully_shard`` if need be.
         source: path, URL, state dict, or a dictionary that holds a state dict.
         strict: refuse parameters outside the head that the checkpoint lacks or cannot fit, and
-            tensors outside the head that the model has no place for.
+            tensors of the model's body that it has no place for.
         inflation: "centre" (the law of still clips holds) or "average" (I3D).
+        class_names: of the model's classes. Where the checkpoint names its own, its head is taken
+            for the same classes alone, in the model's order.
+        new_head: leave the model's head as it is.
         origin: what messages call a source that is no path.
 
     Returns:
@@ -64,72 +72,103 @@ def load_checkpoint(
 
     Raises:
         CheckpointError: the file cannot be read, belongs to another architecture, or (strict)
-            does not fit. The model is then as it was.
+            does not fit; or the model cannot be filled. The model is then as it was.
         ConfigError: unknown `inflation`.
     """
+    report, target, values = _plan(
+        model, source, strict, inflation, class_names, new_head=new_head, origin=origin
+    )
+    target.fill(values)
+    return report
+
+
+def load_trained(
+    model: nn.Module,
+    source: str | Path | Mapping,
+    *,
+    class_names: Sequence[str] | None = None,
+    origin: str = "the state dict",
+) -> LoadReport:
+    """Load weights to predict with: the head has to be the checkpoint's own too.
+
+    Args:
+        class_names: as for :func:`load_checkpoint`.
+        origin: what messages call a source that is no path.
+
+    Raises:
+        CheckpointError: as :func:`load_checkpoint`, and where the head does not fit, is for other
+            classes, or a weight is not finite.
+    """
+    report, target, values = _plan(model, source, True, "centre", class_names, origin=origin)
+    if report.reinitialised:
+        entry = next(e for e in report.target if e.status == REINITIALISED)
+        raise CheckpointError(
+            f"{report.origin} was not trained for the classes of this model: {entry.name} needs "
+            f"the shape {tuple(target.state[entry.name].shape)} ({entry.reason})"
+        )
+    for name, value in values.items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise CheckpointError(
+                f"{report.origin} cannot be used: its {name} has values that are not finite"
+            )
+    target.fill(values)
+    return report
+
+
+def _plan(
+    model: nn.Module,
+    source: str | Path | Mapping,
+    strict: bool,
+    inflation: str,
+    class_names: Sequence[str] | None,
+    *,
+    new_head: bool = False,
+    origin: str,
+) -> tuple[LoadReport, Target, dict[str, Tensor]]:
+    """What loading would do, and the values to copy; nothing is changed."""
+    target = Target.of(model)
     if isinstance(source, Mapping):
         content = source
     else:
         origin, content = str(source), read_checkpoint(source)
-    tensors = _shape_projections(to_own_names(content, origin), model)
+    tensors = _shape_projections(to_own_names(content, origin, target.state), target)
     if option := unsupported_option(tensors.dialect, model):
         raise CheckpointError(
             f"{origin} comes from {tensors.dialect}, whose weights mean something else in a "
             f"model with {option}=True"
         )
-    fits = _keep_own_head(fit_model(model, tensors.state, inflation))
-    target = model.state_dict()
+    classes = Classes.of(content, class_names, origin)
+    fits = fit_model(target, tensors.state, inflation)
+    fits = fit_head(fits, classes, origin, new_head=new_head) | _lacking(tensors, target, fits)
     report = LoadReport(
         origin,
         tensors.dialect,
-        tuple(_target_entry(name, tensor, fits.get(name)) for name, tensor in target.items()),
-        _source_entries(tensors, fits, target),
-        tensors.notes + tuple(_notes(model, target, fits, inflation)),
+        tuple(_target_entry(name, own, fits.get(name)) for name, own in target.state.items()),
+        _source_entries(tensors, fits, target.state),
+        tensors.notes + tuple(_notes(target, fits, inflation)),
     )
-    _refuse_another_architecture(model, tensors, report)
+    _refuse_another_architecture(target.model, tensors, report)
     if strict and report.fatal:
-        raise CheckpointError(_misfits(model, report))
-    with torch.no_grad():
-        for name, fit in fits.items():
-            if fit.value is not None:
-                target[name].copy_(fit.value)
-    return report
+        raise CheckpointError(_misfits(target.model, report))
+    values = {name: fit.value for name, fit in fits.items() if fit.value is not None}
+    if empty := next((name for name, value in values.items() if value.is_meta), None):
+        raise CheckpointError(f"{origin} is of the meta device: its {empty} has no values")
+    return report, target, values
 
 
-def load_trained(
-    model: nn.Module, source: str | Path | Mapping, *, origin: str = "the state dict"
-) -> LoadReport:
-    """Load weights to predict with: the head has to be the checkpoint's own too.
-
-    Args:
-        origin: what messages call a source that is no path.
-
-    Raises:
-        CheckpointError: as :func:`load_checkpoint`, and where the head does not fit.
-    """
-    report = load_checkpoint(model, source, origin=origin)
-    if report.reinitialised:
-        shape = tuple(model.state_dict()[report.reinitialised[0]].shape)
-        raise CheckpointError(
-            f"{report.origin} was not trained for the classes of this model: its tensor "
-            f"{report.reinitialised[0]} does not have the shape {shape}"
-        )
-    return report
+def _lacking(tensors: Tensors, target: Target, fits: Mapping[str, Fit]) -> dict[str, Fit]:
+    """The parts that such a checkpoint never has start anew, as the head does."""
+    reason = f"a model of {tensors.dialect} without classifier has none"
+    return {
+        name: Fit(None, REINITIALISED, reason)
+        for name in target.state
+        if name not in fits and any(has_names([name], [t]) for t in tensors.lacking)
+    }
 
 
-def _shape_projections(tensors: Tensors, model: nn.Module) -> Tensors:
-    fused = any(name.endswith(".attn.qkv.weight") for name in model.state_dict())
+def _shape_projections(tensors: Tensors, target: Target) -> Tensors:
+    fused = any(name.endswith(".attn.qkv.weight") for name in target.state)
     return with_fused_projections(tensors) if fused else with_separate_projections(tensors)
-
-
-def _keep_own_head(fits: dict[str, Fit]) -> dict[str, Fit]:
-    """A head is loaded as a whole or not at all."""
-    head = [name for name in fits if name.startswith(HEAD)]
-    why = next((fits[name].reason for name in head if fits[name].misfit), None)
-    if why is None:
-        return fits
-    reason = f"other classes, the model's own head stays: {why}"
-    return fits | {name: Fit(None, REINITIALISED, reason) for name in head}
 
 
 def _target_entry(name: str, tensor: Tensor, fit: Fit | None) -> Entry:
@@ -160,30 +199,29 @@ def _source_entries(
             status, reason = USED, ""  # for a table of another name
         else:
             status, reason = UNEXPECTED, ""
-        fatal = status == UNEXPECTED and not name.startswith(HEAD)
         for original in tensors.sources[name]:
+            beside = name.startswith(HEAD) or original in tensors.outside
+            fatal = status == UNEXPECTED and not beside
             entries[original] = Entry(original, status, reason, tensors.sizes[original], fatal)
-    for name in tensors.constants:
-        entries[name] = Entry(name, DROPPED, "computed by this model", tensors.sizes[name])
+    for name, reason in tensors.dropped.items():
+        entries[name] = Entry(name, DROPPED, reason, tensors.sizes[name])
     return tuple(entries.values())
 
 
-def _notes(
-    model: nn.Module, target: Mapping[str, Tensor], fits: Mapping[str, Fit], inflation: str
-) -> list[str]:
+def _notes(target: Target, fits: Mapping[str, Fit], inflation: str) -> list[str]:
     """What the inflation promises for a clip that repeats one image."""
     if not any(fit.status == INFLATED for fit in fits.values()):
         return []
     notes = []
     if inflation == "average":
         notes.append("averaged kernels see a still clip's ends darkened: it differs from its image")
-    tokens = [name for name in target if name.endswith("cls_token")]
+    tokens = [name for name in target.state if name.endswith("cls_token")]
     if any(name in fits and fits[name].value is None for name in tokens):
         notes.append(
             "the class token, which the head reads, is untrained: the checkpoint has none "
             "(cls_token=False builds the model without)"
         )
-    elif tokens and not getattr(model, "still_clips_are_exact", False):
+    elif tokens and not getattr(target.model, "still_clips_are_exact", False):
         notes.append(
             "a still clip gives the logits of its image only up to the class token's keys "
             "(cls_key_log_frames=True makes it exact)"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 FIELDS = {
     "n": r"\d+",
@@ -21,6 +21,7 @@ FIELDS = {
 }
 
 
+@cache
 def compile_template(template: str) -> re.Pattern[str]:
     """A pattern for whole names; every field of the template is a group of that name."""
     parts = re.split(r"\{(\w+)\}", template)
@@ -61,4 +62,5 @@ class Row:
 def has_names(names: Iterable[str], marks: Iterable[str]) -> bool:
     """Whether every mark (a template) fits one of the names."""
     names = list(names)
-    return all(any(compile_template(mark).fullmatch(name) for name in names) for mark in marks)
+    patterns = [compile_template(mark) for mark in marks]
+    return all(any(pattern.fullmatch(name) for name in names) for pattern in patterns)

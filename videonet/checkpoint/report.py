@@ -109,8 +109,11 @@ class LoadReport:
         return "\n".join(lines)
 
 
-def _reasons(entries: Sequence[Entry], most: int = 2) -> str:
-    """The distinct reasons, each with the first tensor it holds for."""
+def _reasons(entries: Sequence[Entry], most: int = 2, most_names: int = 8) -> str:
+    """The distinct reasons, each with the first tensor it holds for; names of what is left over."""
+    if entries and entries[0].status in (MISSING, UNEXPECTED):
+        names = [entry.name for entry in entries]
+        return ", ".join(names[:most_names]) + (" …" if len(names) > most_names else "")
     firsts = {}
     for entry in entries:
         if entry.status not in (LOADED, USED) or entry.reason:

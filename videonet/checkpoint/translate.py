@@ -7,56 +7,45 @@ Own names are those of the official implementations. A new architecture adds its
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from videonet.checkpoint.dialect import Dialect, State, Tensors
+from videonet.checkpoint.contents import find_state
+from videonet.checkpoint.dialect import State, Tensors
 from videonet.checkpoint.dialects import DIALECTS
-from videonet.checkpoint.names import Row, has_names
+from videonet.checkpoint.names import Row, compile_template, has_names
+from videonet.checkpoint.recognition import recognise
 from videonet.errors import CheckpointError
 
-WRAPPERS = ("module.", "_orig_mod.", "model.")  # put before every name by DDP, compile, trainers
-CONTAINERS = ("model_state", "state_dict", "model_state_dict", "model")
 
-
-def find_state(content: Mapping, origin: str) -> State:
-    """The state dict in a checkpoint's content: at the top, or under one of ``CONTAINERS``.
-
-    Raises:
-        CheckpointError: there is no tensor in either place.
-    """
-    for key in CONTAINERS:
-        if isinstance(content.get(key), Mapping):
-            return find_state(content[key], origin)
-    state = {name: value for name, value in content.items() if isinstance(value, Tensor)}
-    if not state:
-        keys = ", ".join(map(str, list(content)[:6])) or "none"
-        raise CheckpointError(f"{origin} holds no weights: its keys are {keys}")
-    for prefix in WRAPPERS:
-        if all(name.startswith(prefix) for name in state):
-            state = {name.removeprefix(prefix): value for name, value in state.items()}
-    return state
-
-
-def to_own_names(content: Mapping, origin: str) -> Tensors:
+def to_own_names(content: Mapping, origin: str, wanted: Collection[str] = ()) -> Tensors:
     """Recognise the dialect of a checkpoint by its content and translate it.
 
     Args:
         content: a state dict, or a dictionary that holds one.
         origin: what to call the checkpoint in messages.
+        wanted: names of the model's parameters, where there is a model.
 
     Raises:
-        CheckpointError: `content` holds no weights.
+        CheckpointError: `content` holds no weights, or those of several models.
     """
-    state = find_state(content, origin)
-    own = Dialect("videonet", ())
-    written_here = "class_names" in content or content.get("format") == "videonet"
-    dialect = own if written_here else next((d for d in DIALECTS if d.matches(state)), own)
-    constants = [name for name in state if any(has_names([name], [c]) for c in dialect.constants)]
-    weights = {name: tensor for name, tensor in state.items() if name not in constants}
+    found = find_state(content, origin)
+    state = found.state
+    recognised = recognise(state, origin, wanted)
+    dialect, theirs = recognised.dialect, recognised.names
+    dropped = {
+        name: f"another copy of the model, {prefix}" for name, prefix in recognised.copies.items()
+    }
+    for templates, reason in (
+        (dialect.constants, "computed by this model"),
+        (dialect.unused, "a part that the classifier does not use"),
+    ):
+        dropped |= {name: reason for name, n in theirs.items() if _fits_one(n, templates)}
+    weights = {n: state[name] for name, n in theirs.items() if name not in dropped}
+    originals = {n: name for name, n in theirs.items()}
     prepared = dialect.prepare(list(weights)) if dialect.prepare else {}
     renamed, sources = {}, {}
     for name, tensor in weights.items():
@@ -69,11 +58,24 @@ def to_own_names(content: Mapping, origin: str) -> Tensors:
         # An image is a one-frame clip: a 2D kernel is a 3D kernel of one frame.
         flat_kernel = tensor.dim() == 4 and name_here.endswith(".weight")
         renamed[name_here] = tensor.unsqueeze(2) if flat_kernel else tensor
-        sources[name_here] = (name,)
+        sources[name_here] = (originals[name],)
     note = dialect.adapt(renamed) if dialect.adapt else ""
-    sizes = {name: tensor.numel() for name, tensor in state.items()}
-    notes = (note,) if note else ()
-    return Tensors(renamed, sources, sizes, dialect.name, notes, tuple(constants))
+    written_here = "class_names" in content or content.get("format") == "videonet"
+    own = written_here and not note and list(renamed) == list(weights)
+    return Tensors(
+        renamed,
+        sources,
+        {name: tensor.numel() for name, tensor in state.items()},
+        "videonet" if own else dialect.name,
+        (*found.notes, note) if note else found.notes,
+        dropped,
+        recognised.outside,
+        dialect.base_lacks if recognised.is_base else (),
+    )
+
+
+def _fits_one(name: str, templates: Sequence[str]) -> bool:
+    return any(compile_template(template).fullmatch(name) for template in templates)
 
 
 def unsupported_option(dialect: str, model: nn.Module) -> str | None:

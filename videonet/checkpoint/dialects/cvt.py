@@ -55,5 +55,7 @@ DIALECTS = (
         ("cvt.encoder.stages.0.embedding.convolution_embeddings.projection.weight",),
         TRANSFORMERS,
         adapt=warn_of_activation,
+        base="cvt.",
+        base_lacks=("norm.{leaf}",),
     ),
 )

@@ -16,10 +16,7 @@ OFFICIAL_IMAGE = (
     Row("absolute_pos_embed", "pos_embed"),
     Row("head.{leaf}", "head.projection.{leaf}"),
 )
-OFFICIAL_VIDEO = (
-    Row("cls_head.fc_cls.{leaf}", "head.projection.{leaf}"),
-    Row("backbone.{any}", "{any}"),
-)
+OFFICIAL_VIDEO = (Row("cls_head.fc_cls.{leaf}", "head.projection.{leaf}"),)
 TIMM = (Row("head.fc.{leaf}", "head.projection.{leaf}"),)
 TORCHVISION = (
     Row("{any}.mlp.0.{leaf}", "{any}.mlp.fc1.{leaf}"),
@@ -66,7 +63,7 @@ DIALECTS = (
     ),
     Dialect(
         "video_swin",
-        (f"backbone.layers.0.blocks.0.{BIAS_TABLE}",),
+        ("cls_head.fc_cls.weight", f"layers.0.blocks.0.{BIAS_TABLE}"),
         OFFICIAL_VIDEO,
         constants=CONSTANTS,
     ),

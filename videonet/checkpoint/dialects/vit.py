@@ -89,6 +89,7 @@ TRANSFORMERS_TIMESFORMER = (
     Row("classifier.{leaf}", "head.projection.{leaf}"),
 )
 
+POOLER = ("vit.pooler.dense.{leaf}",)
 
 DIALECTS = (
     Dialect("timesformer", ("blocks.0.temporal_fc.weight", "time_embed"), TIMESFORMER),
@@ -96,6 +97,7 @@ DIALECTS = (
         "transformers timesformer",
         ("timesformer.encoder.layer.{n}.temporal_dense.weight",),
         TRANSFORMERS_TIMESFORMER,
+        base="timesformer.",
     ),
     Dialect("timm vit", ("blocks.0.norm1.weight", "blocks.0.attn.qkv.weight", "head.weight"), TIMM),
     Dialect(
@@ -103,10 +105,18 @@ DIALECTS = (
         ("encoder.layers.encoder_layer_0.ln_1.weight", "conv_proj.weight"),
         TORCHVISION,
     ),
-    Dialect("transformers vit", ("vit.layers.0.attention.q_proj.weight",), TRANSFORMERS),
+    Dialect(
+        "transformers vit",
+        ("vit.layers.0.attention.q_proj.weight",),
+        TRANSFORMERS,
+        base="vit.",
+        unused=POOLER,
+    ),
     Dialect(
         "transformers vit",
         ("vit.encoder.layer.0.attention.attention.query.weight",),
         TRANSFORMERS_4,
+        base="vit.",
+        unused=POOLER,
     ),
 )

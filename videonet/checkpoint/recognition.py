@@ -1,0 +1,185 @@
+"""Whose names a checkpoint has, once the names of wrappers and trainers are taken off.
+
+Wrappers put their name before those of what they wrap: ``DistributedDataParallel`` ``module.``,
+``torch.compile`` ``_orig_mod.``, FSDP and activation checkpointing theirs, of a whole model or of
+single blocks; trainers keep the model as ``model.``, ``backbone.``, ``net.`` and the like, beside
+losses and averages. What is left decides, by the marks of a dialect or by the model's own names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+
+from videonet.checkpoint.contents import AVERAGES
+from videonet.checkpoint.dialect import Dialect, State
+from videonet.checkpoint.dialects import DIALECTS
+from videonet.errors import CheckpointError
+
+OWN = Dialect("videonet", ())
+WRAPPERS = frozenset(
+    ("module", "_module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+    + ("_forward_module", "model", "backbone")
+)
+# Tensors of losses and figures of merit, which trainers register beside the model.
+OF_A_LOSS = re.compile(
+    r"(?:.*[._])?(?:loss(?:es|_fn|_func|_fun)?|criterions?|criteria|metrics?|accuracy)(?:[._].*|\d*)",
+    re.IGNORECASE,
+)
+SMALLEST_SHARE = 0.2  # of all names, below a prefix that could be the model's
+OVERLAP = 0.1  # of the names that have to be the model's, where no dialect is recognised
+COPY = 0.9  # of the names that a second copy of the model shares
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """Whose names they are.
+
+    Attributes:
+        dialect: the project.
+        names: name in the checkpoint -> name in that project.
+        outside: names in the checkpoint that lie outside of the model: losses, a trainer's own.
+        copies: names that belong to a second copy of the model -> its prefix.
+        is_base: the project's model without its classifier.
+    """
+
+    dialect: Dialect
+    names: dict[str, str]
+    outside: frozenset[str] = frozenset()
+    copies: dict[str, str] = field(default_factory=dict)
+    is_base: bool = False
+
+
+def without_wrappers(name: str) -> str:
+    """A parameter's name without the names of wrappers, wherever they stand."""
+    parts = [part for part in name.split(".") if part not in WRAPPERS]
+    return ".".join(parts) if parts else name
+
+
+def recognise(state: State, origin: str, wanted: Collection[str] = ()) -> Recognised:
+    """Find the dialect of a state dict, under whatever prefix the model lies.
+
+    Args:
+        wanted: names of the model's parameters, where there is a model.
+
+    Raises:
+        CheckpointError: it holds two models, neither of which is an average of the other.
+    """
+    clean, aliases = _clean_names(state, origin)
+    wanted = frozenset(wanted)
+    prefixes = ["", *_prefixes(clean.values())]
+    found = {}  # prefix -> (dialect, whether it is a base model)
+    for prefix in prefixes:
+        if any(prefix.startswith(other) for other in found):
+            continue  # a part of a model that was found
+        if (match := _match(state, clean, prefix, wanted)) is not None:
+            found[prefix] = match
+    if not found:
+        return Recognised(OWN, clean, _outside(clean, ""), aliases)
+    prefix = _choose(found, clean, origin)
+    dialect, is_base = found[prefix]
+    copies = _copies(prefix, prefixes, clean)
+    names = {name: s.removeprefix(prefix) for name, s in clean.items() if name not in copies}
+    if is_base:
+        names = {
+            name: short if any(row.to_ours(short) for row in dialect.rows) else dialect.base + short
+            for name, short in names.items()
+        }
+    outside = _outside(clean, prefix) - copies.keys()
+    return Recognised(dialect, names, outside, aliases | copies, is_base)
+
+
+def _clean_names(state: State, origin: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Every name without wrappers, and the names of tensors that are there under another one."""
+    clean, owners, aliases = {}, {}, {}
+    for name, tensor in state.items():
+        short = without_wrappers(name)
+        if (other := owners.setdefault(short, name)) == name:
+            clean[name] = short
+        elif state[other].shape != tensor.shape or not torch.equal(state[other], tensor):
+            raise CheckpointError(
+                f"{origin} holds two tensors for {short}, {other} and {name}, with other values: "
+                "give the state dict of one model"
+            )
+        else:
+            aliases[name] = name.removesuffix(short)
+    return clean, aliases
+
+
+def _prefixes(names: Iterable[str]) -> list[str]:
+    """Beginnings ``"a.b."`` that enough of the names share, the shortest first."""
+    names = list(names)
+    counts: dict[str, int] = {}
+    for name in names:
+        parts = name.split(".")
+        for depth in range(1, min(len(parts), 5)):
+            prefix = ".".join(parts[:depth]) + "."
+            counts[prefix] = counts.get(prefix, 0) + 1
+    often = [p for p, count in counts.items() if count >= SMALLEST_SHARE * len(names)]
+    return sorted(often, key=lambda prefix: prefix.count("."))
+
+
+def _match(
+    state: State, clean: Mapping[str, str], prefix: str, wanted: frozenset[str]
+) -> tuple[Dialect, bool] | None:
+    """The dialect of the names under `prefix`, with what lies beside it under its own name."""
+    tensors = {short.removeprefix(prefix): state[name] for name, short in clean.items()}
+    for dialect in DIALECTS:
+        if dialect.matches(tensors):
+            return dialect, False
+    for dialect in DIALECTS:
+        if dialect.base and dialect.matches({dialect.base + n: t for n, t in tensors.items()}):
+            return dialect, True
+    inside = [s.removeprefix(prefix) for s in clean.values() if s.startswith(prefix)]
+    if len(wanted.intersection(inside)) > OVERLAP * len(inside):
+        return OWN, False
+    return None
+
+
+def _is_average(prefix: str) -> bool:
+    return bool(AVERAGES.fullmatch(prefix.rstrip(".")))
+
+
+def _choose(found: Mapping[str, tuple], clean: Mapping[str, str], origin: str) -> str:
+    """The prefix of the model: the only one, or the only one that is no average."""
+    if len(found) == 1 or "" in found:
+        return next(iter(found))
+    plain = [prefix for prefix in found if not _is_average(prefix)]
+    if len(plain) == 1 or not plain:
+        return (plain or list(found))[0]
+    raise CheckpointError(
+        f"{origin} holds {len(plain)} models, under {' and '.join(plain[:3])}: give the state dict "
+        "of one"
+    )
+
+
+def _copies(chosen: str, prefixes: list[str], clean: Mapping[str, str]) -> dict[str, str]:
+    """Names of models beside the chosen one that have the same names below another prefix."""
+    copies = {}
+    for prefix in prefixes:
+        if not prefix or chosen.startswith(prefix) or (chosen and prefix.startswith(chosen)):
+            continue
+        under = {name: s.removeprefix(prefix) for name, s in clean.items() if s.startswith(prefix)}
+        own = {
+            s.removeprefix(chosen)
+            for name, s in clean.items()
+            if s.startswith(chosen) and name not in under
+        }
+        shared = len(own.intersection(under.values()))
+        sizes = sorted((len(own), len(under)))
+        if shared and shared >= COPY * sizes[0] and 2 * shared >= sizes[1]:
+            copies |= dict.fromkeys(under, prefix)
+    return copies
+
+
+def _outside(clean: Mapping[str, str], prefix: str) -> frozenset[str]:
+    """Names beside the model: not under its prefix, or without the wrapper that most have."""
+    if prefix:
+        beside = {name for name, short in clean.items() if not short.startswith(prefix)}
+    else:
+        wrapped = {name for name in clean if name.partition(".")[0] in WRAPPERS}
+        beside = set(clean) - wrapped if 2 * len(wrapped) > len(clean) else set()
+    return frozenset(beside | {name for name in clean if OF_A_LOSS.fullmatch(name)})

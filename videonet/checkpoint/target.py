@@ -1,0 +1,73 @@
+"""The model that a checkpoint is loaded into, seen without what it is wrapped in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from videonet.checkpoint.recognition import WRAPPERS, without_wrappers
+from videonet.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class Target:
+    """Parameters, buffers and modules of a model by the names that it gave them itself.
+
+    Compiled models, those in ``DataParallel`` or ``DistributedDataParallel``, single compiled or
+    recomputed blocks, and models sharded by ``fully_shard`` have the names of the model inside.
+
+    Attributes:
+        model: the innermost module that is no wrapper.
+        state: name -> the tensor itself.
+        modules: name -> the module inside of its wrappers.
+    """
+
+    model: nn.Module
+    state: dict[str, Tensor]
+    modules: dict[str, nn.Module]
+
+    @classmethod
+    def of(cls, model: nn.Module) -> Target:
+        """Look into a model.
+
+        Raises:
+            CheckpointError: nothing can be loaded into it as it is.
+        """
+        _refuse_what_cannot_be_filled(model)
+        modules = {}
+        for name, module in model.named_modules():
+            parts = [part for part in name.split(".") if part not in WRAPPERS]
+            modules[".".join(parts)] = module  # the last one is the innermost
+        state = {without_wrappers(name): tensor for name, tensor in model.state_dict().items()}
+        return cls(modules[""], state, modules)
+
+    @torch.no_grad()
+    def fill(self, values: Mapping[str, Tensor]) -> None:
+        """Copy values into the tensors of these names; of sharded ones every process its part."""
+        for name, value in values.items():
+            target = self.state[name]
+            if hasattr(target, "device_mesh"):  # a DTensor
+                from torch.distributed.tensor import distribute_tensor
+
+                value = value.to(target.device, target.dtype)
+                value = distribute_tensor(value, target.device_mesh, target.placements)
+            target.copy_(value)
+
+
+def _refuse_what_cannot_be_filled(model: nn.Module) -> None:
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if tensor.is_meta:
+            raise CheckpointError(
+                f"nothing can be loaded into this {type(model).__name__}: its {name} has no "
+                "memory, as the model was built on the meta device; build it without"
+            )
+    for module in model.modules():
+        # By name: the class is not imported where nobody uses it.
+        if type(module).__name__ == "FullyShardedDataParallel":
+            raise CheckpointError(
+                "nothing can be loaded into a model inside of FullyShardedDataParallel, which has "
+                "flattened its parameters: load before wrapping it, or use fully_shard (FSDP2)"
+            )
