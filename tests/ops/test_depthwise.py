@@ -29,7 +29,7 @@ def test_gradients_are_torchs(small_pieces, grid, kernel, stride, dtype, toleran
         leaves = [x.to(kind).requires_grad_() for x in (tokens, weight)]
         volume = leaves[0].permute(0, 4, 1, 2, 3)
         if ours:
-            out = depthwise_conv(volume, leaves[1], stride, padding)
+            out = depthwise_conv(volume, leaves[1], None, stride, padding)
             assert "_DepthwiseConv" in out.grad_fn.name()
         else:
             out = F.conv3d(volume, leaves[1], None, stride, padding, groups=6)

@@ -47,7 +47,7 @@ WINDOWS = Windows(GRID, (2, 2, 2), (0, 1, 1))
 TOLERANCES = {
     torch.float64: 1e-9,
     torch.float32: 5e-5,
-    torch.bfloat16: 6e-2,
+    torch.bfloat16: 8e-2,  # where two cells round alike, a maximum's gradient may change its cell
     torch.float16: 2e-2,
 }
 HALVES = (torch.bfloat16, torch.float16)
@@ -104,7 +104,7 @@ def attend_written_out(q: Tensor, k: Tensor, v: Tensor, *tables: Tensor) -> Tens
 
 
 def conv3d(stride):
-    return lambda x, w: torch.nn.functional.conv3d(x, w, None, stride, 1, groups=x.shape[1])
+    return lambda x, w, b: torch.nn.functional.conv3d(x, w, b, stride, 1, groups=x.shape[1])
 
 
 def chunked(q: Tensor, k: Tensor, v: Tensor, rows: Tensor) -> Tensor:
@@ -146,11 +146,14 @@ OPERATORS = {
     "linear": Operator(linear, (TOKENS, *DENSE)),
     "mlp": of_module(Mlp(8, 32, 12), TOKENS),
     "depthwise": Operator(
-        lambda x, w: depthwise_conv(x, w, (1, 1, 1), (1, 1, 1)), (VOLUME, WEIGHT), 1, conv3d(1)
+        lambda x, w, b: depthwise_conv(x, w, b, (1, 1, 1), (1, 1, 1)),
+        (VOLUME, WEIGHT, (8,)),
+        1,
+        conv3d(1),
     ),
     "depthwise_strided": Operator(
-        lambda x, w: depthwise_conv(x, w, (1, 2, 2), (1, 1, 1)),
-        (VOLUME, WEIGHT),
+        lambda x, w, b: depthwise_conv(x, w, b, (1, 2, 2), (1, 1, 1)),
+        (VOLUME, WEIGHT, (8,)),
         1,
         conv3d((1, 2, 2)),
     ),
@@ -224,19 +227,22 @@ def label(value) -> str:
     return "-".join(str(name).removeprefix("torch.") for name in names)
 
 
-@pytest.fixture(params=["plain", "kernels"])
-def kernels(request):
-    if request.param == "kernels":
-        request.getfixturevalue("small_pieces")
+WITH_KERNELS = ("attention", "linear", "mlp", "depthwise", "conv_pool", "_of_one_clip")
+CASES = [
+    (name, *kind, kernels)
+    for name, operator in OPERATORS.items()
+    for kind in kinds(operator.activations)
+    for kernels in (False, True)
+    if not kernels or any(part in name for part in WITH_KERNELS)
+]
 
 
-CASES = [(name, *kind) for name, op in OPERATORS.items() for kind in kinds(op.activations)]
-
-
-@pytest.mark.parametrize("name, activations, weights, autocast", CASES, ids=label)
+@pytest.mark.parametrize("name, activations, weights, autocast, kernels", CASES, ids=label)
 def test_values_and_gradients_are_those_of_double_precision(
-    name, activations, weights, autocast, kernels
+    name, activations, weights, autocast, kernels, request
 ):
+    if kernels:
+        request.getfixturevalue("small_pieces")
     operator = OPERATORS[name]
     dtypes = [activations[i % len(activations)] for i in range(operator.activations)]
     dtypes += [weights] * (len(operator.shapes) - operator.activations)

@@ -6,7 +6,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from videonet.models import create_model
 from videonet.ops.attention import key_columns
-from videonet.ops.tracing import once_per_shape, watched
+from videonet.ops.tracing import once_per_shape, traced
 
 CPU = torch.device("cpu")
 
@@ -33,9 +33,9 @@ def test_first_use_in_inference_leaves_it_fit_for_training():
 
 
 def test_fake_tensors_are_not_remembered():
-    assert not watched()
+    assert not traced()
     with FakeTensorMode():
-        assert watched()
+        assert traced()
         fake = ones(6, CPU)
     assert type(fake) is not torch.Tensor
     assert type(ones(6, CPU)) is torch.Tensor

@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from videonet.ops import pooling_attention
 from videonet.ops.attention import attention_reference
+from videonet.ops.kernels import private
 
 
 @contextmanager
@@ -38,7 +39,7 @@ def multiply_adds(model: nn.Module, *shapes: Sequence[int], training: bool = Fal
     """
     model = model.to("meta").train(training)
     inputs: list[Tensor] = [torch.empty(shape, device="meta") for shape in shapes]
-    counter = FlopCounterMode(display=False, custom_mapping=CORRECTED)
+    counter = FlopCounterMode(display=False, custom_mapping=_corrected())
     with torch.set_grad_enabled(training), counter:
         output = model(*inputs)
         if training:
@@ -52,4 +53,6 @@ def _convolution_backward(grad, x, weight, *settings, out_shape=None) -> int:
     return (wanted[0] + wanted[1]) * conv_flop_count(x, weight, grad, transposed=transposed)
 
 
-CORRECTED = {torch.ops.aten.convolution_backward: _convolution_backward}
+def _corrected() -> dict:
+    backward = private.operator("convolution_backward")
+    return {} if backward is None else {backward: _convolution_backward}

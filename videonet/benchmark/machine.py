@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from videonet.engine.timing import peak_memory
-from videonet.ops import onednn
+from videonet.ops.kernels import cpu
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 CPU_SIDE, CUDA_SIDE = 2048, 8192  # of the square matrices, large enough for the full rate
@@ -57,8 +57,8 @@ def product_rate(
     side = CUDA_SIDE if device == "cuda" else CPU_SIDE
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     products = [torch.mm]
-    if onednn.preferred(a, b):
-        products.append(onednn.product)
+    if cpu.preferred(a, b):
+        products.append(cpu.product)
     best = float("inf")
     for multiply in products:
         multiply(a, b)

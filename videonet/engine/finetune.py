@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from videonet.errors import ConfigError
+from videonet.models.common import BATCH_NORMS
 
 
 def freeze(model: nn.Module, layers: int) -> list[str]:
@@ -36,7 +36,7 @@ def train_mode(model: nn.Module) -> None:
     """Training mode, but batch norms without trainable weights keep their statistics."""
     model.train()
     for module in model.modules():
-        if isinstance(module, _BatchNorm):
+        if isinstance(module, BATCH_NORMS):
             parameters = list(module.parameters())
             if parameters and not any(p.requires_grad for p in parameters):
                 module.eval()

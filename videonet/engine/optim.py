@@ -9,6 +9,7 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from videonet.errors import ConfigError
+from videonet.models.common import BATCH_NORMS
 
 
 def parameter_groups(
@@ -37,7 +38,7 @@ def parameter_groups(
     batch_norms = {
         id(parameter)
         for module in model.modules()
-        if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        if isinstance(module, BATCH_NORMS)
         for parameter in module.parameters()
     }
     groups: dict[tuple[float, float], dict] = {}

@@ -14,6 +14,7 @@ from videonet.errors import ConfigError
 from videonet.heads.classification import ClassificationHead
 
 RunBlock = Callable[..., Any]  # VideoModel.run_block
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 class BlockList(nn.ModuleList):
@@ -88,7 +89,7 @@ def linear_initializer(name: str) -> Callable[[nn.Module], None]:
 @contextmanager
 def statistics_kept(block: nn.Module) -> Iterator[None]:
     """Batch norms inside `block` leave their running statistics as they are."""
-    norms = [m for m in block.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    norms = [m for m in block.modules() if isinstance(m, BATCH_NORMS)]
     kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
         norm.momentum, norm.num_batches_tracked = 0.0, None

@@ -22,6 +22,7 @@ from torchvision.ops import StochasticDepth
 from videonet.errors import ConfigError
 from videonet.models.common import BlockList, VideoModel, as_clip, refuse_class_token, rising_rates
 from videonet.ops.conv import Conv3d
+from videonet.ops.tracing import transformed
 
 BN_MOMENTUM = 0.1
 FEATURES = ("branches", "v1", "v2", "v2p")
@@ -320,7 +321,7 @@ class HRNet(VideoModel):
     def branches(self, clip: Tensor) -> list[Tensor]:
         """A clip -> the last stage's maps, (B, C_i, T', H / 2^(i + 2), W / 2^(i + 2))."""
         x = as_clip(clip, (1, 1))
-        if x.is_cpu:  # the layout oneDNN computes in: saves a reordering per convolution
+        if x.is_cpu and not transformed():  # oneDNN's layout: saves a reordering per convolution
             x = x.contiguous(memory_format=torch.channels_last_3d)
         x = F.relu(self.bn1(self.conv1(x)))
         x = F.relu(self.bn2(self.conv2(x)))

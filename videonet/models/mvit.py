@@ -18,7 +18,7 @@ from videonet.errors import ConfigError
 from videonet.models.common import VideoModel, as_clip, init_linear
 from videonet.models.positions import AbsolutePositions, learned_tokens
 from videonet.ops.grid import Grid, volume
-from videonet.ops.linear import Linear
+from videonet.ops.linear import call_linear
 from videonet.ops.mlp import Mlp
 from videonet.ops.patch_embed import PatchEmbed
 from videonet.ops.pooling import max_pool, to_volume
@@ -175,7 +175,7 @@ class MultiScaleBlock(nn.Module):
         )
         self.norm2 = nn.LayerNorm(dim_att, eps=NORM_EPS)
         self.mlp = Mlp(dim_att, int(dim_att * mlp_ratio), plan.dim_out, dropout)
-        self.proj = Linear(plan.dim, plan.dim_out) if plan.dim != plan.dim_out else None
+        self.proj = nn.Linear(plan.dim, plan.dim_out) if plan.dim != plan.dim_out else None
         self.skip_stride = plan.q_stride if plan.downsamples else None
         self.drop_path = StochasticDepth(drop_path, "row")
 
@@ -183,10 +183,14 @@ class MultiScaleBlock(nn.Module):
         """(B, [1+]T*H*W, dim) -> (B, [1+]T'*H'*W', dim_out) and the new grid."""
         normed = self.norm1(x)
         attended, new_grid = self.attn(normed, grid)
-        shortcut = self.proj(normed) if self.proj is not None and self.dim_mul_in_att else x
+        shortcut = x
+        if self.proj is not None and self.dim_mul_in_att:
+            shortcut = call_linear(self.proj, normed)
         x = self._pool_shortcut(shortcut, grid) + self.drop_path(attended)
         normed = self.norm2(x)
-        shortcut = self.proj(normed) if self.proj is not None and not self.dim_mul_in_att else x
+        shortcut = x
+        if self.proj is not None and not self.dim_mul_in_att:
+            shortcut = call_linear(self.proj, normed)
         return shortcut + self.drop_path(self.mlp(normed)), new_grid
 
     def _pool_shortcut(self, x: Tensor, grid: Grid) -> Tensor:

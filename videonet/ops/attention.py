@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from videonet.ops import onednn
 from videonet.ops.chunked_attention import chunked_attention
+from videonet.ops.fused_attention import fused_attention
 from videonet.ops.grid import Grid, one_hot_positions
+from videonet.ops.kernels import cpu
 from videonet.ops.precision import autocast_inputs
 from videonet.ops.relative_position import Tables, position_rows
 from videonet.ops.tracing import once_per_shape
@@ -94,10 +95,10 @@ def dot_product_attention(
     if columns is not None:
         columns = columns.expand(k.shape[0], -1, -1)
     cast = q, k, v, rows, columns = autocast_inputs(q, k, v, rows, columns)
-    if q.shape[2] * k.shape[2] >= MIN_LOGITS and onednn.preferred(*cast):
+    if q.shape[2] * k.shape[2] >= MIN_LOGITS and cpu.preferred(*cast):
         return chunked_attention(*cast)
     if rows is None:
-        return F.scaled_dot_product_attention(q, k, v, scale=1.0)
+        return fused_attention(q, k, v, scale=1.0)
     columns = columns.unsqueeze(1).expand(-1, k.shape[1], -1, -1)
     # Fused kernels want one width for q, k and v, a multiple of 8.
     width = v.shape[-1]
@@ -106,7 +107,7 @@ def dot_product_attention(
     q = torch.cat((q, rows, zero.expand(*rows.shape[:-1], missing)), dim=-1)  # (B, heads, Nq, D+R)
     k = torch.cat((k, columns, zero.expand(*columns.shape[:-1], missing)), dim=-1)
     v = F.pad(v, (0, q.shape[-1] - width))
-    return F.scaled_dot_product_attention(q, k, v, scale=1.0)[..., :width]
+    return fused_attention(q, k, v, scale=1.0)[..., :width]
 
 
 def attention_reference(

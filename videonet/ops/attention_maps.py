@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+
+from videonet.ops.fused_attention import attention_weights
 
 
 class RecordAttention(TorchFunctionMode):
@@ -42,12 +43,6 @@ class RecordAttention(TorchFunctionMode):
     ) -> Tensor:
         if is_causal or enable_gqa:
             raise NotImplementedError("no model of videonet masks causally or groups its queries")
-        scale = query.shape[-1] ** -0.5 if scale is None else scale
-        logits = query @ key.transpose(-2, -1) * scale  # (B, heads, Nq, Nk)
-        if attn_mask is not None and attn_mask.dtype == torch.bool:
-            logits = logits.masked_fill(~attn_mask, float("-inf"))
-        elif attn_mask is not None:
-            logits = logits + attn_mask
-        weights = logits.softmax(dim=-1)
+        weights = attention_weights(query, key, attn_mask, scale)  # (B, heads, Nq, Nk)
         self.weights.append(weights.detach().flatten(1, -3).mean(dim=1))
         return F.dropout(weights, dropout_p, dropout_p > 0) @ value

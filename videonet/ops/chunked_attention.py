@@ -12,16 +12,15 @@ from itertools import product as pairs
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
-from videonet.ops import onednn
+from videonet.ops.kernels import cpu
+from videonet.ops.kernels.autograd import FastFunction
 
 
 def chunked_attention(
     q: Tensor, k: Tensor, v: Tensor, rows: Tensor | None = None, columns: Tensor | None = None
 ) -> Tensor:
-    """``softmax(q @ k.T + rows @ columns.T) @ v`` for tensors that ``onednn.preferred`` accepts.
+    """``softmax(q @ k.T + rows @ columns.T) @ v`` for tensors that ``cpu.preferred`` accepts.
 
     Args:
         q: (B, heads, Nq, D), k and v: (B, heads, Nk, D).
@@ -45,43 +44,45 @@ def _heads(q: Tensor) -> Iterator[tuple[int, int]]:
     return pairs(range(q.shape[0]), range(q.shape[1]))
 
 
-class _ChunkedAttention(Function):
+class _ChunkedAttention(FastFunction):
     @staticmethod
     def forward(q: Tensor, k: Tensor, v: Tensor, rows: Tensor | None, columns: Tensor | None):
         batch, heads, queries, _ = q.shape
         out = q.new_empty(batch, queries, heads, v.shape[-1]).transpose(1, 2)
         for i in _heads(q):
             keys, values = _keys(k, columns, i), v[i].contiguous()
-            for piece in onednn.pieces(queries, keys.shape[0] * q.element_size()):
+            for piece in cpu.pieces(queries, keys.shape[0] * q.element_size()):
                 query = _queries(q, rows, i, piece)
-                weights = onednn.product(query, keys.t()).softmax(dim=-1)
-                out[i][piece] = onednn.product(weights, values)
+                weights = cpu.product(query, keys.t()).softmax(dim=-1)
+                out[i][piece] = cpu.product(weights, values)
         return out
 
     @staticmethod
-    def setup_context(ctx, inputs, output) -> None:
-        ctx.save_for_backward(*inputs)
+    def plain(q: Tensor, k: Tensor, v: Tensor, rows: Tensor | None, columns: Tensor | None):
+        logits = q @ k.transpose(-2, -1)  # (B, heads, Nq, Nk)
+        if rows is not None:
+            logits = logits + rows @ columns.transpose(-2, -1).unsqueeze(1)
+        return logits.softmax(dim=-1) @ v
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor):
+    def gradients(inputs, needed, grad: Tensor):
         """The weights of a piece are computed again."""
-        q, k, v, rows, columns = ctx.saved_tensors
+        q, k, v, rows, columns = inputs
         width, queries = q.shape[-1], q.shape[2]
         grad_q, grad_rows = _empty_like(q), None if rows is None else _empty_like(rows)
         # Sums over the pieces are kept in fp32.
         grad_k, grad_v = (torch.zeros_like(x, dtype=torch.float32) for x in (k, v))
         for i in _heads(q):
             keys, values = _keys(k, columns, i), v[i].contiguous()
-            for piece in onednn.pieces(queries, keys.shape[0] * q.element_size()):
+            for piece in cpu.pieces(queries, keys.shape[0] * q.element_size()):
                 query = _queries(q, rows, i, piece)
-                weights = onednn.product(query, keys.t()).softmax(dim=-1)
+                weights = cpu.product(query, keys.t()).softmax(dim=-1)
                 grad_out = grad[i][piece]
-                grad_v[i] += onednn.transposed_product(weights, grad_out)
-                grad_weights = onednn.product(grad_out, values.t())
-                grad_logits = torch._softmax_backward_data(grad_weights, weights, -1, q.dtype)
-                grad_k[i] += onednn.transposed_product(grad_logits, query[:, :width])
-                grad_query = onednn.product(grad_logits, keys)  # (piece, D+R)
+                grad_v[i] += cpu.transposed_product(weights, grad_out)
+                grad_weights = cpu.product(grad_out, values.t())
+                grad_logits = cpu.SOFTMAX_GRADIENT(grad_weights, weights)
+                grad_k[i] += cpu.transposed_product(grad_logits, query[:, :width])
+                grad_query = cpu.product(grad_logits, keys)  # (piece, D+R)
                 grad_q[i][piece] = grad_query[:, :width]
                 if rows is not None:
                     grad_rows[i][piece] = grad_query[:, width:]

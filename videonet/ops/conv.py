@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from videonet.errors import ConfigError
-from videonet.ops import onednn
+from videonet.ops.depthwise import depthwise_layout
 from videonet.ops.grid import volume
+from videonet.ops.kernels import cpu
 
 
 class Conv3d(nn.Conv3d):
@@ -21,8 +21,10 @@ class Conv3d(nn.Conv3d):
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, T, H, W) -> (B, out_channels, T', H', W')."""
         single = x.dim() == 5 and x.shape[0] == 1
-        if single and self.padding_mode == "zeros" and onednn.convolves(x, self.weight, self.bias):
-            return torch.mkldnn_convolution(
+        if self.groups == self.in_channels > 1:
+            x = depthwise_layout(x)
+        if single and self.padding_mode == "zeros" and cpu.convolves(x, self.weight, self.bias):
+            return cpu.CONVOLUTION(
                 x, self.weight, self.bias, self.padding, self.stride, self.dilation, self.groups
             )
         return super().forward(x)

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from videonet.errors import ConfigError
 from videonet.ops.attention import attention
+from videonet.ops.depthwise import depthwise_layout, is_depthwise
 from videonet.ops.grid import Grid
+from videonet.ops.kernels.modules import is_plain
 from videonet.ops.pooling import avg_pool, conv_pool, to_tokens, to_volume
 
 PROJECTIONS = ("dw_bn", "avg")
@@ -26,9 +28,17 @@ class ConvProjection(nn.Module):
 
     def forward(self, tokens: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
         """(B, T*H*W, dim) -> (B, T'*H'*W', dim) and the new grid."""
+        return to_tokens(self.bn(self._convolve(tokens, grid)))
+
+    def _convolve(self, tokens: Tensor, grid: Grid) -> Tensor:
+        """(B, T*H*W, dim) -> (B, dim, T', H', W')."""
         conv = self.conv
-        tokens, grid = conv_pool(tokens, grid, conv.weight, conv.stride, conv.padding)
-        return to_tokens(self.bn(to_volume(tokens, grid)))
+        if is_plain(conv, nn.Conv3d) and is_depthwise(conv):
+            tokens, grid = conv_pool(
+                tokens, grid, conv.weight, conv.stride, conv.padding, conv.bias
+            )
+            return to_volume(tokens, grid)
+        return conv(depthwise_layout(to_volume(tokens, grid)))
 
 
 class AverageProjection(nn.Module):

@@ -4,47 +4,40 @@ from __future__ import annotations
 
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
-from videonet.ops import onednn
+from videonet.ops.kernels import cpu
+from videonet.ops.kernels.autograd import FastFunction
+from videonet.ops.kernels.modules import is_plain
 from videonet.ops.precision import autocast_inputs
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """(..., K), (M, K), (M,) -> (..., M): the same numbers as ``F.linear``."""
     cast = autocast_inputs(x, weight, bias)
-    if not onednn.preferred(*cast):
+    if not cpu.preferred(*cast):
         return F.linear(x, weight, bias)
     rows = cast[0].reshape(-1, weight.shape[1])
     return _Linear.apply(rows, *cast[1:]).view(*x.shape[:-1], weight.shape[0])
 
 
-class Linear(nn.Linear):
-    """``nn.Linear`` through :func:`linear`."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., in_features) -> (..., out_features)."""
-        return linear(x, self.weight, self.bias)
+def call_linear(layer: nn.Module, x: Tensor) -> Tensor:
+    """``layer(x)``, through :func:`linear` where it is an ``nn.Linear`` and nothing else."""
+    return linear(x, layer.weight, layer.bias) if is_plain(layer, nn.Linear) else layer(x)
 
 
-class _Linear(Function):
+class _Linear(FastFunction):
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return onednn.linear(x, weight, bias)
+        return cpu.linear(x, weight, bias)
+
+    plain = staticmethod(F.linear)
 
     @staticmethod
-    def setup_context(ctx, inputs, output) -> None:
-        ctx.save_for_backward(*inputs[:2])
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor):
-        x, weight = ctx.saved_tensors
-        needs_x, needs_weight, needs_bias = ctx.needs_input_grad
+    def gradients(inputs, needed, grad: Tensor):
+        x, weight, _ = inputs
         grad = grad.contiguous()
         return (
-            onednn.product(grad, weight) if needs_x else None,
-            onednn.transposed_product(grad, x) if needs_weight else None,
-            grad.sum(dim=0) if needs_bias else None,
+            cpu.product(grad, weight) if needed[0] else None,
+            cpu.transposed_product(grad, x) if needed[1] else None,
+            grad.sum(dim=0) if needed[2] else None,
         )

@@ -8,12 +8,12 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from videonet.errors import ConfigError
-from videonet.ops import onednn
-from videonet.ops.linear import Linear
+from videonet.ops.kernels import cpu
+from videonet.ops.kernels.autograd import FastFunction
+from videonet.ops.kernels.modules import is_plain
+from videonet.ops.linear import call_linear
 from videonet.ops.precision import autocast_inputs
 
 
@@ -49,7 +49,7 @@ class Mlp(nn.Module):
         activation: str = "gelu",
         bias: bool = True,
         norm_eps: float | None = None,
-        linear: Callable[..., nn.Module] = Linear,
+        linear: Callable[..., nn.Module] = nn.Linear,
     ):
         super().__init__()
         if activation not in ACTIVATIONS:
@@ -66,25 +66,27 @@ class Mlp(nn.Module):
         if self._is_plain():
             parameters = (self.fc1.weight, self.fc2.weight, self.fc1.bias, self.fc2.bias)
             cast = autocast_inputs(x, *parameters)
-            if onednn.preferred(*cast):
+            if cpu.preferred(*cast):
                 y = _Mlp.apply(cast[0].reshape(-1, x.shape[-1]), *cast[1:])
-                return y.view(*x.shape[:-1], -1)
-        x = F.dropout(self.activation(self.fc1(x)), self.dropout, self.training)
+                return y.view(*x.shape[:-1], y.shape[-1])
+        x = self.activation(call_linear(self.fc1, x))
+        x = F.dropout(x, self.dropout, self.training)
         if self.norm is not None:
             x = self.norm(x)
-        return F.dropout(self.fc2(x), self.dropout, self.training)
+        return F.dropout(call_linear(self.fc2, x), self.dropout, self.training)
 
     def _is_plain(self) -> bool:
         """Linear, GELU, linear and nothing else."""
         return (
-            type(self.fc1) is type(self.fc2) is Linear
-            and self.activation is F.gelu
+            self.activation is F.gelu
             and self.norm is None
             and not (self.training and self.dropout)
+            and is_plain(self.fc1, nn.Linear)
+            and is_plain(self.fc2, nn.Linear)
         )
 
 
-class _Mlp(Function):
+class _Mlp(FastFunction):
     """Both layers piece by piece: the hidden layer, 4 times as wide as the tokens, never exists.
 
     The backward pass computes it again, which costs less than writing and reading it did.
@@ -95,36 +97,37 @@ class _Mlp(Function):
         x: Tensor, weight1: Tensor, weight2: Tensor, bias1: Tensor | None, bias2: Tensor | None
     ) -> Tensor:
         y = x.new_empty(x.shape[0], weight2.shape[0])
-        for piece in onednn.pieces(x.shape[0], weight1.shape[0] * x.element_size()):
-            hidden = F.gelu(onednn.linear(x[piece], weight1, bias1))
-            y[piece] = onednn.linear(hidden, weight2, bias2)
+        for piece in cpu.pieces(x.shape[0], weight1.shape[0] * x.element_size()):
+            hidden = F.gelu(cpu.linear(x[piece], weight1, bias1))
+            y[piece] = cpu.linear(hidden, weight2, bias2)
         return y
 
     @staticmethod
-    def setup_context(ctx, inputs, output) -> None:
-        ctx.save_for_backward(*inputs[:4])
+    def plain(
+        x: Tensor, weight1: Tensor, weight2: Tensor, bias1: Tensor | None, bias2: Tensor | None
+    ) -> Tensor:
+        return F.linear(F.gelu(F.linear(x, weight1, bias1)), weight2, bias2)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor):
-        x, weight1, weight2, bias1 = ctx.saved_tensors
+    def gradients(inputs, needed, grad: Tensor):
+        x, weight1, weight2, bias1, _ = inputs
         grad, grad_x = grad.contiguous(), torch.empty_like(x)
         # Sums over the pieces are kept in fp32.
         grad_weight1, grad_weight2 = (
             torch.zeros_like(w, dtype=torch.float32) for w in (weight1, weight2)
         )
         grad_bias1 = torch.zeros_like(weight1[:, 0], dtype=torch.float32)
-        for piece in onednn.pieces(x.shape[0], 3 * weight1.shape[0] * x.element_size()):
-            before = onednn.linear(x[piece], weight1, bias1)
-            grad_weight2 += onednn.transposed_product(grad[piece], F.gelu(before))
-            grad_before = torch.ops.aten.gelu_backward(onednn.product(grad[piece], weight2), before)
-            grad_weight1 += onednn.transposed_product(grad_before, x[piece])
+        for piece in cpu.pieces(x.shape[0], 3 * weight1.shape[0] * x.element_size()):
+            before = cpu.linear(x[piece], weight1, bias1)
+            grad_weight2 += cpu.transposed_product(grad[piece], F.gelu(before))
+            grad_before = cpu.GELU_GRADIENT(cpu.product(grad[piece], weight2), before)
+            grad_weight1 += cpu.transposed_product(grad_before, x[piece])
             grad_bias1 += grad_before.sum(dim=0, dtype=torch.float32)
-            grad_x[piece] = onednn.product(grad_before, weight1)
+            grad_x[piece] = cpu.product(grad_before, weight1)
         return (
             grad_x,
             grad_weight1.to(x.dtype),
             grad_weight2.to(x.dtype),
-            grad_bias1.to(x.dtype) if ctx.needs_input_grad[3] else None,
-            grad.sum(dim=0) if ctx.needs_input_grad[4] else None,
+            grad_bias1.to(x.dtype) if needed[3] else None,
+            grad.sum(dim=0) if needed[4] else None,
         )

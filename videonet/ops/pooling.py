@@ -27,7 +27,12 @@ def to_tokens(volume: Tensor) -> tuple[Tensor, Grid]:
 
 
 def conv_pool(
-    tokens: Tensor, grid: Grid, weight: Tensor, stride: Grid, padding: Grid | None = None
+    tokens: Tensor,
+    grid: Grid,
+    weight: Tensor,
+    stride: Grid,
+    padding: Grid | None = None,
+    bias: Tensor | None = None,
 ) -> tuple[Tensor, Grid]:
     """Depth-wise convolution of tokens, the kernel repeated over groups of channels.
 
@@ -35,6 +40,7 @@ def conv_pool(
         tokens: (B, T*H*W, C).
         weight: (D, 1, kt, kh, kw) with D a divisor of C: the heads share one kernel.
         stride, padding: (t, h, w); the zero padding is ``kernel // 2`` if None.
+        bias: (C,), or None.
 
     Returns:
         Tokens (B, T'*H'*W', C) and the new grid.
@@ -42,7 +48,7 @@ def conv_pool(
     channels = tokens.shape[-1]
     weight = weight.repeat(channels // weight.shape[0], 1, 1, 1, 1)
     padding = same_padding(tuple(weight.shape[2:])) if padding is None else padding
-    return to_tokens(depthwise_conv(to_volume(tokens, grid), weight, stride, padding))
+    return to_tokens(depthwise_conv(to_volume(tokens, grid), weight, bias, stride, padding))
 
 
 def max_pool(tokens: Tensor, grid: Grid, kernel: Grid, stride: Grid) -> tuple[Tensor, Grid]:

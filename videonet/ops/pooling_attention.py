@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,8 @@ from torch import Tensor, nn
 
 from videonet.ops.attention import attention
 from videonet.ops.grid import Grid, volume
-from videonet.ops.linear import Linear, linear
+from videonet.ops.kernels.modules import is_plain
+from videonet.ops.linear import call_linear, linear
 from videonet.ops.pooling import POOL_MODES, avg_pool, conv_pool, max_pool
 from videonet.ops.tracing import once_per_shape
 from videonet.ops.windows import Windows, cut_tokens, join_tokens, outside_bias
@@ -118,12 +120,12 @@ class PoolingAttention(nn.Module):
         self.dropout = dropout
 
         if pool_first or separate_qkv:
-            self.q = Linear(dim, dim_out, bias=qkv_bias)
-            self.k = Linear(dim, dim_out, bias=qkv_bias)
-            self.v = Linear(dim, dim_out, bias=qkv_bias)
+            self.q = nn.Linear(dim, dim_out, bias=qkv_bias)
+            self.k = nn.Linear(dim, dim_out, bias=qkv_bias)
+            self.v = nn.Linear(dim, dim_out, bias=qkv_bias)
         else:
-            self.qkv = Linear(dim, 3 * dim_out, bias=qkv_bias)
-        self.proj = Linear(dim_out, dim_out)
+            self.qkv = nn.Linear(dim, 3 * dim_out, bias=qkv_bias)
+        self.proj = nn.Linear(dim_out, dim_out)
 
         pooled_dim = dim if pool_first else dim_out
         channels = pooled_dim if pool_mode == "conv_unshared" else pooled_dim // num_heads
@@ -157,9 +159,9 @@ class PoolingAttention(nn.Module):
         """(B, [1+]T*H*W, dim) -> (B, [1+]T'*H'*W', dim_out) and the grid of the queries."""
         if self.pool_first:
             (q, q_grid), (k, k_grid), (v, _) = (self._pool(x, grid, n) for n in "qkv")
-            q, k, v = (proj(t) for proj, t in zip(self._linears(), (q, k, v), strict=True))
+            q, k, v = call_linear(self.q, q), call_linear(self.k, k), call_linear(self.v, v)
         else:
-            q, k, v = (proj(x) for proj in self._linears())
+            q, k, v = self._project(x)
             (q, q_grid), (k, k_grid), (v, _) = (
                 self._pool(t, grid, n) for t, n in zip((q, k, v), "qkv", strict=True)
             )
@@ -170,7 +172,7 @@ class PoolingAttention(nn.Module):
             q, k, v = cut_tokens(q, queries), cut_tokens(k, keys), cut_tokens(v, keys)
             bias = outside_bias(keys, k)
             y = join_tokens(self._attend(q, k, v, queries.size, keys.size, bias), queries)
-        return F.dropout(self.proj(y), self.dropout, self.training), q_grid
+        return F.dropout(call_linear(self.proj, y), self.dropout, self.training), q_grid
 
     def _attend(
         self,
@@ -210,13 +212,16 @@ class PoolingAttention(nn.Module):
             cuts.append(Windows(pooled, tuple(size)))
         return cuts[0], cuts[1]
 
-    def _linears(self):
-        """The projections to q, k and v; slices of ``qkv`` so that each result is contiguous."""
+    def _project(self, x: Tensor) -> Sequence[Tensor]:
+        """Tokens (B, N, dim) -> queries, keys and values (B, N, heads*D) before the pooling."""
         if not hasattr(self, "qkv"):
-            return self.q, self.k, self.v
-        weights = self.qkv.weight.chunk(3)
-        biases = self.qkv.bias.chunk(3) if self.qkv.bias is not None else (None, None, None)
-        return [lambda x, w=w, b=b: linear(x, w, b) for w, b in zip(weights, biases, strict=True)]
+            return [call_linear(layer, x) for layer in (self.q, self.k, self.v)]
+        if not is_plain(self.qkv, nn.Linear):
+            return self.qkv(x).chunk(3, dim=-1)
+        # By slices of the weight, so that each result is contiguous.
+        weights, bias = self.qkv.weight.chunk(3), self.qkv.bias
+        biases = (None, None, None) if bias is None else bias.chunk(3)
+        return [linear(x, w, b) for w, b in zip(weights, biases, strict=True)]
 
     def _heads(self, tokens: Tensor) -> Tensor:
         """(B, N, heads*D) -> (B, heads, N, D)."""

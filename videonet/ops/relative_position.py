@@ -9,12 +9,11 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from videonet.ops.grid import Grid, resize_rows
+from videonet.ops.kernels.autograd import FastFunction
 from videonet.ops.precision import autocast_inputs
-from videonet.ops.tracing import once_per_shape, watched
+from videonet.ops.tracing import once_per_shape, traced
 
 Tables = tuple[Tensor | None, Tensor | None, Tensor | None]  # rel_pos_t, rel_pos_h, rel_pos_w
 
@@ -56,7 +55,7 @@ def position_rows(
         for table, n_q, n_k in zip(tables, q_grid, k_grid, strict=True)
     )
     q, *embeddings = autocast_inputs(q, *embeddings)
-    if watched():  # compilers decide what to keep, torch.func wants plain operators
+    if traced():  # compilers decide what to keep, torch.func wants plain operators
         return _rows(q, q_grid, k_grid, class_tokens, embeddings)
     return _PositionRows.apply(q, q_grid, k_grid, class_tokens, *embeddings)
 
@@ -75,7 +74,7 @@ def _rows(q: Tensor, q_grid: Grid, k_grid: Grid, class_tokens: int, embeddings: 
     return F.pad(torch.cat(tuple(parts), dim=-1).flatten(2, 4), (0, 0, class_tokens, 0))
 
 
-class _PositionRows(Function):
+class _PositionRows(FastFunction):
     """Autograd would keep a reordered copy of the queries for every axis."""
 
     @staticmethod
@@ -83,15 +82,12 @@ class _PositionRows(Function):
         return _rows(q, q_grid, k_grid, class_tokens, embeddings)
 
     @staticmethod
-    def setup_context(ctx, inputs, output) -> None:
-        q, *ctx.sizes = inputs[:4]
-        ctx.save_for_backward(q, *inputs[4:])
+    def plain(q: Tensor, q_grid: Grid, k_grid: Grid, class_tokens: int, *embeddings):
+        return _rows(q, q_grid, k_grid, class_tokens, embeddings)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor):
-        q, *embeddings = ctx.saved_tensors
-        q_grid, k_grid, class_tokens = ctx.sizes
+    def gradients(inputs, needed, grad: Tensor):
+        q, q_grid, k_grid, class_tokens, *embeddings = inputs
         grad_q = torch.zeros_like(q)
         # Without class tokens: (B, heads, T, H, W, D) twice, (B, heads, T, H, W, k) three times.
         cells, grad_cells, grad = (

@@ -8,8 +8,10 @@ from functools import lru_cache, wraps
 import torch
 from torch import Tensor
 
+from videonet.ops.kernels import private
 
-def watched() -> bool:
+
+def traced() -> bool:
     """Whether torch's operators are being traced, counted, recorded or transformed by someone.
 
     Compilers, export, fake tensors, FLOP counters, torch-function modes, ``torch.func`` and
@@ -17,25 +19,29 @@ def watched() -> bool:
     """
     return (
         torch.compiler.is_compiling()
-        or torch._C._functorch.peek_interpreter_stack() is not None
-        or torch.autograd.forward_ad._current_level >= 0
+        or transformed()
         or torch.jit.is_tracing()
-        or torch._C._len_torch_dispatch_stack() > 0
-        or torch._C._len_torch_function_stack() > 0
+        or private.in_dispatch_mode()
+        or private.in_function_mode()
     )
+
+
+def transformed() -> bool:
+    """Whether ``torch.func`` or forward-mode differentiation transforms the operators."""
+    return private.in_function_transform() or private.in_forward_mode()
 
 
 def once_per_shape(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Remember the last 64 results of a function of sizes, types and devices.
 
-    What it returns is shared: never write into it. While :func:`watched`, it is computed in place,
+    What it returns is shared: never write into it. While :func:`traced`, it is computed in place,
     so that no graph refers to a remembered tensor and no fake tensor is remembered.
     """
     remembered = lru_cache(maxsize=64)(function)
 
     @wraps(function)
     def call(*arguments) -> Tensor:
-        if watched():
+        if traced():
             return function(*arguments)
         with torch.inference_mode(False):  # a training step may use it later
             return remembered(*arguments)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from videonet.ops.fused_attention import fused_attention
 from videonet.ops.grid import Grid, volume
 from videonet.ops.windows import MASKED, Windows, cut_windows, join_windows, strangers
 
@@ -74,7 +75,9 @@ class WindowAttention(nn.Module):
         x = cut_windows(x, plan.windows)  # (B, nt, nh, nw, N, dim)
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))
         bias = self.relative_position_bias_table[plan.rows].permute(2, 0, 1)  # (heads, N, N)
-        y = self._attend(qkv, bias.to(qkv.dtype), plan.walls)
+        # A mask of another type or order would send torch to its slowest kind of attention.
+        bias = bias.to(qkv.dtype).contiguous()
+        y = self._attend(qkv, bias, plan.walls)
         y = join_windows(self.proj(y), plan.windows)
         return F.dropout(y, self.dropout, self.training)
 
@@ -94,12 +97,12 @@ class WindowAttention(nn.Module):
             parts = self._attend(inner, mask, others), self._attend(outer, walled, others)
             return torch.cat(parts, dim=axis)
         q, k, v = qkv.flatten(0, 3).permute(2, 0, 3, 1, 4)  # (B*nt*nh*nw, heads, N, D) each
-        y = F.scaled_dot_product_attention(
+        y = fused_attention(
             q,
             k,
             v,
-            attn_mask=mask.unsqueeze(0),
-            dropout_p=self.attention_dropout if self.training else 0.0,
+            mask.unsqueeze(0),
+            dropout=self.attention_dropout if self.training else 0.0,
             scale=self.qk_scale,
         )
         return y.transpose(1, 2).flatten(2).unflatten(0, qkv.shape[:4])

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from videonet.errors import ConfigError, VideonetError
+from videonet.ops.kernels import private
 from videonet.predict.predictor import Predictor
 
 logger = logging.getLogger(__name__)
@@ -123,7 +124,7 @@ def read_onnx(path: str | Path) -> tuple[Runner, dict]:
 
 def read_aoti(path: str | Path) -> tuple[Runner, dict]:
     """A package of AOTInductor, and its description."""
-    package = torch._inductor.aoti_load_package(str(path))
+    package = _inductor("aoti_load_package")(str(path))
     return package, json.loads(package.get_metadata()["videonet"])
 
 
@@ -160,12 +161,19 @@ def _write_onnx(model: nn.Module, clip: Tensor, about: dict, path: Path) -> Runn
 def _write_aoti(model: nn.Module, clip: Tensor, about: dict, path: Path) -> Runner:
     if clip.device.type == "cpu" and not any(map(shutil.which, ("c++", "g++", "clang++"))):
         raise ConfigError("AOTInductor needs a C++ compiler, and there is none on this machine")
-    torch._inductor.aoti_compile_and_package(
+    _inductor("aoti_compile_and_package")(
         _trace(model, clip),
         package_path=str(path),
         inductor_configs={"aot_inductor.metadata": {"videonet": json.dumps(about)}},
     )
     return read_aoti(path)[0]
+
+
+def _inductor(name: str) -> Callable:
+    function = private.inductor_function(name)
+    if function is None:
+        raise ConfigError(f"torch {torch.__version__} has no {name}: export as pt2 or onnx instead")
+    return function
 
 
 def _need(module: str):

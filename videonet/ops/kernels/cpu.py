@@ -1,4 +1,4 @@
-"""Matrix products of x86 CPUs, in pieces that stay in the cache.
+"""Matrix products and convolutions of x86 CPUs, in pieces that stay in the cache.
 
 torch hands fp32 matrix products on the CPU to MKL, which keeps to 256-bit kernels on processors
 that are not Intel's: less than half the rate of oneDNN, which torch is built with as well. And a
@@ -9,12 +9,15 @@ so; elsewhere (GPUs, other types, traced graphs) they call torch's own operators
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from videonet.ops.tracing import watched
+from videonet.ops.kernels.probing import Kernel
+from videonet.ops.tracing import traced
 
 PIECE_BYTES = 2**21  # temporary memory per thread: about what a core's own cache holds
 MIN_ROWS = 256  # of a piece: with fewer, a product spends its time on packing
@@ -23,16 +26,18 @@ MIN_ROWS = 256  # of a piece: with fewer, a product spends its time on packing
 def preferred(*tensors: Tensor | None) -> bool:
     """Whether all tensors are of one type and on a CPU that gains from the products here.
 
-    Never while someone watches: compilers, export, FLOP counters and modes that record attention
-    see torch's own operators.
+    Never while traced: compilers, export, FLOP counters and modes that record attention see
+    torch's own operators.
     """
-    return _usable(tensors, (torch.float32, torch.bfloat16)) and (
-        torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    return (
+        _usable(tensors, (torch.float32, torch.bfloat16))
+        and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+        and PRODUCT.trust(tensors[0].dtype)
     )
 
 
 def convolves(*tensors: Tensor | None) -> bool:
-    """Whether ``torch.mkldnn_convolution`` may be called; never while someone watches.
+    """Whether :data:`CONVOLUTION` may be called; never while traced.
 
     Only in fp32: torch itself gives every convolution in bf16 to oneDNN where that is faster.
     """
@@ -41,7 +46,7 @@ def convolves(*tensors: Tensor | None) -> bool:
 
 def _usable(tensors: Iterable[Tensor | None], dtypes: tuple[torch.dtype, ...]) -> bool:
     """Whether oneDNN is there, takes these tensors, and nobody watches."""
-    if watched():
+    if traced():
         return False
     given = [t for t in tensors if t is not None]
     dtype = given[0].dtype
@@ -49,16 +54,59 @@ def _usable(tensors: Iterable[Tensor | None], dtypes: tuple[torch.dtype, ...]) -
         dtype in dtypes
         # Sharded, quantised and traced tensors are subclasses.
         and all(type(t) in (Tensor, nn.Parameter) and t.is_cpu and t.dtype is dtype for t in given)
+        and all(t.numel() for t in given)
         and torch.backends.mkldnn.is_available()
         and torch.backends.mkldnn.enabled
     )
+
+
+def draw(dtype: torch.dtype, *shape: int) -> Tensor:
+    """Numbers between -1 and 1 for a trial, always the same."""
+    return torch.arange(math.prod(shape), device="cpu").mul(0.7).sin().reshape(shape).to(dtype)
+
+
+PRODUCT = Kernel(
+    "torch.ops.mkldnn._linear_pointwise",
+    lambda x, weight, bias: torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], ""),
+    F.linear,
+    lambda dtype: (draw(dtype, 9, 16), draw(dtype, 8, 16), draw(dtype, 8)),
+)
+CONVOLUTION = Kernel(  # (volume, weight, bias, padding, stride, dilation, groups)
+    "torch.mkldnn_convolution",
+    lambda *arguments: torch.mkldnn_convolution(*arguments),
+    lambda x, weight, bias, padding, stride, dilation, groups: F.conv3d(
+        x, weight, bias, stride, padding, dilation, groups
+    ),
+    lambda dtype: (
+        *(draw(dtype, 1, 4, 3, 6, 6), draw(dtype, 8, 4, 3, 3, 3), draw(dtype, 8)),
+        *((1, 1, 1), (1, 2, 2), (1, 1, 1), 1),
+    ),
+)
+SOFTMAX_GRADIENT = Kernel(  # (gradient of the weights, weights), along the last axis
+    "torch._softmax_backward_data",
+    lambda grad, weights: torch._softmax_backward_data(grad, weights, -1, grad.dtype),
+    lambda grad, weights: weights * (grad - (grad * weights).sum(dim=-1, keepdim=True)),
+    lambda dtype: (draw(dtype, 3, 8), draw(dtype, 3, 8).softmax(dim=-1)),
+)
+GELU_GRADIENT = Kernel(  # (gradient, input)
+    "torch.ops.aten.gelu_backward",
+    lambda grad, x: torch.ops.aten.gelu_backward(grad, x),
+    lambda grad, x: (grad.float() * _gelu_slope(x.float())).to(grad.dtype),
+    lambda dtype: (draw(dtype, 3, 8), 2 * draw(dtype, 3, 8)),
+)
+
+
+def _gelu_slope(x: Tensor) -> Tensor:
+    """Derivative of ``x * Phi(x)``, Phi being the normal distribution's."""
+    below = (1 + torch.erf(x * math.sqrt(0.5))) / 2
+    return below + x * torch.exp(-x * x / 2) / math.sqrt(2 * math.pi)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """(N, K), (M, K), (M,) -> (N, M) as ``F.linear``, without autograd."""
     if not (weight.is_contiguous() or weight.t().is_contiguous()):
         weight = weight.contiguous()  # rows with gaps send oneDNN to its reference loops
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return PRODUCT(x, weight, bias)
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:

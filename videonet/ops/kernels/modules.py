@@ -1,0 +1,35 @@
+"""When a layer's weights may be read without calling the layer."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from videonet.ops.kernels.private import has_global_hooks
+from videonet.ops.tracing import traced
+
+# What nn.Module.__call__ does beside forward() is in these attributes. One that another torch has
+# not counts as set, so that the layer is called there.
+HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+
+
+def is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether calling the module is ``kind.forward`` on its own parameters and nothing else.
+
+    No for subclasses and stand-ins (adapters, quantised layers, parametrisations), for layers with
+    hooks (pruning, weight norm, somebody who records) or a replaced ``forward``, for weights that
+    are no plain parameters, and while traced, where there is nothing to gain. Whoever gets a no
+    calls the module; a fast path asks here before it reads a weight.
+    """
+    if traced() or type(module) is not kind:
+        return False
+    own = vars(module)
+    return (
+        not any(own.get(name, True) for name in HOOKS)
+        and "forward" not in own
+        and own.get("_compiled_call_impl") is None
+        # Tensors in place of parameters are those of torch.func.functional_call.
+        and all(type(p) in (nn.Parameter, Tensor, type(None)) for p in own["_parameters"].values())
+        and not any(name in own for name in ("weight", "bias"))
+        and "weight" in own["_parameters"]
+        and not has_global_hooks()
+    )

@@ -1,0 +1,143 @@
+"""Private functions of torch that are trusted after a trial, and what stands in for them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Hashable
+from threading import Thread
+
+import torch
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+# Largest difference to the plain operator in a trial, in units of the largest number there.
+TOLERANCES = {torch.bfloat16: 5e-2, torch.float16: 5e-3, torch.float32: 1e-4, torch.float64: 1e-9}
+
+
+class Probed:
+    """What is tried out at its first use, for each key (a type of numbers) once.
+
+    Args:
+        name: of the private function, for the log.
+        stand_in: what is used instead, for the log.
+    """
+
+    def __init__(self, name: str, stand_in: str):
+        self.name, self.stand_in = name, stand_in
+        self.trusted: dict[Hashable, bool] = {}
+
+    def trust(self, key: Hashable = None) -> bool:
+        """Whether the function does what it is known to do."""
+        if key not in self.trusted:
+            reason = _in_new_thread(lambda: self.find_fault(key))
+            self.trusted[key] = True
+            if reason is not None:
+                self.distrust(key, reason)
+        return self.trusted[key]
+
+    def distrust(self, key: Hashable, reason: str) -> None:
+        """Use the stand-in from here on, and say so."""
+        self.trusted[key] = False
+        logger.warning(
+            "%s of torch %s cannot be used (%s): %s",
+            self.name,
+            torch.__version__,
+            reason,
+            self.stand_in,
+        )
+
+    def find_fault(self, key: Hashable) -> str | None:
+        """What is wrong with the function, None if nothing is."""
+        raise NotImplementedError
+
+
+class Kernel(Probed):
+    """A faster function of tensors, the first of which says the type of numbers.
+
+    Args:
+        fast: the private function, looked up in torch when it is called.
+        plain: the same of torch's public operators.
+        example: arguments for a trial in a type of numbers.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        fast: Callable[..., Tensor],
+        plain: Callable[..., Tensor],
+        example: Callable[[torch.dtype], tuple],
+    ):
+        super().__init__(name, "torch's own operator runs, more slowly")
+        self.fast, self.plain, self.example = fast, plain, example
+
+    def __call__(self, x: Tensor, *arguments) -> Tensor:
+        if not self.trust(x.dtype):
+            return self.plain(x, *arguments)
+        try:
+            return self.fast(x, *arguments)
+        except Exception as error:
+            result = self.plain(x, *arguments)  # fails itself where the arguments are at fault
+            self.distrust(x.dtype, _first_line(error))
+            return result
+
+    def find_fault(self, key: torch.dtype) -> str | None:
+        arguments = self.example(key)
+        found, expected = self.fast(*arguments), self.plain(*arguments)
+        if found.shape != expected.shape or found.dtype != expected.dtype:
+            return f"it gives {found.dtype} {tuple(found.shape)}"
+        error = (found.double() - expected.double()).abs().max()
+        largest = expected.double().abs().max()
+        return None if error <= TOLERANCES[key] * largest else "it gives other numbers"
+
+
+class Question(Probed):
+    """A private function that says whether something is going on in torch.
+
+    Where it cannot be asked the answer is yes: everybody then keeps to plain operators.
+
+    Args:
+        ask: the private function, looked up in torch when it is called.
+        when_so: calls what it is given in a situation where the answer is yes.
+    """
+
+    def __init__(
+        self, name: str, ask: Callable[[], bool], when_so: Callable[[Callable[[], bool]], bool]
+    ):
+        super().__init__(name, "plain operators run, more slowly")
+        self.ask, self.when_so = ask, when_so
+
+    def __call__(self) -> bool:
+        if not self.trust():
+            return True
+        try:
+            return self.ask()
+        except Exception as error:
+            self.distrust(None, _first_line(error))
+            return True
+
+    def find_fault(self, key: None) -> str | None:
+        self.ask()
+        return None if self.when_so(self.ask) is True else "it does not say yes when it should"
+
+
+def _in_new_thread(find_fault: Callable[[], str | None]) -> str | None:
+    """A trial where no autocast, transform, recording or default of the caller is in force."""
+    reasons: list[str | None] = []
+
+    def run() -> None:
+        try:
+            with torch.no_grad():
+                reasons.append(find_fault())
+        except Exception as error:  # of any kind: a private function may do anything
+            reasons.append(_first_line(error))
+
+    thread = Thread(target=run, name="videonet-probe")
+    thread.start()
+    thread.join()
+    return reasons[0]
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
