@@ -13,7 +13,8 @@ CONSTRAINTS ?=
 # resumes and is evaluated, videos are predicted, foreign checkpoints are loaded, models exported.
 PORTABLE := tests/test_packaging.py tests/data/test_decode.py tests/data/test_real_videos.py \
     tests/engine/test_train.py tests/engine/test_evaluate.py tests/predict tests/tools \
-    tests/checkpoint/test_load.py tests/checkpoint/test_files.py tests/models/test_mvit_parity.py
+    tests/checkpoint/test_load.py tests/checkpoint/test_files.py tests/models/test_mvit_parity.py \
+    tests/ops/test_kernels.py tests/ops/test_tracing.py
 
 DEMO_DATA := data/demo
 DEMO_RUN := runs/demo

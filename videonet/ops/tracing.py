@@ -27,7 +27,12 @@ def traced() -> bool:
 
 
 def transformed() -> bool:
-    """Whether ``torch.func`` or forward-mode differentiation transforms the operators."""
+    """Whether ``torch.func`` or forward-mode differentiation transforms the operators.
+
+    Compilers see to it themselves that transforms reach the operators they trace.
+    """
+    if torch.compiler.is_compiling():
+        return False
     return private.in_function_transform() or private.in_forward_mode()
 
 

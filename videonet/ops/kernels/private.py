@@ -74,8 +74,11 @@ in_function_mode = Question(
     _within_function_mode,
 )
 has_global_hooks = Question(
-    "torch.nn.modules.module._has_any_global_hook",
-    lambda: bool(nn.modules.module._has_any_global_hook()),
+    "torch.nn.modules.module._global_forward_hooks and its like",
+    lambda: any(
+        getattr(nn.modules.module, f"_global_{kind}_hooks")
+        for kind in ("forward_pre", "forward", "backward_pre", "backward")
+    ),
     _with_a_global_hook,
 )
 
