@@ -100,11 +100,6 @@ def class_names_of(content: Mapping, origin: str) -> list[str] | None:
     return list(names)
 
 
-def tells_names(names: Sequence[str] | None) -> bool:
-    """Whether these are names, and not the numbers that stand for classes without any."""
-    return names is not None and list(names) != [str(index) for index in range(len(names))]
-
-
 def _short(value: object, most: int = 60) -> str:
     text = repr(value) if not isinstance(value, int) or abs(value) < 10**most else "a long number"
     return text if len(text) <= most else f"{text[:most]}…"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from videonet.checkpoint.contents import class_names_of, tells_names
+from videonet.checkpoint.contents import class_names_of
 from videonet.checkpoint.fit import Fit
 from videonet.checkpoint.report import REINITIALISED
 from videonet.errors import CheckpointError
@@ -23,10 +23,12 @@ class Classes:
     Attributes:
         here: names of the model's classes in the order of its logits, None where unknown.
         there: those of the checkpoint.
+        asked: somebody wants to know whether they are the same.
     """
 
     here: Sequence[str] | None = None
     there: Sequence[str] | None = None
+    asked: bool = False
 
     @classmethod
     def of(cls, content: Mapping, here: Sequence[str] | None, origin: str) -> Classes:
@@ -36,7 +38,8 @@ class Classes:
             CheckpointError: the checkpoint's ``class_names`` are no names.
         """
         there = class_names_of(content, origin)
-        return cls(*(list(names) if tells_names(names) else None for names in (here, there)))
+        known = (names if names and not _are_numbers(names) else None for names in (here, there))
+        return cls(*known, asked=here is not None)
 
     @property
     def comparable(self) -> bool:
@@ -46,6 +49,14 @@ class Classes:
     def differ(self) -> bool:
         """Both sides have names, and they are not the same ones."""
         return self.comparable and sorted(self.here) != sorted(self.there)
+
+    @property
+    def note(self) -> str:
+        """A sentence where only one side has names."""
+        if not self.asked or (self.here is None) == (self.there is None):
+            return ""
+        side = "the checkpoint" if self.here is None else "this run"
+        return f"only {side} names its classes: the others are taken to be in the same order"
 
     @property
     def order(self) -> list[int] | None:
@@ -65,6 +76,11 @@ class Classes:
             f"the checkpoint has {', '.join(map(repr, more)) or 'none'} that this model lacks, and "
             f"lacks {', '.join(map(repr, less)) or 'none'}"
         )
+
+
+def _are_numbers(names: Sequence[str]) -> bool:
+    """Whether the names are those that classes without names have."""
+    return list(names) == [str(index) for index in range(len(names))]
 
 
 def fit_head(

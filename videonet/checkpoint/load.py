@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from videonet.checkpoint.architectures import guess_architecture
+from videonet.checkpoint.contents import find_state
 from videonet.checkpoint.files import read_checkpoint
 from videonet.checkpoint.fit import Fit
 from videonet.checkpoint.head import HEAD, Classes, fit_head
@@ -103,8 +104,8 @@ def load_trained(
     if report.reinitialised:
         entry = next(e for e in report.target if e.status == REINITIALISED)
         raise CheckpointError(
-            f"{report.origin} was not trained for the classes of this model: {entry.name} needs "
-            f"the shape {tuple(target.state[entry.name].shape)} ({entry.reason})"
+            f"{report.origin} was not trained for the classes of this model: {entry.name} has "
+            f"{entry.reason}"
         )
     for name, value in values.items():
         if value.is_floating_point() and not torch.isfinite(value).all():
@@ -113,6 +114,28 @@ def load_trained(
             )
     target.fill(values)
     return report
+
+
+def refuse_larger_model(
+    build: Callable[[], nn.Module], source: Mapping, origin: str = "the state dict"
+) -> None:
+    """Refuse a model that is far larger than the weights that it is meant for, before it is built.
+
+    Args:
+        build: makes the model; called where tensors take no memory.
+        source: a state dict, or a dictionary that holds one.
+        origin: what messages call it.
+
+    Raises:
+        CheckpointError: it has more than four times the values, and a million.
+    """
+    with torch.device("meta"):
+        size = sum(tensor.numel() for tensor in build().state_dict().values())
+    held = sum(tensor.numel() for tensor in find_state(source, origin).state.values())
+    if size > max(4 * held, 1_000_000):
+        raise CheckpointError(
+            f"{origin} holds {held:,} values, but its configuration describes a model of {size:,}"
+        )
 
 
 def _plan(
@@ -145,7 +168,7 @@ def _plan(
         tensors.dialect,
         tuple(_target_entry(name, own, fits.get(name)) for name, own in target.state.items()),
         _source_entries(tensors, fits, target.state),
-        tensors.notes + tuple(_notes(target, fits, inflation)),
+        tensors.notes + tuple(_notes(target, fits, inflation)) + _note_on_classes(classes, fits),
     )
     _refuse_another_architecture(target.model, tensors, report)
     if strict and report.fatal:
@@ -154,6 +177,11 @@ def _plan(
     if empty := next((name for name, value in values.items() if value.is_meta), None):
         raise CheckpointError(f"{origin} is of the meta device: its {empty} has no values")
     return report, target, values
+
+
+def _note_on_classes(classes: Classes, fits: Mapping[str, Fit]) -> tuple[str, ...]:
+    kept = any(name.startswith(HEAD) and fit.value is not None for name, fit in fits.items())
+    return (classes.note,) if kept and classes.note else ()
 
 
 def _lacking(tensors: Tensors, target: Target, fits: Mapping[str, Fit]) -> dict[str, Fit]:

@@ -12,6 +12,8 @@ from videonet.errors import ConfigError
 # Keys of MVIT that train a model rather than shape it, so that they go with any mvit_* name.
 MVIT_TRAINING_KEYS = ("DROPPATH_RATE", "DROPOUT_RATE", "ZERO_DECAY_POS_CLS")
 
+CLASSES = 400  # of a model that is built without data to count them in, as in PySlowFast
+
 
 def model_arguments(cfg: CfgNode) -> tuple[str, dict[str, Any]]:
     """Name and keyword arguments for :func:`videonet.create_model`.
@@ -93,7 +95,7 @@ def described_mvit(cfg: CfgNode) -> dict[str, Any]:
 
 def _common(cfg: CfgNode) -> dict[str, Any]:
     return {
-        "num_classes": cfg.MODEL.NUM_CLASSES,
+        "num_classes": cfg.MODEL.NUM_CLASSES or CLASSES,
         "num_frames": 1 if cfg.MVIT.PATCH_2D else cfg.DATA.NUM_FRAMES,
         "crop_size": cfg.DATA.TRAIN_CROP_SIZE,
         "in_channels": cfg.DATA.INPUT_CHANNEL_NUM[0],

@@ -8,6 +8,7 @@ from typing import Any
 
 from fvcore.common.config import CfgNode
 
+from videonet.config.reading import shown
 from videonet.errors import ConfigError
 
 CHOICES: dict[str, tuple[Any, ...]] = {
@@ -44,12 +45,46 @@ def _numbers(*counts: int) -> Callable[[Any], bool]:
 
 def _named_values(rows: Any) -> bool:
     return all(
-        isinstance(row, list) and len(row) == 2 and str(row[0]).isidentifier() for row in rows
+        isinstance(row, list)
+        and len(row) == 2
+        and str(row[0]).isidentifier()
+        and all(abs(number) <= LARGEST_ARGUMENT for number in _all_numbers(row[1]))
+        for row in rows
     )
+
+
+LARGEST_ARGUMENT = 100_000  # of a model
+
+
+def _all_numbers(value: Any) -> Iterator[float]:
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _all_numbers(item)
+    elif isinstance(value, int | float):
+        yield value
 
 
 def _rising(values: Any) -> bool:
     return _numbers(2)(values) and 0 < values[0] <= values[1]
+
+
+# Far above what anybody trains, so that a configuration from elsewhere cannot occupy the machine.
+LARGEST: dict[str, int] = {
+    "DATA.NUM_FRAMES": 10_000,
+    "DATA.SAMPLING_RATE": 10_000,
+    "DATA.TRAIN_CROP_SIZE": 10_000,
+    "DATA.TEST_CROP_SIZE": 10_000,
+    "AUG.NUM_SAMPLE": 1_000,
+    "AUG.RE_COUNT": 1_000,
+    "TEST.NUM_ENSEMBLE_VIEWS": 1_000,
+    "MODEL.NUM_CLASSES": 1_000_000,
+    "MVIT.DEPTH": 1_000,
+    "MVIT.EMBED_DIM": 100_000,
+    "MVIT.NUM_HEADS": 10_000,
+    "VIDEO_HEAD.HIDDEN": 100_000,
+    "DATA_LOADER.NUM_WORKERS": 10_000,
+}
+MOST_BYTES_OF_A_VIDEO = 16 << 30  # of all views together
 
 
 # (what the value must be, the test, the keys)
@@ -59,7 +94,7 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
         lambda v: v >= 1,
         (
             *("DATA.NUM_FRAMES", "DATA.SAMPLING_RATE", "DATA.TRAIN_CROP_SIZE"),
-            *("DATA.TEST_CROP_SIZE", "AUG.NUM_SAMPLE", "AUG.RE_COUNT", "MODEL.NUM_CLASSES"),
+            *("DATA.TEST_CROP_SIZE", "AUG.NUM_SAMPLE", "AUG.RE_COUNT"),
             *("TRAIN.BATCH_SIZE", "TRAIN.CHECKPOINT_PERIOD", "TRAIN.ACCUMULATE"),
             *("TEST.BATCH_SIZE", "TEST.NUM_ENSEMBLE_VIEWS", "SOLVER.MAX_EPOCH", "LOG_PERIOD"),
             *("MVIT.DEPTH", "MVIT.EMBED_DIM", "MVIT.NUM_HEADS", "VIDEO_HEAD.HIDDEN"),
@@ -75,6 +110,7 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
             *("SOLVER.WARMUP_EPOCHS", "SOLVER.WEIGHT_DECAY", "SOLVER.BASE_LR_CLIPS"),
             *("SOLVER.MOMENTUM", "SOLVER.DAMPENING", "BN.WEIGHT_DECAY"),
             *("DATA_LOADER.NUM_WORKERS", "DATA_LOADER.VIDEO_TIMEOUT", "NUM_GPUS", "RNG_SEED"),
+            "MODEL.NUM_CLASSES",
         ),
     ),
     (
@@ -105,7 +141,7 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
         ),
     ),
     ("above 0 and at most 1", lambda v: 0 < v <= 1, ("SOLVER.LAYER_DECAY", "TEST.CROP_RATIO")),
-    ("a list of [name, value]", _named_values, ("MODEL.ARGUMENTS",)),
+    ("a list of [name, value] with numbers up to 100,000", _named_values, ("MODEL.ARGUMENTS",)),
     ("three numbers (RGB)", _numbers(3), ("DATA.MEAN",)),
     ("three numbers above 0 (RGB)", lambda v: _numbers(3)(v) and min(v) > 0, ("DATA.STD",)),
     ("[3], as clips are RGB", lambda v: bool(v) and set(v) == {3}, ("DATA.INPUT_CHANNEL_NUM",)),
@@ -158,7 +194,7 @@ def check(cfg: CfgNode, where: Mapping[str, str]) -> None:
     """
     for key, problem in _problems(cfg):
         place = f" in {where[key]}" if key in where else ""
-        raise ConfigError(f"{key}{place} is {get(cfg, key)!r}, but must be {problem}")
+        raise ConfigError(f"{key}{place} is {shown(get(cfg, key))}, but must be {problem}")
 
 
 def _problems(cfg: CfgNode) -> Iterator[tuple[str, str]]:
@@ -169,6 +205,15 @@ def _problems(cfg: CfgNode) -> Iterator[tuple[str, str]]:
         for key in keys:
             if not test(get(cfg, key)):
                 yield key, words
+    for key, most in LARGEST.items():
+        if get(cfg, key) > most:
+            yield key, f"at most {most:,}"
+    test = cfg.TEST.NUM_ENSEMBLE_VIEWS * cfg.TEST.NUM_SPATIAL_CROPS
+    if 3 * test * cfg.DATA.NUM_FRAMES * cfg.DATA.TEST_CROP_SIZE**2 > MOST_BYTES_OF_A_VIDEO:
+        yield (
+            "TEST.NUM_ENSEMBLE_VIEWS",
+            f"fewer: all views of a video have more than {MOST_BYTES_OF_A_VIDEO >> 30} GiB",
+        )
     if (cfg.MODEL.LOSS_FUNC == "bce_logit") != (cfg.TRAIN.DATASET == "multilabel"):
         yield "MODEL.LOSS_FUNC", "bce_logit with TRAIN.DATASET multilabel, and only there"
     if cfg.MIXUP.ENABLE and cfg.MODEL.LOSS_FUNC == "bce_logit":

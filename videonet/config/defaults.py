@@ -177,8 +177,8 @@ MODEL: dict[str, Any] = {
     "ARCH": "slowfast",
     # PySlowFast's model class; MViT where MODEL.NAME is empty.
     "MODEL_NAME": "SlowFast",
-    # Number of classes.
-    "NUM_CLASSES": 400,
+    # Number of classes; videonet: 0 counts them in the data.
+    "NUM_CLASSES": 0,
     # Loss: cross_entropy, soft_cross_entropy for soft targets (the same on hard labels), or
     # bce_logit (binary cross entropy of each class) for videos with several labels.
     "LOSS_FUNC": "cross_entropy",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,13 @@ from videonet.errors import ConfigError
 logger = logging.getLogger(__name__)
 
 BASE_KEY = "_BASE_"  # fvcore's key for the file(s) that a config starts from
-MAX_DEPTH = 8  # groups within groups; stops a YAML alias that contains itself
+# Limits on what a config may be: a file from elsewhere must not occupy the machine.
+MAX_DEPTH = 8  # groups within groups
+MAX_NESTING = 20  # lists and mappings within each other
+MAX_CHARACTERS = 1_000_000
+MAX_VALUES = 100_000  # with every alias written out
+MAX_DIGITS = 100  # of a number
+MAX_SHOWN = 80  # characters of a value in a message
 
 
 @dataclass(frozen=True)
@@ -37,13 +43,15 @@ def read_yaml(path: Path, chain: tuple[Path, ...] = ()) -> dict[str, Entry]:
     if path.resolve() in chain:
         raise ConfigError(f"{path}: the config inherits from itself through {BASE_KEY}")
     try:
+        if path.stat().st_size > 4 * MAX_CHARACTERS:
+            raise ConfigError(f"{path} is too large for a config ({path.stat().st_size:,} bytes)")
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read config {path}: {error}") from error
     own = read_text(text, str(path))
     base = own.pop(BASE_KEY, Entry([], ""))
     entries: dict[str, Entry] = {}
-    for name in [base.value] if isinstance(base.value, str) else base.value:
+    for name in _base_names(base):
         parent = path.parent / Path(name).expanduser()
         if not parent.is_file():
             raise ConfigError(f"{base.where}: {BASE_KEY} names {parent}, which does not exist")
@@ -58,16 +66,132 @@ def read_text(text: str, name: str) -> dict[str, Entry]:
         ConfigError: the text is not a YAML mapping.
     """
     entries: dict[str, Entry] = {}
-    try:
-        loader = yaml.SafeLoader(text)
-        root = loader.get_single_node()
-        if isinstance(root, yaml.MappingNode):
-            _walk(loader, root, "", name, entries)
-    except yaml.YAMLError as error:
-        raise ConfigError(_yaml_problem(name, error)) from error
-    if root is not None and not isinstance(root, yaml.MappingNode):
+    loader, root = _compose(text, name)
+    if isinstance(root, yaml.MappingNode):
+        _walk(loader, root, "", name, entries)
+    elif root is not None:
         raise ConfigError(f"{name}: a config is a mapping of groups and keys, this is not")
     return entries
+
+
+def read_value(text: str, where: str) -> Any:
+    """The value that YAML text stands for; the text itself where it is no YAML.
+
+    Raises:
+        ConfigError: it goes beyond the limits.
+    """
+    try:
+        loader, node = _compose(text, where)
+    except _InvalidYaml:
+        return text
+    return None if node is None else _construct(loader, node, where, text)
+
+
+def shown(value: Any) -> str:
+    """A value for a message, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
+
+
+class _InvalidYaml(ConfigError):
+    """Text that is not YAML."""
+
+
+def _compose(text: str, name: str) -> tuple[yaml.SafeLoader, yaml.Node | None]:
+    """The nodes of YAML text that keeps to the limits."""
+    if len(text) > MAX_CHARACTERS:
+        raise ConfigError(
+            f"{name}: {len(text):,} characters are too many for a config, {MAX_CHARACTERS:,} are "
+            "allowed"
+        )
+    try:
+        _check_nesting(text, name)  # before nodes are made, which is done recursively
+        loader = yaml.SafeLoader(text)
+        root = loader.get_single_node()
+    except yaml.YAMLError as error:
+        raise _InvalidYaml(_yaml_problem(name, error)) from error
+    if root is not None:
+        _count_values(root, name, {})
+    return loader, root
+
+
+def _check_nesting(text: str, name: str) -> None:
+    depth = 0
+    for event in yaml.parse(text, yaml.SafeLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > MAX_NESTING:
+            line = event.start_mark.line + 1
+            raise ConfigError(
+                f"{name}:{line}: more than {MAX_NESTING} lists and groups within each other"
+            )
+
+
+def _count_values(node: yaml.Node, name: str, known: dict[int, int | None]) -> int:
+    """Values of a node with its aliases written out; None in `known` while a node is counted."""
+    line = node.start_mark.line + 1
+    if id(node) in known:
+        count = known[id(node)]
+        if count is None:
+            raise ConfigError(f"{name}:{line}: this value contains itself")
+        return count
+    known[id(node)], count = None, 1
+    if isinstance(node, yaml.SequenceNode):
+        count += sum(_count_values(child, name, known) for child in node.value)
+    elif isinstance(node, yaml.MappingNode):
+        count += sum(_count_values(child, name, known) for pair in node.value for child in pair)
+    if count > MAX_VALUES:
+        raise ConfigError(
+            f"{name}:{line}: with its aliases written out this has more than {MAX_VALUES:,} values"
+        )
+    known[id(node)] = count
+    return count
+
+
+def _construct(loader: yaml.SafeLoader, node: yaml.Node, where: str, key: str) -> Any:
+    """The Python value of a node.
+
+    Raises:
+        ConfigError: it is a number or date that cannot be one, or of a type that is not read.
+    """
+    for scalar in _scalars(node):
+        numeric = scalar.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+        if numeric and len(scalar.value) > MAX_DIGITS:
+            raise ConfigError(f"{where}: a number of {len(scalar.value):,} digits in {shown(key)}")
+    try:
+        return loader.construct_object(node, deep=True)
+    except yaml.YAMLError as error:
+        raise ConfigError(_yaml_problem(where.rpartition(":")[0] or where, error)) from error
+    except (ValueError, OverflowError, TypeError) as error:
+        raise ConfigError(f"{where}: {shown(key)} has no valid value: {error}") from error
+
+
+def _scalars(node: yaml.Node) -> Iterator[yaml.ScalarNode]:
+    if isinstance(node, yaml.ScalarNode):
+        yield node
+    elif isinstance(node, yaml.SequenceNode):
+        for child in node.value:
+            yield from _scalars(child)
+    else:
+        for pair in node.value:
+            for child in pair:
+                yield from _scalars(child)
+
+
+def _base_names(base: Entry) -> list[str]:
+    """The files that ``_BASE_`` names; none where it is empty."""
+    names = base.value if isinstance(base.value, list) else [base.value]
+    if base.value in (None, ""):
+        return []
+    for name in names:
+        if not isinstance(name, str) or not name:
+            raise ConfigError(
+                f"{base.where}: {BASE_KEY} is {shown(base.value)}, expected the name of a config "
+                "or a list of names"
+            )
+    return names
 
 
 def read_overrides(items: Sequence[str]) -> dict[str, Entry]:
@@ -98,12 +222,12 @@ def _walk(
             groups[key] = line
             _walk(loader, value_node, f"{key}.", name, into)
             continue
-        value = loader.construct_object(value_node, deep=True)
+        value = _construct(loader, value_node, where, key)
         if key in into and into[key].value != value:
             before = into[key]
             logger.warning(
                 "%s: %s is %s here and %s at %s; the last one is used",
-                *(where, key, value, before.value, before.where),
+                *(where, key, shown(value), shown(before.value), before.where),
             )
         into[key] = Entry(value, where)
 

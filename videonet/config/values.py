@@ -6,10 +6,8 @@ import ast
 import math
 from typing import Any
 
-import yaml
-
 from videonet.config.defaults import OPTIONAL
-from videonet.config.reading import Entry
+from videonet.config.reading import Entry, read_value, shown
 from videonet.errors import ConfigError
 
 EXPECTED = {
@@ -22,6 +20,7 @@ EXPECTED = {
 }
 # What None stands for at the keys where PySlowFast's configs use it to switch something off.
 NONE_MEANS = {"AUG.COLOR_JITTER": 0.0, "AUG.AA_TYPE": "", "MVIT.POOL_KV_STRIDE": []}
+LONGEST_LITERAL = 10_000  # characters of text that may be a Python literal
 
 
 def plain(value: Any) -> Any:
@@ -32,7 +31,7 @@ def plain(value: Any) -> Any:
     """
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
-    if not isinstance(value, str):
+    if not isinstance(value, str) or len(value) > LONGEST_LITERAL:
         return value
     try:
         parsed = ast.literal_eval(value)
@@ -52,7 +51,9 @@ def convert(key: str, entry: Entry, default: Any) -> Any:
     kind = OPTIONAL.get(key, type(default))
     value = entry.value
     if kind is not str:
-        value = plain(_from_command_line(value) if isinstance(value, str) else value)
+        value = plain(
+            read_value(value, f"{key} in {entry.where}") if isinstance(value, str) else value
+        )
     elif value == "None":
         value = None
     if value is None:
@@ -66,11 +67,4 @@ def convert(key: str, entry: Entry, default: Any) -> Any:
         return kind(value)
     elif type(value) is kind:
         return value
-    raise ConfigError(f"{key} in {entry.where} must be {EXPECTED[kind]}, not {entry.value!r}")
-
-
-def _from_command_line(text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
+    raise ConfigError(f"{key} in {entry.where} must be {EXPECTED[kind]}, not {shown(entry.value)}")

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
-from videonet.data.classes import folder_classes
+from videonet.data.classes import class_names, folder_classes, tells_names
 from videonet.data.dataset import EvaluationViews, TrainingClips, VideoDataset
 from videonet.data.folders import read_folders
 from videonet.data.lists import VideoList, read_list
 from videonet.data.manifest import read_manifest
 from videonet.data.sampling import DENSE, SEGMENTS, ClipSampler
-from videonet.data.something import ANSWERS, find_file, read_something
+from videonet.data.something import ANSWERS, read_something
+from videonet.data.splits import find_list, list_kind
 from videonet.data.transforms import (
     INTERPOLATIONS,
     InceptionCrop,
@@ -47,54 +47,33 @@ def build_dataset(cfg: CfgNode, split: str) -> VideoDataset:
 def read_videos(cfg: CfgNode, split: str) -> VideoList:
     """The videos and labels of a split, in whichever form ``TRAIN.DATASET`` has them.
 
+    The labels are in the order of :func:`~videonet.data.classes.class_names`.
+
     Raises ConfigError for an unknown split, DataError for a list that cannot be used.
     """
     if split not in SPLITS:
         raise ConfigError(f"unknown split {split!r}; known are {', '.join(SPLITS)}")
-    kind, path = _kind(cfg, split), find_list(cfg, split)
+    kind, path = list_kind(cfg, split), find_list(cfg, split)
     if kind == "folder":
-        return read_folders(path, folder_classes(cfg))
+        return read_folders(path, folder_classes(cfg, split))
+    names = class_names(cfg, split)
     if kind == "ssv2" and (path.suffix == ".json" or path.name == ANSWERS):
-        return read_something(path, cfg.MODEL.NUM_CLASSES, prefix=cfg.DATA.PATH_PREFIX)
+        return read_something(path, len(names), prefix=cfg.DATA.PATH_PREFIX)
     return read_list(
         path,
-        cfg.MODEL.NUM_CLASSES,
+        len(names),
         prefix=cfg.DATA.PATH_PREFIX,
         separator=cfg.DATA.PATH_LABEL_SEPARATOR,
         multi_label=kind == "multilabel",
+        names=names if tells_names(names) else (),
     )
-
-
-def find_list(cfg: CfgNode, split: str) -> Path:
-    """The list of a split, or its folder; without one for the test, the validation is tested on.
-
-    A name of the config that does not exist gives way to the name that the kind of data set has:
-    ``validation.json`` for ssv2, the folder ``val`` for folder.
-    """
-    data, kind = cfg.DATA, _kind(cfg, split)
-    folder = Path(data.PATH_TO_DATA_DIR)
-    if split == "test" and data.TEST_LIST:
-        return folder / data.TEST_LIST
-    if split == "test":
-        own = folder / ("test" if kind == "folder" else "test.csv")
-        if own.exists():
-            return own
-        path = find_list(cfg, "val")
-        logger.info("no test list in %s: testing on %s", folder, path.name)
-        return path
-    path = folder / (data.TRAIN_LIST if split == "train" else data.VAL_LIST)
-    if kind == "folder" and not path.is_dir():
-        return folder / split
-    if kind == "ssv2" and not path.exists():
-        return find_file(folder, split) or path
-    return path
 
 
 def clip_sampler(cfg: CfgNode, split: str = "train") -> ClipSampler:
     """Dense for Kinetics, segments for Something-Something, unless DATA.SAMPLING says which."""
     mode = cfg.DATA.SAMPLING
     if mode == "auto":
-        mode = SEGMENTS if _kind(cfg, split) == "ssv2" else DENSE
+        mode = SEGMENTS if list_kind(cfg, split) == "ssv2" else DENSE
     return ClipSampler(
         num_frames=cfg.DATA.NUM_FRAMES,
         rate=cfg.DATA.SAMPLING_RATE,
@@ -117,7 +96,8 @@ def training_clips(cfg: CfgNode) -> TrainingClips:
             "erasing_count": aug.RE_COUNT,
         }
     augment = build_augmentation(
-        flip=cfg.DATA.RANDOM_FLIP and _kind(cfg, "train") != "ssv2",  # its labels have directions
+        flip=cfg.DATA.RANDOM_FLIP
+        and list_kind(cfg, "train") != "ssv2",  # its labels have directions
         mean=cfg.DATA.MEAN,
         std=cfg.DATA.STD,
         **recipe,
@@ -169,10 +149,6 @@ def _training_crop(cfg: CfgNode) -> JitterCrop | InceptionCrop:
         decode_side=data.TRAIN_JITTER_SCALES[0],
         interpolation=INTERPOLATIONS[name],
     )
-
-
-def _kind(cfg: CfgNode, split: str) -> str:
-    return (cfg.TEST if split == "test" else cfg.TRAIN).DATASET.lower()
 
 
 def _backend(cfg: CfgNode) -> str:

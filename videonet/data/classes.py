@@ -1,51 +1,181 @@
-"""Names of the classes."""
+"""Names of the classes, and how many there are.
+
+Names decide: every split is read into the order of :func:`class_names`, whichever form it has.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
 from videonet.data.folders import class_folders
-from videonet.data.something import find_file, read_labels
+from videonet.data.lists import has_named_labels, label_texts
+from videonet.data.something import ANSWERS, find_file, read_labels
+from videonet.data.splits import find_list, list_kind
 from videonet.data.texts import lines_of, read_text
 from videonet.errors import DataError
 
 
-def class_names(cfg: CfgNode) -> list[str]:
-    """One name per class, from ``DATA.CLASS_NAMES``, else ``classes.txt`` beside the lists.
+def class_names(cfg: CfgNode, split: str = "train") -> list[str]:
+    """One name per class, in the order of the labels of a split.
 
-    Without either they are what the data set calls its classes (the folders of ``folder``,
-    ``labels.json`` of ``ssv2``), or else the numbers of the classes.
+    From ``DATA.CLASS_NAMES``, else ``classes.txt`` beside the lists. Without either they are what
+    the data set calls its classes: the folders of ``folder``, ``labels.json`` of ``ssv2``, the
+    labels of the training list where they are names, in alphabetical order; or else the numbers of
+    the classes.
 
     Raises:
-        DataError: the file is missing or does not name ``MODEL.NUM_CLASSES`` classes.
+        DataError: the file is missing, or there are not ``MODEL.NUM_CLASSES`` (0 for any number).
     """
-    folder = Path(cfg.DATA.PATH_TO_DATA_DIR)
-    path = Path(cfg.DATA.CLASS_NAMES or folder / "classes.txt")
-    if not path.is_file():
-        if cfg.DATA.CLASS_NAMES:
+    path = _names_file(cfg)
+    if path is not None:
+        return _counted(cfg, path, _read_names(path))
+    found = _names_of_data(cfg, split)
+    if found is not None:
+        return _counted(cfg, *found)
+    return [str(index) for index in range(known_classes(cfg, split).MODEL.NUM_CLASSES)]
+
+
+def known_classes(cfg: CfgNode, split: str = "train") -> CfgNode:
+    """The config with ``MODEL.NUM_CLASSES``, counted in the data where it is 0.
+
+    Args:
+        split: whose form of data set to look at.
+
+    Raises:
+        DataError: the data does not say how many there are.
+    """
+    if cfg.MODEL.NUM_CLASSES:
+        return cfg
+    path = _names_file(cfg)
+    if path is not None:
+        return with_classes(cfg, len(_read_names(path)))
+    found = _names_of_data(cfg, split)
+    if found is not None:
+        return with_classes(cfg, len(found[1]))
+    largest = -1
+    for part in ("train", "val") if split != "test" else ("train", "val", "test"):
+        path = find_list(cfg, part)
+        if path.is_file() and path.suffix != ".json":
+            largest = max([largest, *map(int, label_texts(path, *_reading(cfg, part)))])
+    if largest < 0:
+        raise DataError(
+            f"{find_list(cfg, split)}: there is no list to count the classes in: give "
+            "MODEL.NUM_CLASSES"
+        )
+    return with_classes(cfg, largest + 1)
+
+
+def tells_names(names: Sequence[str]) -> bool:
+    """Whether these are names, and not the numbers of classes without names."""
+    return list(names) != [str(index) for index in range(len(names))]
+
+
+def with_classes(cfg: CfgNode, count: int) -> CfgNode:
+    """The config with another ``MODEL.NUM_CLASSES``."""
+    changed = cfg.clone()
+    changed.defrost()
+    changed.MODEL.NUM_CLASSES = count
+    changed.freeze()
+    return changed
+
+
+def folder_classes(cfg: CfgNode, split: str = "train") -> list[str]:
+    """The folders of the classes, for ``folder``, in the order of their numbers.
+
+    A file of names gives the order where it holds the names of the folders; where it holds none of
+    them, its names are titles of the folders in alphabetical order.
+
+    Raises:
+        DataError: the file names some of the folders, but not all.
+    """
+    path, folder = _names_file(cfg), _training_folder(cfg, split)
+    folders = class_folders(folder)
+    if path is None:
+        return _counted(cfg, folder, folders)
+    names = _counted(cfg, path, _read_names(path))
+    missing = [name for name in folders if name not in set(names)]
+    if missing and len(missing) < len(folders):
+        raise DataError(f"{path} does not name the class {missing[0]!r} of {folder}")
+    return _counted(cfg, folder, folders) if missing else names
+
+
+def refuse_single_class(cfg: CfgNode) -> None:
+    """Refuse to tell one class from no other.
+
+    Raises:
+        DataError: there is one class and a video has exactly one label.
+    """
+    if cfg.MODEL.NUM_CLASSES == 1 and cfg.MODEL.LOSS_FUNC != "bce_logit":
+        raise DataError(
+            "MODEL.NUM_CLASSES is 1, so every video has the same label and there is nothing to "
+            "learn: give a second class, or use TRAIN.DATASET multilabel with MODEL.LOSS_FUNC "
+            "bce_logit for one class that a video may have or not"
+        )
+
+
+def _names_file(cfg: CfgNode) -> Path | None:
+    if cfg.DATA.CLASS_NAMES:
+        path = Path(cfg.DATA.CLASS_NAMES)
+        if not path.is_file():
             raise DataError(f"the class names {path} do not exist")
-        if cfg.TRAIN.DATASET == "folder":
-            return folder_classes(cfg)
-        labels = find_file(folder, "labels") if cfg.TRAIN.DATASET == "ssv2" else None
-        numbers = [str(index) for index in range(cfg.MODEL.NUM_CLASSES)]
-        return _counted(cfg, labels, read_labels(labels)) if labels else numbers
-    names = [line.strip() for line in lines_of(read_text(path, "class names"))]
-    return _counted(cfg, path, [name for name in names if name])
+        return path
+    path = Path(cfg.DATA.PATH_TO_DATA_DIR) / "classes.txt"
+    return path if path.is_file() else None
 
 
-def folder_classes(cfg: CfgNode) -> list[str]:
-    """The classes of a data set of one folder per class: the folders of its training data."""
-    folder = Path(cfg.DATA.PATH_TO_DATA_DIR)
-    train = folder / cfg.DATA.TRAIN_LIST
-    train = train if train.is_dir() else folder / "train"
-    return _counted(cfg, train, class_folders(train))
+def _read_names(path: Path) -> list[str]:
+    lines = lines_of(read_text(path, "class names"))
+    names = [line.strip() for line in lines if line.strip()]
+    if not names:
+        raise DataError(f"{path} names no classes, expected one name a line")
+    places: dict[str, int] = {}
+    for index, name in enumerate(names):
+        if places.setdefault(name, index) != index:
+            raise DataError(f"{path} names the class {name!r} twice")
+    return names
 
 
-def _counted(cfg: CfgNode, path: Path, names: list[str]) -> list[str]:
-    if len(names) != cfg.MODEL.NUM_CLASSES:
+def _names_of_data(cfg: CfgNode, split: str) -> tuple[Path, list[str]] | None:
+    """Where the data itself names its classes, and the names."""
+    kind = list_kind(cfg, split)
+    if kind == "folder":
+        folder = _training_folder(cfg, split)
+        return folder, class_folders(folder)
+    if kind == "ssv2":
+        path = find_list(cfg, split)
+        labels = find_file(Path(cfg.DATA.PATH_TO_DATA_DIR), "labels")
+        if labels is not None and (path.suffix == ".json" or path.name == ANSWERS):
+            return labels, read_labels(labels)
+    path = find_list(cfg, "train")
+    if not path.is_file() or path.suffix == ".json":
+        return None
+    reading = _reading(cfg, "train")
+    if not has_named_labels(path, *reading):
+        return None
+    return path, sorted(set(label_texts(path, *reading)))
+
+
+def _reading(cfg: CfgNode, split: str) -> tuple[str, bool]:
+    """The separator of a list, and whether a line may have several labels."""
+    return cfg.DATA.PATH_LABEL_SEPARATOR, list_kind(cfg, split) == "multilabel"
+
+
+def _training_folder(cfg: CfgNode, split: str) -> Path:
+    """The folder whose folders are the classes: that of training, where there is one."""
+    data = Path(cfg.DATA.PATH_TO_DATA_DIR)
+    for folder in (data / cfg.DATA.TRAIN_LIST, data / "train"):
+        if folder.is_dir():
+            return folder
+    own = find_list(cfg, split)
+    return own if own.is_dir() else data / "train"
+
+
+def _counted(cfg: CfgNode, path: Path, names: Sequence[str]) -> list[str]:
+    if cfg.MODEL.NUM_CLASSES and len(names) != cfg.MODEL.NUM_CLASSES:
         raise DataError(
             f"{path} names {len(names)} classes, but MODEL.NUM_CLASSES is {cfg.MODEL.NUM_CLASSES}"
         )
-    return names
+    return list(names)

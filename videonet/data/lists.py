@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from videonet.data.named_labels import guess_names, is_head, split_names
 from videonet.data.texts import lines_of, read_text
 from videonet.errors import DataError
 
 SEPARATORS = (" ", "\t", ",")
+BEGINNING = 1 << 16  # characters of a list that show how it is written
 
 
 class PathArray(Sequence[str]):
@@ -99,8 +101,11 @@ def read_list(
     prefix: str = "",
     separator: str = " ",
     multi_label: bool = False,
+    names: Sequence[str] = (),
 ) -> VideoList:
     """Read a list of ``path label`` lines; relative paths start at ``prefix``, else at its folder.
+
+    A label is the number of a class or, where ``names`` gives those of the classes, its name.
 
     ``separator`` is tried first, then space, tab and comma. With ``multi_label`` all integers at
     the end of a line are labels (``clip.mp4 3 17``, ``clip.mp4 "3,17"``, ``clip.mp4 ""``: none).
@@ -109,7 +114,17 @@ def read_list(
     """
     path = Path(path)
     split = _split_labels if multi_label else _split
-    rows = [(k, *split(path, k, line, separator)) for k, line, separator in _lines(path, separator)]
+    numbers = {name: str(number) for number, name in enumerate(names)}
+
+    def fields(k: int, line: str, separator: str) -> tuple[str, str | list[str]]:
+        pair = split_names(line, numbers, several=multi_label) if numbers else None
+        if pair is None:
+            return split(path, k, line, separator)
+        labels = [numbers[name] for name in pair[1]]
+        return pair[0], labels if multi_label else labels[0]
+
+    lines = _lines(path, separator, numbers)
+    rows = [(k, *fields(k, line, separator)) for k, line, separator in lines]
     root = Path(prefix) if prefix else path.parent
     videos = [os.path.join(root, video) for _, video, _ in rows]
     if multi_label:
@@ -125,12 +140,49 @@ def read_list(
     return VideoList(str(path), PathArray(videos), labels, str(root))
 
 
-def _lines(path: Path, separator: str) -> list[tuple[int, str, str]]:
+def has_named_labels(path: Path, separator: str, several: bool) -> bool:
+    """Whether the labels of a list are names; looks at its beginning.
+
+    Raises DataError for a list that is missing or empty.
+    """
+    _, first, found = _lines(path, separator, most=BEGINNING)[0]
+    return not all(map(_is_integer, _written_labels(path, first, found, several)))
+
+
+def label_texts(path: Path, separator: str, several: bool) -> list[str]:
+    """The labels of all lines of a list as they are written, where nobody has named the classes.
+
+    Raises DataError for a list that is missing or empty, or mixes numbers and names.
+    """
+    lines = _lines(path, separator)
+    if has_named_labels(path, separator, several):
+        rows = guess_names([line for _, line, _ in lines], separator, several=several)
+        return [label for row in rows for label in row]
+    split = _split_labels if several else _split
+    rows = [(k, split(path, k, line, found)[1]) for k, line, found in lines]
+    labels = [(k, label) for k, row in rows for label in ([row] if isinstance(row, str) else row)]
+    for k, label in labels:
+        if not _is_integer(label):
+            raise DataError(f"{path}, line {k}: the label {label!r} is not an integer")
+    return [label for _, label in labels]
+
+
+def _written_labels(path: Path, line: str, separator: str, several: bool) -> list[str]:
+    try:
+        labels = (_split_labels if several else _split)(path, 0, line, separator)[1]
+    except DataError:  # no numbers at its end
+        return [line]
+    return [labels] if isinstance(labels, str) else labels
+
+
+def _lines(
+    path: Path, separator: str, names: Collection[str] = (), most: int = -1
+) -> list[tuple[int, str, str]]:
     """(line number, text, separator) of every line that names a video."""
-    text = read_text(path, "list of videos", names=True)
+    text = read_text(path, "list of videos", names=True)[: most if most >= 0 else None]
     lines = [(k, line.strip()) for k, line in enumerate(lines_of(text), 1) if line.strip()]
     separator = _detect(lines, separator)
-    if lines and _is_header(lines[0][1], separator):
+    if lines and _is_header(lines[0][1], separator, lines[1:2], names):
         lines = lines[1:]
     if not lines:
         raise DataError(f"{path}: the list is empty, expected lines of the form 'path label'")
@@ -152,8 +204,15 @@ def _bare(word: str) -> str:
     return _unquoted(word.strip()).strip()
 
 
-def _is_header(line: str, separator: str) -> bool:
-    """Two words, neither a file name nor a number: ``path label``, ``video,class``."""
+def _is_header(
+    line: str, separator: str, after: list[tuple[int, str]], names: Collection[str]
+) -> bool:
+    """Two words, neither a file name nor a number: ``path label``, ``video,class``.
+
+    Where labels are names, so that every line may look like that, the last is a word for labels.
+    """
+    if after and not _is_integer(_bare(after[0][1].rpartition(separator)[2])):
+        return is_head(line, names)
     names = [_bare(name) for name in line.split(separator)]
     return len(names) >= 2 and all(name.isidentifier() for name in names)
 

@@ -91,8 +91,9 @@ def newest_checkpoint(path: str | Path) -> str | Path:
     Raises:
         CheckpointError: the folder holds no checkpoint that can be read.
     """
-    if not Path(path).is_dir() or Path(path).suffix == SHARDED:
-        return path
+    is_run = Path(path).is_dir() and Path(path).suffix != SHARDED
+    if not is_run or (not checkpoint_folder(path).is_dir() and any(Path(path).iterdir())):
+        return path  # other folders are read as a whole
     found = newest_whole(path)
     if found is None:
         raise CheckpointError(f"{path} holds no checkpoints/{PATTERN}")

@@ -75,5 +75,6 @@ def weights_to_test(content: Mapping, *, averaged: bool) -> Mapping:
         averaged: take the averages of a run with ``SOLVER.EMA_DECAY``, where there are some.
     """
     if averaged and content.get("ema_state"):
-        return {**content, "model_state": content["ema_state"]}
+        others = {key: value for key, value in content.items() if key != "ema_state"}
+        return {**others, "model_state": content["ema_state"]}
     return content

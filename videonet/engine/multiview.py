@@ -9,9 +9,16 @@ from pathlib import Path
 from fvcore.common.config import CfgNode
 
 from videonet.checkpoint import load_trained, read_checkpoint
+from videonet.checkpoint.contents import class_names_of
 from videonet.config import model_arguments
 from videonet.data import build_loader
-from videonet.data.classes import class_names
+from videonet.data.classes import (
+    class_names,
+    known_classes,
+    refuse_single_class,
+    tells_names,
+    with_classes,
+)
 from videonet.engine.checkpoints import newest_checkpoint, newest_whole
 from videonet.engine.distributed import Process
 from videonet.engine.ema import weights_to_test
@@ -50,12 +57,19 @@ def run_multiview_test(cfg: CfgNode, process: Process) -> dict:
     """
     # One process looks, so that all take the same file.
     checkpoint = process.gather(checkpoint_to_test(cfg) if process.is_main else "")[0]
+    weights = weights_to_test(read_checkpoint(checkpoint), averaged=cfg.TEST.EMA)
+    trained = class_names_of(weights, checkpoint)
+    if not cfg.MODEL.NUM_CLASSES and trained is not None:
+        cfg = with_classes(cfg, len(trained))
+    cfg = known_classes(cfg, "test")
+    refuse_single_class(cfg)
     loader = build_loader(cfg, "test", rank=process.rank, world_size=process.world_size)
-    names = class_names(cfg)
+    names = class_names(cfg, "test")
     name, arguments = model_arguments(cfg)
     model = create_model(name, **arguments).to(process.device)
-    weights = weights_to_test(read_checkpoint(checkpoint), averaged=cfg.TEST.EMA)
-    report = load_trained(model, weights, origin=checkpoint)
+    report = load_trained(model, weights, class_names=names, origin=checkpoint)
+    if not tells_names(names) and trained is not None and len(trained) == len(names):
+        names = trained
     if cfg.MODEL.COMPILE:
         model.compile()
     logger.info("testing %s\n%s", checkpoint, report)

@@ -11,6 +11,7 @@ from torch import nn
 
 from videonet.checkpoint import load_checkpoint
 from videonet.config import model_arguments
+from videonet.data.classes import class_names
 from videonet.engine.checkpoints import newest_checkpoint, newest_whole, remove_unfinished
 from videonet.engine.distributed import Process
 from videonet.engine.ema import WeightAverage
@@ -58,10 +59,9 @@ def start_state(
     saved = _newest_of_this_run(cfg, process)
     if saved is None and cfg.TRAIN.CHECKPOINT_FILE_PATH:
         path = newest_checkpoint(cfg.TRAIN.CHECKPOINT_FILE_PATH)
-        logger.info("initial weights\n%s", load_checkpoint(model, path))
-        if cfg.TRAIN.NEW_HEAD:
-            model.reset_classifier(cfg.MODEL.NUM_CLASSES)
-            model.to(process.device)
+        names, new_head = class_names(cfg), cfg.TRAIN.NEW_HEAD
+        report = load_checkpoint(model, path, class_names=names, new_head=new_head)
+        logger.info("initial weights\n%s", report)
     if cfg.MODEL.FROZEN_LAYERS:
         frozen = freeze(model, cfg.MODEL.FROZEN_LAYERS)
         logger.info("%d parameters keep their values: %s", len(frozen), ", ".join(frozen))

@@ -18,7 +18,7 @@ from videonet.checkpoint import write_checkpoint
 from videonet.checkpoint.sharded import write_sharded
 from videonet.config import save_config
 from videonet.data import Batch, build_loader
-from videonet.data.classes import class_names
+from videonet.data.classes import class_names, known_classes, refuse_single_class
 from videonet.data.device import Mixup, normalize
 from videonet.engine.checkpoints import checkpoint_path, remove_old, saved_checkpoints
 from videonet.engine.distributed import Process
@@ -43,6 +43,8 @@ class Trainer:
     """One training run as a configuration describes it, on this process's share of the data."""
 
     def __init__(self, cfg: CfgNode, process: Process):
+        cfg = known_classes(cfg)
+        refuse_single_class(cfg)
         self.cfg, self.process = cfg, process
         self.folder = Path(cfg.OUTPUT_DIR)
         self.loader = self._loader("train")

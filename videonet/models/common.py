@@ -137,11 +137,18 @@ class VideoModel(nn.Module):
         return block(*inputs)
 
     def reset_classifier(self, num_classes: int) -> None:
-        """A new, randomly initialised head for `num_classes` classes."""
+        """A new, randomly initialised head for `num_classes` classes.
+
+        It has the type and device of the head before it, and the model's mode, training or not.
+        """
+        before = getattr(self, "head", None)
         self.num_classes = num_classes
         self.head = ClassificationHead(
             self.num_features, num_classes, self.head_dropout, self.head_init_scale
         )
+        if before is not None:
+            like = next(before.parameters(), next(self.parameters()))
+            self.head.to(like.device, like.dtype).train(self.training)
 
     def no_weight_decay(self) -> set[str]:
         """Names of class tokens and positions."""

@@ -10,8 +10,9 @@ import importlib.util
 import json
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,9 @@ from torch import Tensor, nn
 from videonet.errors import ConfigError, VideonetError
 from videonet.ops.kernels import private
 from videonet.predict.predictor import Predictor
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
 
 logger = logging.getLogger(__name__)
 
@@ -103,18 +107,35 @@ def difference(model: nn.Module, run: Runner, clips: Tensor) -> float:
     return ((found - expected).abs().max() / expected.abs().max().clamp_min(1e-12)).item()
 
 
-def read_pt2(path: str | Path) -> tuple[Runner, dict]:
-    """A model of a ``.pt2`` file of ``torch.export``, and its description."""
+def read_pt2(path: str | Path, *, trust_file: bool = False) -> tuple[Runner, dict]:
+    """A model of a ``.pt2`` file of ``torch.export``, and its description.
+
+    Args:
+        trust_file: reading such a file can run any code that its author put there. Say True only
+            of a file from somebody whose programs you would run.
+
+    Raises:
+        ExportError: the file is not trusted, or not of this project.
+    """
+    _require_trust("read_pt2", path, "a program whose reading can run code", trust_file)
     extra = {METADATA: ""}
     program = torch.export.load(path, extra_files=extra)
-    return program.module(), json.loads(extra[METADATA])
+    return program.module(), _description(extra[METADATA], path)
 
 
 def read_onnx(path: str | Path) -> tuple[Runner, dict]:
-    """A model of an ONNX file, run by onnxruntime on the CPU, and its description."""
+    """A model of an ONNX file, run by onnxruntime on the CPU, and its description.
+
+    The file holds operators of a fixed list and no code. Weights in files beside it are read from
+    its own folder alone.
+
+    Raises:
+        ExportError: it names a file somewhere else, or is not of this project.
+    """
     onnxruntime = _need("onnxruntime")
+    _refuse_files_elsewhere(Path(path))
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    about = json.loads(session.get_modelmeta().custom_metadata_map["videonet"])
+    about = _description(session.get_modelmeta().custom_metadata_map.get("videonet"), path)
 
     def run(clips: Tensor) -> Tensor:
         return torch.from_numpy(session.run(None, {"clip": clips.cpu().numpy()})[0])
@@ -122,10 +143,68 @@ def read_onnx(path: str | Path) -> tuple[Runner, dict]:
     return run, about
 
 
-def read_aoti(path: str | Path) -> tuple[Runner, dict]:
-    """A package of AOTInductor, and its description."""
+def read_aoti(path: str | Path, *, trust_file: bool = False) -> tuple[Runner, dict]:
+    """A package of AOTInductor, and its description.
+
+    Args:
+        trust_file: the package is machine code, which runs. Say True only of a file from somebody
+            whose programs you would run.
+
+    Raises:
+        ExportError: the file is not trusted, or not of this project.
+    """
+    _require_trust("read_aoti", path, "machine code", trust_file)
     package = _inductor("aoti_load_package")(str(path))
-    return package, json.loads(package.get_metadata()["videonet"])
+    return package, _description(package.get_metadata().get("videonet"), path)
+
+
+def _description(text: str | None, path: str | Path) -> dict:
+    try:
+        about = json.loads(text or "")
+    except (ValueError, RecursionError):
+        about = None
+    if not isinstance(about, dict):
+        raise ExportError(f"{path} was not written by this project: it holds no description")
+    return about
+
+
+def _require_trust(function: str, path: str | Path, what: str, trust_file: bool) -> None:
+    if trust_file is not True:
+        raise ExportError(
+            f"{path} is {what}, so it is not opened; if you trust its author, say "
+            f"{function}(path, trust_file=True)"
+        )
+
+
+def _refuse_files_elsewhere(path: Path) -> None:
+    """Refuse an ONNX file whose weights lie outside of its folder."""
+    onnx = _need("onnx")
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except Exception as error:  # protobuf's errors are of many kinds
+        raise ExportError(f"{path} is not an ONNX file, or it is damaged") from error
+    folder = path.resolve().parent
+    for tensor in _messages(model, onnx.TensorProto):
+        for entry in tensor.external_data:
+            if entry.key != "location":
+                continue
+            there = folder / entry.value
+            if Path(entry.value).name != entry.value or there.resolve().parent != folder:
+                raise ExportError(
+                    f"{path} takes {tensor.name} from {entry.value!r}, which does not lie beside it"
+                )
+
+
+def _messages(message: Message, kind: type) -> Iterator[Message]:
+    """All parts of a protobuf message that are of a kind."""
+    for field, value in message.ListFields():
+        if field.message_type is None:
+            continue
+        for item in [value] if hasattr(value, "ListFields") else value:
+            if isinstance(item, kind):
+                yield item
+            if hasattr(item, "ListFields"):
+                yield from _messages(item, kind)
 
 
 def _trace(model: nn.Module, clip: Tensor) -> torch.export.ExportedProgram:
@@ -137,7 +216,7 @@ def _trace(model: nn.Module, clip: Tensor) -> torch.export.ExportedProgram:
 def _write_pt2(model: nn.Module, clip: Tensor, about: dict, path: Path) -> Runner:
     program = _trace(model, clip)
     torch.export.save(program, path, extra_files={METADATA: json.dumps(about)})
-    return read_pt2(path)[0]
+    return read_pt2(path, trust_file=True)[0]  # just written
 
 
 def _write_onnx(model: nn.Module, clip: Tensor, about: dict, path: Path) -> Runner:
@@ -166,7 +245,7 @@ def _write_aoti(model: nn.Module, clip: Tensor, about: dict, path: Path) -> Runn
         package_path=str(path),
         inductor_configs={"aot_inductor.metadata": {"videonet": json.dumps(about)}},
     )
-    return read_aoti(path)[0]
+    return read_aoti(path, trust_file=True)[0]  # just written
 
 
 def _inductor(name: str) -> Callable:

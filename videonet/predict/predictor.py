@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -13,9 +14,12 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from videonet.checkpoint import load_trained, read_checkpoint
+from videonet.checkpoint.contents import class_names_of
+from videonet.checkpoint.load import refuse_larger_model
 from videonet.config import load_config, load_config_text, model_arguments
+from videonet.config.reading import read_text
 from videonet.data.build import clip_sampler, evaluation_views
-from videonet.data.classes import class_names
+from videonet.data.classes import class_names, with_classes
 from videonet.data.decode import PyAVReader
 from videonet.data.transforms import spatial_crops
 from videonet.engine.checkpoints import newest_checkpoint
@@ -23,10 +27,12 @@ from videonet.engine.distributed import select_device
 from videonet.engine.ema import weights_to_test
 from videonet.engine.evaluate import clip_logits, ensemble_views
 from videonet.engine.precision import autocast_dtype
-from videonet.errors import ConfigError
+from videonet.errors import CheckpointError, ConfigError
 from videonet.heads.aggregation import VideoAttentionHead, aggregate_scores
 from videonet.models import create_model
 from videonet.predict.windows import Picture, Window, WindowBuffer, WindowPlan, sliding_windows
+
+MULTI_LABEL_LOSS = "bce_logit"  # MODEL.LOSS_FUNC
 
 Top = list[tuple[str, float]]  # (class name, score), best first
 
@@ -38,7 +44,8 @@ class Prediction:
     Attributes:
         top: (class name, score) of the highest scores, best first.
         scores: one score per class over all views, (K,).
-        clip_scores: one row of probabilities per view, (V, K).
+        clip_scores: one row of probabilities per view, (V, K); as `scores`, they sum to 1 over the
+            classes unless the model gives several labels.
         clip: the frames of the view in the middle of time and space, uint8 (3, T, H, W).
     """
 
@@ -69,20 +76,36 @@ class WindowScores:
 class Predictor:
     """A model with all that is needed to run it on video files, with the views of testing.
 
+    Several threads may use one predictor: files are read and decoded side by side, and the model
+    runs for one call at a time. Two predictors need two models.
+
     Args:
         model: maps clips (N, 3, T, S, S) to logits (N, K); what its ``head`` reads is the
             embedding of a clip.
         cfg: how clips are made (``DATA``, ``TEST``) and where the model runs.
         names: of the K classes.
+        multi_label: a video may have several labels: scores are one sigmoid per class instead of
+            a softmax over the classes. None for what `cfg` was trained with.
 
     Attributes:
+        lock: held while the model runs; hold it for what changes or watches the model.
         video_head: a learned head over clip embeddings, for ``aggregate="attention"``.
     """
 
-    def __init__(self, model: nn.Module, cfg: CfgNode, names: Sequence[str]):
+    def __init__(
+        self,
+        model: nn.Module,
+        cfg: CfgNode,
+        names: Sequence[str],
+        *,
+        multi_label: bool | None = None,
+    ):
         self.device = select_device(cfg.DEVICE)
         self.model = model.to(self.device).eval()
         self.cfg, self.class_names = cfg, list(names)
+        own = cfg.MODEL.LOSS_FUNC == MULTI_LABEL_LOSS
+        self.multi_label = own if multi_label is None else multi_label
+        self.lock = threading.RLock()
         self.video_head: VideoAttentionHead | None = None
 
     @classmethod
@@ -105,18 +128,30 @@ class Predictor:
         """
         path = newest_checkpoint(checkpoint)
         content = read_checkpoint(path)
+        own = content["cfg"] if isinstance(content.get("cfg"), str) else None
         if cfg is not None:
             config = load_config(cfg, overrides)
-        elif isinstance(content.get("cfg"), str):
-            config = load_config_text(content["cfg"], overrides, name=f"{path} (cfg)")
+        elif own is not None:
+            config = load_config_text(own, overrides, name=f"{path} (cfg)")
         else:
             raise ConfigError(f"{path} holds no configuration: give one with --cfg")
-        name, arguments = model_arguments(config)
-        model = create_model(name, **arguments)
+        names = class_names_of(content, str(path))
+        if not config.MODEL.NUM_CLASSES and names is not None:
+            config = with_classes(config, len(names))
+        names = names if names is not None else class_names(config)
+        if len(names) != config.MODEL.NUM_CLASSES:
+            raise CheckpointError(
+                f"{path} names {len(names)} classes, but its model has {config.MODEL.NUM_CLASSES}"
+            )
         weights = weights_to_test(content, averaged=config.TEST.EMA)
-        load_trained(model, weights, origin=str(path))
-        names = content.get("class_names")
-        return cls(model, config, names if names is not None else class_names(config))
+        name, arguments = model_arguments(config)
+        refuse_larger_model(lambda: create_model(name, **arguments), weights, str(path))
+        model = create_model(name, **arguments)
+        load_trained(model, weights, origin=str(path), class_names=names)
+        trained = own if own is not None else config.dump()
+        task = read_text(trained, f"{path} (cfg)").get("MODEL.LOSS_FUNC")
+        multi_label = task is not None and task.value == MULTI_LABEL_LOSS
+        return cls(model, config, names, multi_label=multi_label)
 
     def __call__(self, video: str | Path, top_k: int = 5, aggregate: str = "") -> Prediction:
         """Score one video file with the temporal views and spatial crops of ``TEST``.
@@ -142,14 +177,18 @@ class Predictor:
     def score(self, clips: Tensor, top_k: int = 5, aggregate: str = "") -> Prediction:
         """Score the views of one video, uint8 (V, 3, T, H, W), see :meth:`__call__`."""
         logits, embeddings = self.run(clips)
-        probabilities = logits.softmax(dim=-1)
+        probabilities = logits.sigmoid() if self.multi_label else logits.softmax(dim=-1)
         if aggregate:
             scores = self.aggregate(probabilities, embeddings, aggregate)
         else:
-            scores = ensemble_views(logits, self.cfg.TEST.ENSEMBLE)
+            scores = self._ensemble(logits)
         crops = self.cfg.TEST.NUM_SPATIAL_CROPS  # clips are in the order of time, then of crops
         middle = len(clips) // crops // 2 * crops + crops // 2
         return Prediction(self.top(scores, top_k), scores, probabilities, clips[middle])
+
+    def _ensemble(self, logits: Tensor) -> Tensor:
+        """One score per class (K,) from the logits of all views (V, K), as the test joins them."""
+        return ensemble_views(logits, self.cfg.TEST.ENSEMBLE, multi_label=self.multi_label)
 
     @torch.inference_mode()
     def aggregate(self, scores: Tensor, embeddings: Tensor | None, method: str) -> Tensor:
@@ -158,15 +197,20 @@ class Predictor:
         Args:
             scores: probabilities (N, K).
             embeddings: as :meth:`run` gives them; only "attention" reads them.
-            method: "mean", "max", or "attention": what :attr:`video_head` says.
+            method: "mean", "max", or "attention": what :attr:`video_head` says, which is trained
+                for one label per video.
 
         Raises:
-            ConfigError: unknown method, or no head.
+            ConfigError: unknown method, no head, or a head for a model with several labels.
         """
         if method != "attention":
             return aggregate_scores(scores, method)
         if self.video_head is None:
             raise ConfigError("aggregation by attention needs a trained head over the clips")
+        if self.multi_label:
+            raise ConfigError(
+                "aggregation by attention is for one label per video, this model gives several"
+            )
         return self.video_head(embeddings.unsqueeze(0))[0].softmax(dim=-1)
 
     def top(self, scores: Tensor, top_k: int = 5) -> Top:
@@ -184,13 +228,14 @@ class Predictor:
         testing computes in.
         """
         embeddings: list[Tensor] = []
-        keep = self.model.head.register_forward_pre_hook(
-            lambda _, inputs: embeddings.append(inputs[0].float().cpu())
-        )
-        try:
-            logits = self._apply(self.model, clips)
-        finally:
-            keep.remove()
+        with self.lock:
+            keep = self.model.head.register_forward_pre_hook(
+                lambda _, inputs: embeddings.append(inputs[0].float().cpu())
+            )
+            try:
+                logits = self._apply(self.model, clips)
+            finally:
+                keep.remove()
         if self.video_head is not None and self.video_head.levels == 2:
             return logits, self.frame_embeddings(clips)
         return logits, torch.cat(embeddings)
@@ -204,15 +249,16 @@ class Predictor:
         return self._apply(means, clips)
 
     def _apply(self, function: Callable[[Tensor], Tensor], clips: Tensor) -> Tensor:
-        return clip_logits(
-            function,
-            clips,
-            mean=self.cfg.DATA.MEAN,
-            std=self.cfg.DATA.STD,
-            device=self.device,
-            max_clips=self.cfg.TEST.BATCH_SIZE,
-            dtype=autocast_dtype(self.cfg, self.device),
-        )
+        with self.lock:
+            return clip_logits(
+                function,
+                clips,
+                mean=self.cfg.DATA.MEAN,
+                std=self.cfg.DATA.STD,
+                device=self.device,
+                max_clips=self.cfg.TEST.BATCH_SIZE,
+                dtype=autocast_dtype(self.cfg, self.device),
+            )
 
     def plan(
         self, fps: float, window: float | None = None, stride: float | None = None
@@ -301,7 +347,7 @@ class Predictor:
             for window, rows, vectors in zip(
                 group, logits.split(each), embeddings.split(each), strict=True
             ):
-                scores = ensemble_views(rows, self.cfg.TEST.ENSEMBLE)
+                scores = self._ensemble(rows)
                 yield WindowScores(
                     window.index, window.start, window.end, scores, vectors.mean(dim=0)
                 )
