@@ -1,8 +1,12 @@
 """Checkpoint files: what is refused and how, and writes that never harm what was there."""
 
+import argparse
+import collections
+import datetime
 import io
 import os
 import pickle
+import re
 import resource
 import signal
 import subprocess
@@ -10,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -171,3 +176,70 @@ def test_a_killed_writer_leaves_a_whole_file(tmp_path):
         writer.send_signal(signal.SIGKILL)
     values = read_checkpoint(path)["model_state"]["a"]
     assert values.unique().numel() == 1
+
+
+@pytest.mark.parametrize("suffix", [".pyth", ".safetensors"])
+def test_files_are_flushed_as_windows_can(tmp_path, monkeypatch, suffix):
+    """There a folder cannot be opened, and only what is open for writing is flushed."""
+    fcntl = pytest.importorskip("fcntl")
+    real_open, real_fsync = os.open, os.fsync
+
+    def windows_open(path, flags, *rest, **options):
+        if os.path.isdir(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real_open(path, flags, *rest, **options)
+
+    def windows_fsync(descriptor):
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(9, "Bad file descriptor")
+        flushed.append(descriptor)
+        return real_fsync(descriptor)
+
+    flushed = []
+    path = tmp_path / f"x{suffix}"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", windows_open)
+        patch.setattr(os, "fsync", windows_fsync)
+        patch.setattr(sys, "platform", "win32")
+        write_checkpoint(path, CONTENT)
+    assert len(flushed) == 1
+    assert torch.equal(read_checkpoint(path)["model_state"]["a"], CONTENT["model_state"]["a"])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        argparse.Namespace(lr=0.1),
+        Path("x"),
+        np.float64(3),
+        range(3),
+        datetime.datetime(2026, 1, 1),
+        torch.nn.Linear(2, 2),
+        os.getcwd,
+        collections.deque([1]),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_weights_only_refuses_is_named_with_a_way_out(tmp_path, value):
+    path = tmp_path / "x.pth"
+    torch.save({"state_dict": {"a": torch.zeros(2)}, "hyper_parameters": value}, path)
+    with pytest.raises(CheckpointError, match="asks for the Python object") as caught:
+        read_checkpoint(path)
+    message = str(caught.value)
+    name = re.search(r"Python object ([\w.]+) when", message)[1]
+    assert f"torch.serialization.safe_globals([{name}])" in message and "\n" not in message
+
+
+def test_what_the_user_allows_is_read(tmp_path):
+    path = tmp_path / "x.pth"
+    torch.save({"state_dict": {"a": torch.zeros(2)}, "args": argparse.Namespace(lr=0.1)}, path)
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        assert read_checkpoint(path)["args"].lr == 0.1
+
+
+def test_a_pipe_is_not_opened(tmp_path):
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("no named pipes here")
+    os.mkfifo(tmp_path / "x.pth")
+    with pytest.raises(CheckpointError, match="not a regular file"):
+        read_checkpoint(tmp_path / "x.pth")

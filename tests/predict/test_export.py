@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import pickle
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -15,7 +18,14 @@ from videonet.config import load_config
 from videonet.errors import ConfigError
 from videonet.predict import Predictor
 from videonet.predict import export as exporting
-from videonet.predict.export import SUFFIXES, ExportError, export_model, read_onnx, read_pt2
+from videonet.predict.export import (
+    SUFFIXES,
+    ExportError,
+    export_model,
+    read_aoti,
+    read_onnx,
+    read_pt2,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -112,6 +122,54 @@ def test_a_file_that_computes_something_else_is_refused(tmp_path, monkeypatch):
         export_model(predictor, "pt2", tmp_path / "model.pt2")
     monkeypatch.setitem(exporting.WRITERS, "pt2", lambda model, *_: model)
     assert export_model(predictor, "pt2", tmp_path / "model.pt2") == 0.0
+
+
+class RunsCode:
+    def __init__(self, victim: Path):
+        self.victim = victim
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.victim),)
+
+
+@pytest.mark.parametrize("read", [read_pt2, read_aoti])
+@pytest.mark.parametrize("trust", [{}, {"trust_file": False}, {"trust_file": 1}])
+def test_a_program_is_opened_only_where_its_file_is_trusted_by_name(tmp_path, read, trust):
+    path, hostile = tmp_path / "good.pt2", tmp_path / "hostile.pt2"
+    program = torch.export.export(nn.Linear(4, 2), (torch.randn(3, 4),))
+    torch.export.save(program, path, extra_files={"videonet.json": "{}"})
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(hostile, "w") as target:
+        for name in source.namelist():
+            content = source.read(name).replace(b'"use_pickle": false', b'"use_pickle": true')
+            if name.endswith("weight_0"):
+                content = pickle.dumps(RunsCode(tmp_path / "victim"))
+            target.writestr(name, content)
+    for file in (path, hostile):
+        with pytest.raises(ExportError, match=rf"{read.__name__}\(path, trust_file=True\)"):
+            read(file, **trust)
+    assert not (tmp_path / "victim").exists()
+
+
+@pytest.mark.parametrize("place", ["../secret.bin", "/etc/hostname", "link.bin"])
+def test_weights_of_an_onnx_file_lie_beside_it(tmp_path, place):
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    (tmp_path / "secret.bin").write_bytes(bytes(16))
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "link.bin").symlink_to(tmp_path / "secret.bin")
+    weight = onnx.TensorProto(name="w", data_type=onnx.TensorProto.FLOAT, dims=[4], data_location=1)
+    weight.external_data.add(key="location", value=place)
+    vector = onnx.helper.make_tensor_value_info("clip", onnx.TensorProto.FLOAT, [4])
+    out = onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, [4])
+    node = onnx.helper.make_node("Add", ["clip", "w"], ["logits"])
+    graph = onnx.helper.make_graph([node], "g", [vector], [out], initializer=[weight])
+    (folder / "x.onnx").write_bytes(onnx.helper.make_model(graph).SerializeToString())
+    with pytest.raises(ExportError, match="takes w from .*, which does not lie beside it"):
+        read_onnx(folder / "x.onnx")
+    (folder / "x.onnx").write_bytes(b"no protobuf \xff")
+    with pytest.raises(ExportError, match="not an ONNX file"):
+        read_onnx(folder / "x.onnx")
 
 
 def test_what_cannot_be_exported_is_named(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import mmap
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import av
@@ -13,12 +14,12 @@ import pytest
 import torch
 
 import videonet
-from videonet.config import load_config
+from videonet.config import load_config, load_config_text
 from videonet.data.decode import PyAVReader
 from videonet.data.synthetic import write_demo_dataset
 from videonet.engine.distributed import process
 from videonet.engine.multiview import run_multiview_test
-from videonet.errors import ConfigError, DecodeError
+from videonet.errors import CheckpointError, ConfigError, DecodeError
 from videonet.predict.segments import merge_segments
 
 
@@ -164,6 +165,129 @@ def test_a_file_that_ends_early(colour_predictor, make_colours, tmp_path):
     (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DecodeError, match=r"cut\.mp4"):
         list(colour_predictor().windows(tmp_path / "cut.mp4"))
+
+
+@pytest.fixture(scope="module")
+def labels_folder(data, run_folder, tmp_path_factory):
+    """The same weights as of a run whose videos have several labels; returns its list too."""
+    folder = tmp_path_factory.mktemp("labels")
+    content = torch.load(
+        run_folder / "checkpoints" / "checkpoint_epoch_00001.pyth", weights_only=True
+    )
+    videos = [str(path) for path in sorted((data / "val").rglob("*.mp4"))]
+    (folder / "val.csv").write_text(
+        "".join(f"{path}\t{k % 8}\t{(k + 1) % 8}\n" for k, path in enumerate(videos))
+    )
+    overrides = [
+        *("TRAIN.DATASET", "multilabel", "TEST.DATASET", "multilabel"),
+        *("MODEL.LOSS_FUNC", "bce_logit", "OUTPUT_DIR", str(folder)),
+        *("DATA.PATH_TO_DATA_DIR", str(folder)),
+    ]
+    cfg = load_config_text(content["cfg"], overrides)
+    path = folder / "checkpoints" / "checkpoint_epoch_00001.pyth"
+    path.parent.mkdir()
+    torch.save({**content, "cfg": cfg.dump()}, path)
+    return folder
+
+
+@pytest.mark.parametrize("ensemble", ["softmax", "logits", "max"])
+def test_several_labels_get_the_scores_of_testing(labels_folder, ensemble):
+    overrides = ["TEST.ENSEMBLE", ensemble]
+    predictor = videonet.Predictor.from_config(checkpoint=labels_folder, overrides=overrides)
+    with process("cpu") as this:
+        run_multiview_test(predictor.cfg, this)
+    with (labels_folder / "scores.csv").open(newline="") as file:
+        row = next(csv.DictReader(file))
+    tested = torch.tensor([float(row[name]) for name in predictor.class_names])
+    prediction = predictor(row["path"])
+    assert torch.allclose(prediction.scores, tested, atol=1e-5)
+    assert (prediction.clip_scores.sum(dim=1) - 1).abs().min() > 1e-3
+    logits, _ = predictor.run(predictor.views(row["path"]))
+    assert torch.allclose(prediction.clip_scores, logits.sigmoid(), atol=1e-6)
+    for window in predictor.windows(row["path"], stride=0.5, crops=3):
+        assert abs(window.scores.sum().item() - 1) > 1e-3
+
+
+def test_the_task_is_the_checkpoints_own(labels_folder, run_folder):
+    """A configuration from elsewhere says how clips are made, not what was trained."""
+    cfg = labels_folder / "other.yaml"
+    content = torch.load(
+        run_folder / "checkpoints" / "checkpoint_epoch_00001.pyth", weights_only=True
+    )
+    cfg.write_text(content["cfg"])
+    assert videonet.Predictor.from_config(cfg, checkpoint=labels_folder).multi_label
+    assert not videonet.Predictor.from_config(checkpoint=run_folder).multi_label
+
+
+def test_attention_is_for_one_label(labels_folder):
+    predictor = videonet.Predictor.from_config(checkpoint=labels_folder)
+    predictor.video_head = torch.nn.Identity()
+    with pytest.raises(ConfigError, match="one label per video"):
+        predictor.aggregate(torch.zeros(2, 8), torch.zeros(2, 4), "attention")
+
+
+def test_threads_get_their_own_embeddings(run_folder):
+    predictor = videonet.Predictor.from_config(checkpoint=run_folder)
+    torch.manual_seed(0)
+    clips = [torch.randint(0, 256, (k, 3, 8, 32, 32), dtype=torch.uint8) for k in (1, 2, 3, 4)]
+    wanted = [predictor.run(clip) for clip in clips]
+    frames = [predictor.frame_embeddings(clip) for clip in clips]
+
+    def work(number):
+        for _ in range(5):
+            logits, embeddings = predictor.run(clips[number])
+            assert torch.allclose(logits, wanted[number][0], atol=1e-5)
+            assert torch.allclose(embeddings, wanted[number][1], atol=1e-5)
+            assert torch.allclose(predictor.frame_embeddings(clips[number]), frames[number])
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    assert not predictor.model.head._forward_pre_hooks
+
+
+ODD = {
+    "a number": ({"class_names": 5}, r"class_names are 5, expected a list of names"),
+    "text": ({"class_names": "abcdefgh"}, "class_names are 'abcdefgh'"),
+    "numbers": ({"class_names": list(range(8))}, "expected a list of names"),
+    "empty": ({"class_names": []}, "expected a list of names"),
+    "too few": ({"class_names": ["a"]}, "names 1 classes, but its model has 8"),
+    "one number": ({"class_names": ["0"]}, "names 1 classes, but its model has 8"),
+    "no tensors": ({"model_state": {1: torch.zeros(1)}}, "called 1, expected text"),
+    "too many views": (
+        {"cfg": ("NUM_ENSEMBLE_VIEWS: 3", "NUM_ENSEMBLE_VIEWS: 100000000")},
+        "TEST.NUM_ENSEMBLE_VIEWS .* is 100000000, but must be at most 1,000",
+    ),
+    "too large a model": (
+        {"cfg": ("NAME: mvit_v2_xs", "NAME: mvit_v2_h")},
+        "holds .* values, but its configuration describes a model of",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_odd_checkpoints_get_one_sentence(run_folder, tmp_path, kind):
+    change, message = ODD[kind]
+    content = torch.load(
+        run_folder / "checkpoints" / "checkpoint_epoch_00001.pyth", weights_only=True
+    )
+    if "cfg" in change:
+        before, after = change["cfg"]
+        assert before in content["cfg"]
+        change = {"cfg": content["cfg"].replace(before, after)}
+    torch.save({**content, **change}, tmp_path / "x.pyth")
+    with pytest.raises((CheckpointError, ConfigError), match=message) as caught:
+        videonet.Predictor.from_config(checkpoint=tmp_path / "x.pyth")
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_that_are_not_finite_are_refused(run_folder, tmp_path):
+    content = torch.load(
+        run_folder / "checkpoints" / "checkpoint_epoch_00001.pyth", weights_only=True
+    )
+    content["model_state"]["norm.weight"][3] = float("nan")
+    torch.save(content, tmp_path / "x.pyth")
+    with pytest.raises(CheckpointError, match=r"its norm\.weight has values that are not finite"):
+        videonet.Predictor.from_config(checkpoint=tmp_path / "x.pyth")
 
 
 @pytest.mark.slow

@@ -13,6 +13,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from videonet.checkpoint import read_checkpoint, write_checkpoint
+from videonet.checkpoint.head import Classes
+from videonet.checkpoint.load import refuse_larger_model
 from videonet.config import save_config
 from videonet.data.features import VideoFeatures, labels_of
 from videonet.engine.optim import build_optimizer, learning_rate, set_learning_rate
@@ -104,15 +106,18 @@ def evaluate_head(
     }
 
 
-def load_video_head(path: str | Path, dim: int) -> VideoAttentionHead:
+def load_video_head(
+    path: str | Path, dim: int, class_names: Sequence[str] | None = None
+) -> VideoAttentionHead:
     """A head that :func:`train_video_head` wrote, ready to use.
 
     Args:
         path: the file, or its folder.
         dim: width of the embeddings that it will read.
+        class_names: the classes in the order that its scores shall have.
 
     Raises:
-        CheckpointError: it is no such file, or was made for other embeddings.
+        CheckpointError: it is no such file, or was made for other embeddings or classes.
     """
     path = Path(path) / FILE if Path(path).is_dir() else Path(path)
     content = read_checkpoint(path)
@@ -120,11 +125,19 @@ def load_video_head(path: str | Path, dim: int) -> VideoAttentionHead:
     if not isinstance(arguments, dict):
         raise CheckpointError(f"{path} holds no head of tools/train_head.py")
     try:
+        refuse_larger_model(lambda: VideoAttentionHead(**arguments), content, str(path))
         head = VideoAttentionHead(**arguments)
         head.load_state_dict(content["model_state"])
-    except (ConfigError, TypeError, RuntimeError) as error:
+    except (ConfigError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{path} is no head of this version: {reason}") from error
+    classes = Classes.of(content, class_names, str(path))
+    if classes.differ:
+        raise CheckpointError(f"{path} was trained for other classes: {classes.difference()}")
+    if classes.order is not None:
+        with torch.no_grad():
+            for parameter in head.head.parameters():
+                parameter.copy_(parameter[classes.order])
     if arguments["dim"] != dim:
         raise CheckpointError(
             f"{path} reads embeddings of width {arguments['dim']}, those of the model have {dim}"

@@ -132,18 +132,16 @@ def grad_cam(
         raise ConfigError(f"activations are weighted by cell or grid, not by {weights!r}")
     model, cfg = predictor.model, predictor.cfg
     x = normalize(clips.to(predictor.device), cfg.DATA.MEAN, cfg.DATA.STD)
-    with predictor.lock:
-        layers = grid_layers(model, x[:1])
-        every = (_activation_and_gradient(model, x, labels, layer) for layer in layers)
-        found = next((pair for pair in every if pair is not None), None)
-    if found is not None:
-        activation, gradient = found  # (N, C, T', H', W')
-        if weights == "cell":
-            factor = gradient.relu()
-        else:
-            factor = gradient.mean(dim=(2, 3, 4), keepdim=True)
-        heat = (factor * activation).sum(dim=1, keepdim=True).relu()
-        return as_heat(heat, clips.shape[2:])
+    for layer in grid_layers(model, x[:1]):
+        found = _activation_and_gradient(model, x, labels, layer)
+        if found is not None:
+            activation, gradient = found  # (N, C, T', H', W')
+            if weights == "cell":
+                factor = gradient.relu()
+            else:
+                factor = gradient.mean(dim=(2, 3, 4), keepdim=True)
+            heat = (factor * activation).sum(dim=1, keepdim=True).relu()
+            return as_heat(heat, clips.shape[2:])
     raise ConfigError(
         f"{type(model).__name__} has no module between its feature maps and its logits to explain"
     )

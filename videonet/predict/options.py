@@ -45,5 +45,6 @@ def make_predictor(args: argparse.Namespace) -> Predictor:
     predictor = Predictor.from_config(args.cfg, checkpoint=args.checkpoint, overrides=overrides)
     head: Path | None = getattr(args, "head", None)
     if head is not None:
-        predictor.video_head = load_video_head(head, predictor.model.num_features)
+        width = predictor.model.num_features
+        predictor.video_head = load_video_head(head, width, predictor.class_names)
     return predictor

@@ -89,10 +89,11 @@ class Pictures:
     def _explain(self, video: str, prediction: Prediction) -> None:
         label = int(prediction.scores.argmax())
         clip = prediction.clip.unsqueeze(0)
-        if self.method == "rollout":
-            heat = attention_rollout(self.predictor, clip)
-        else:
-            heat = grad_cam(self.predictor, clip, label)
+        with self.predictor.lock:  # both watch the model while it runs
+            if self.method == "rollout":
+                heat = attention_rollout(self.predictor, clip)
+            else:
+                heat = grad_cam(self.predictor, clip, label)
         heat = heat[0].numpy()
         frames = prediction.clip.permute(1, 2, 3, 0).numpy()  # (T, H, W, 3)
         target = self._target(self.explain, video, ".png")

@@ -34,7 +34,7 @@ def attention_rollout(predictor: Predictor, clips: Tensor) -> Tensor:
     """
     model, cfg = predictor.model, predictor.cfg
     x = normalize(clips.to(predictor.device), cfg.DATA.MEAN, cfg.DATA.STD)
-    with predictor.lock, RecordAttention() as record:
+    with RecordAttention() as record:
         stages = [tuple(stage.shape[2:]) for stage in model.forward_features(x)]
     name = type(model).__name__
     if not record.weights:
