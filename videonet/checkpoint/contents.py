@@ -17,7 +17,9 @@ WEIGHTS = (
     *("model_state", "state_dict", "model_state_dict", "model", "module", "net", "network"),
     *("weights", "params", "state", "student"),
 )
-AVERAGES = re.compile(r"(?:.*[._])?(ema|teacher|averaged?|swa|shadow|momentum)(?:[._].*|\d*)")
+AVERAGES = re.compile(
+    r"(?:.*[._])?(ema|teacher|averaged?|avg|polyak|swa|shadow|momentum)(?:[._].*|\d*)"
+)
 # What stands beside weights and holds tensors that are none.
 OTHERS = re.compile(
     r".*(optim|sched|scaler|callback|loop|rng|random|amp|hyper|config|cfg|args|criterion|loss"

@@ -129,7 +129,7 @@ def read_features(folder: Path) -> list[VideoFeatures]:
         path = folder / record["file"]
         try:
             arrays = _read_arrays(path)
-        except (OSError, ValueError, SafetensorError) as error:
+        except (OSError, ValueError, EOFError, MemoryError, SafetensorError) as error:
             raise DataError(f"{path}: the features cannot be read: {error}") from error
         videos.append(
             VideoFeatures(
@@ -163,9 +163,10 @@ def labels_of(videos: list[VideoFeatures], num_classes: int) -> np.ndarray:
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     if path.suffix == ".safetensors":
         return load_file(path)
-    arrays = {"features": np.load(path), "times": np.load(path.with_suffix(".times.npy"))}
+    files = {"features": path, "times": path.with_suffix(".times.npy")}
     frames = path.with_suffix(".frames.npy")
-    return arrays | ({"frames": np.load(frames)} if frames.exists() else {})
+    files |= {"frames": frames} if frames.exists() else {}
+    return {name: np.load(file, allow_pickle=False) for name, file in files.items()}
 
 
 def _read_index(folder: Path) -> list[dict]:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from videonet.data.named_labels import guess_names, is_head, split_names
+from videonet.data.named_labels import ClassNames, guess_names, is_head
 from videonet.data.texts import lines_of, read_text
 from videonet.errors import DataError
 
@@ -114,16 +114,15 @@ def read_list(
     """
     path = Path(path)
     split = _split_labels if multi_label else _split
-    numbers = {name: str(number) for number, name in enumerate(names)}
+    classes = ClassNames(names)
 
     def fields(k: int, line: str, separator: str) -> tuple[str, str | list[str]]:
-        pair = split_names(line, numbers, several=multi_label) if numbers else None
+        pair = classes.split(line, several=multi_label)
         if pair is None:
             return split(path, k, line, separator)
-        labels = [numbers[name] for name in pair[1]]
-        return pair[0], labels if multi_label else labels[0]
+        return pair[0], pair[1] if multi_label else pair[1][0]
 
-    lines = _lines(path, separator, numbers)
+    lines = _lines(path, separator, classes)
     rows = [(k, *fields(k, line, separator)) for k, line, separator in lines]
     root = Path(prefix) if prefix else path.parent
     videos = [os.path.join(root, video) for _, video, _ in rows]
@@ -176,7 +175,7 @@ def _written_labels(path: Path, line: str, separator: str, several: bool) -> lis
 
 
 def _lines(
-    path: Path, separator: str, names: Collection[str] = (), most: int = -1
+    path: Path, separator: str, names: Container[str] = (), most: int = -1
 ) -> list[tuple[int, str, str]]:
     """(line number, text, separator) of every line that names a video."""
     text = read_text(path, "list of videos", names=True)[: most if most >= 0 else None]
@@ -205,7 +204,7 @@ def _bare(word: str) -> str:
 
 
 def _is_header(
-    line: str, separator: str, after: list[tuple[int, str]], names: Collection[str]
+    line: str, separator: str, after: list[tuple[int, str]], names: Container[str]
 ) -> bool:
     """Two words, neither a file name nor a number: ``path label``, ``video,class``.
 

@@ -19,7 +19,7 @@ from videonet.checkpoint.load import refuse_larger_model
 from videonet.config import load_config, load_config_text, model_arguments
 from videonet.config.reading import read_text
 from videonet.data.build import clip_sampler, evaluation_views
-from videonet.data.classes import class_names, with_classes
+from videonet.data.classes import class_names, known_classes, with_classes
 from videonet.data.decode import PyAVReader
 from videonet.data.transforms import spatial_crops
 from videonet.engine.checkpoints import newest_checkpoint
@@ -138,6 +138,7 @@ class Predictor:
         names = class_names_of(content, str(path))
         if not config.MODEL.NUM_CLASSES and names is not None:
             config = with_classes(config, len(names))
+        config = known_classes(config)
         names = names if names is not None else class_names(config)
         if len(names) != config.MODEL.NUM_CLASSES:
             raise CheckpointError(
