@@ -12,6 +12,7 @@ from videonet.config import load_config
 from videonet.data.synthetic import write_demo_dataset
 from videonet.engine.distributed import process
 from videonet.engine.multiview import run_multiview_test
+from videonet.engine.train import Trainer
 from videonet.engine.video_head import load_video_head
 from videonet.errors import CheckpointError
 from videonet.heads.aggregation import VideoAttentionHead
@@ -189,3 +190,30 @@ def test_testing_other_classes_is_refused(demo, trained, tmp_path):
         pytest.raises(CheckpointError, match="not trained for the classes"),
     ):
         run_multiview_test(cfg, this)
+
+
+@pytest.mark.parametrize(
+    ("names", "overrides", "order"),
+    [
+        ("same", (), "as it was"),
+        ("reversed", (), "reversed"),
+        ("other", (), "new"),
+        ("same", ("TRAIN.NEW_HEAD", True), "new"),
+    ],
+)
+def test_a_training_starts_from_the_head_of_the_same_classes(
+    demo, trained, tmp_path, names, overrides, order
+):
+    path = trained[0] / "checkpoints" / "checkpoint_epoch_00001.pyth"
+    before = torch.load(path, weights_only=True)["model_state"]["head.projection.weight"]
+    listed = (demo / "classes.txt").read_text().splitlines()
+    listed = {"same": listed, "reversed": listed[::-1], "other": list("abcdefgh")}[names]
+    (tmp_path / "classes.txt").write_text("\n".join(listed))
+    base = ("TRAIN.CHECKPOINT_FILE_PATH", path, "DATA.CLASS_NAMES", tmp_path / "classes.txt")
+    cfg = config(demo, tmp_path, "TRAIN.BATCH_SIZE", 4, *base, *overrides)
+    with process("cpu") as this:
+        trainer = Trainer(cfg, this)
+    head = trainer.model.head.projection.weight
+    assert trainer.cfg.MODEL.NUM_CLASSES == 8
+    assert torch.equal(head, before) == (order == "as it was")
+    assert torch.equal(head, before.flip(0)) == (order == "reversed")
