@@ -4,17 +4,22 @@ Started by a fork server: a fork of the tests' own process would inherit locks t
 hold.
 """
 
+import logging
 import multiprocessing
 import os
 import signal
 import socket
+from pathlib import Path
 
 import torch
 
 from videonet.config import load_config_text
+from videonet.data.loader import positions
 from videonet.engine import train
+from videonet.engine.batch_norm import synchronize
 from videonet.engine.checkpoints import saved_checkpoints
 from videonet.engine.distributed import process
+from videonet.engine.draws import StepShare
 from videonet.engine.multiview import run_multiview_test
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -37,11 +42,16 @@ def exit_code(target, cfg) -> int:
 
 def in_processes(count: int, target, cfg) -> None:
     """Run ``target(cfg)`` in `count` processes of one group, as torchrun does."""
+    in_group(count, _run_with_text, target, cfg.dump())
+
+
+def in_group(count: int, target, *arguments) -> None:
+    """Run ``target(*arguments)`` in `count` processes of one group."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     members = [
-        CONTEXT.Process(target=_run_as_member, args=(rank, count, port, target, cfg.dump()))
+        CONTEXT.Process(target=_run_as_member, args=(rank, count, port, target, *arguments))
         for rank in range(count)
     ]
     for member in members:
@@ -51,10 +61,10 @@ def in_processes(count: int, target, cfg) -> None:
     assert [member.exitcode for member in members] == [0] * count
 
 
-def _run_as_member(rank: int, count: int, port: int, target, text: str) -> None:
+def _run_as_member(rank: int, count: int, port: int, target, *arguments) -> None:
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count), **address}
-    _run_with_text(target, text)
+    target(*arguments)
 
 
 def _run_with_text(target, text: str) -> None:
@@ -63,12 +73,49 @@ def _run_with_text(target, text: str) -> None:
 
 
 def run(cfg) -> train.Trainer:
+    """A training; what it logs goes to ``said.txt`` too."""
+    folder = Path(cfg.OUTPUT_DIR)
+    folder.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(folder / "said.txt", encoding="utf-8")
+    logging.getLogger("videonet").addHandler(handler)
+    try:
+        return _run(cfg)
+    finally:
+        logging.getLogger("videonet").removeHandler(handler)
+        handler.close()
+
+
+def _run(cfg) -> train.Trainer:
     # Sharded weights go through torch's own products, whole ones through oneDNN's: without oneDNN
     # all runs round alike, and what is left is the order of sums over processes.
     with process("cpu") as this, torch.backends.mkldnn.flags(enabled=False):
         trainer = train.Trainer(cfg, this)
         trainer.run()
     return trainer
+
+
+def normalise(folder: str) -> None:
+    """Two and four of six rows through a synchronised batch norm, forward and backward."""
+    torch.set_num_threads(1)
+    x, gradient, state, affine = torch.load(Path(folder, "input.pt"))
+    with process("cpu") as this:
+        norm = torch.nn.BatchNorm3d(3, affine=affine, momentum=None, dtype=x.dtype)
+        norm.load_state_dict(state)
+        synchronize(norm, this)
+        mine = slice(0, 2) if this.rank == 0 else slice(2, 6)
+        part = x[mine].requires_grad_()
+        y = norm(part)
+        y.backward(gradient[mine])
+        found = {"y": y.detach(), "x": part.grad, "state": norm.state_dict()}
+        found["grads"] = {name: p.grad for name, p in norm.named_parameters()}
+        torch.save(found, Path(folder, f"{this.rank}.pt"))
+
+
+def find_partners(videos: int, folder: str) -> None:
+    """The places of this process's clips, two per video, and of their partners."""
+    with process("cpu") as this:
+        share = StepShare(this, positions(videos, this.world_size), 2)
+        torch.save((share.rows, share.partners(share.rows)), Path(folder, f"{this.rank}.pt"))
 
 
 def test(cfg) -> None:

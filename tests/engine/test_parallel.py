@@ -15,6 +15,9 @@ from videonet.errors import CheckpointError
 TWENTY_STEPS = (
     *("TRAIN.BATCH_SIZE", 8, "SOLVER.MAX_EPOCH", 10, "TRAIN.EVAL_PERIOD", 10),
     *("TRAIN.CHECKPOINT_PERIOD", 5, "SOLVER.EMA_DECAY", 0.9, "SOLVER.CLIP_GRAD_VAL", 0.05),
+    # Everything that draws random numbers; draws belong to clips, not to processes.
+    *("MODEL.DROPOUT_RATE", 0.5, "MVIT.DROPPATH_RATE", 0.3, "MVIT.DROPOUT_RATE", 0.1),
+    *("MIXUP.ENABLE", True, "AUG.NUM_SAMPLE", 2),
 )
 
 
@@ -54,8 +57,9 @@ def assert_same_run(cfg, expected) -> None:
 @pytest.mark.parametrize(
     "options",
     [(), ("TRAIN.ACCUMULATE", 2), ("TRAIN.PARALLEL", "fsdp"),
-     ("TRAIN.PARALLEL", "fsdp", "TRAIN.ACCUMULATE", 2)],
-    ids=["ddp", "ddp in parts", "fsdp", "fsdp in parts"],
+     ("TRAIN.PARALLEL", "fsdp", "TRAIN.ACCUMULATE", 2),
+     ("MODEL.ACT_CHECKPOINT", True)],
+    ids=["ddp", "ddp in parts", "fsdp", "fsdp in parts", "recomputed"],
 )  # fmt: skip
 def test_two_processes_train_as_one_does(options, alone, tiny, odd, tmp_path):
     cfg = tiny(*TWENTY_STEPS, *odd, *options, "OUTPUT_DIR", tmp_path / "two")
@@ -73,6 +77,17 @@ def test_two_processes_train_as_one_does(options, alone, tiny, odd, tmp_path):
             torch.testing.assert_close(found[key][name], weight, rtol=0, atol=1e-3)
     moments = found["optimizer_state"]["state.cls_token.exp_avg"]
     assert moments.shape == wanted["model_state"]["cls_token"].shape and moments.any()
+
+
+@pytest.mark.parametrize(("videos", "processes"), [(6, 3), (7, 3), (3, 3), (8, 2), (5, 2)])
+def test_the_partner_of_a_clip_is_the_one_at_the_other_end_of_the_step(videos, processes, tmp_path):
+    """On whichever process it lies."""
+    children.in_group(processes, children.find_partners, videos, str(tmp_path))
+    found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(processes)]
+    rows = torch.cat([rows for rows, _ in found])
+    partners = torch.cat([partners for _, partners in found])
+    assert sorted(rows.tolist()) == list(range(2 * videos))
+    assert torch.equal(partners, 2 * videos - 1 - rows)
 
 
 @pytest.mark.parametrize("processes", [2, 1])

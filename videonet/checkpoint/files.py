@@ -100,7 +100,7 @@ def write_checkpoint(path: str | Path, content: Mapping) -> None:
         CheckpointError: the file cannot be written, or the content does not suit the format.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".safetensors":

@@ -98,6 +98,7 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
             *("TRAIN.BATCH_SIZE", "TRAIN.CHECKPOINT_PERIOD", "TRAIN.ACCUMULATE"),
             *("TEST.BATCH_SIZE", "TEST.NUM_ENSEMBLE_VIEWS", "SOLVER.MAX_EPOCH", "LOG_PERIOD"),
             *("MVIT.DEPTH", "MVIT.EMBED_DIM", "MVIT.NUM_HEADS", "VIDEO_HEAD.HIDDEN"),
+            "BN.NUM_BATCHES_PRECISE",
         ),
     ),
     (
@@ -216,6 +217,10 @@ def _problems(cfg: CfgNode) -> Iterator[tuple[str, str]]:
         )
     if (cfg.MODEL.LOSS_FUNC == "bce_logit") != (cfg.TRAIN.DATASET == "multilabel"):
         yield "MODEL.LOSS_FUNC", "bce_logit with TRAIN.DATASET multilabel, and only there"
+    solver = cfg.SOLVER
+    plain = not solver.MOMENTUM or solver.DAMPENING
+    if solver.OPTIMIZING_METHOD == "sgd" and solver.NESTEROV and plain:
+        yield "SOLVER.NESTEROV", "False without SOLVER.MOMENTUM or with SOLVER.DAMPENING"
     if cfg.MIXUP.ENABLE and cfg.MODEL.LOSS_FUNC == "bce_logit":
         yield "MIXUP.ENABLE", "False where videos have several labels"
     data = cfg.DATA

@@ -294,6 +294,13 @@ SOLVER: dict[str, Any] = {
 }
 
 BN: dict[str, Any] = {
+    # videonet: in training, batch norms see the clips of all processes instead of their own's.
+    "SYNC": True,
+    # Before a validation or checkpoint, take the statistics of batch norms anew from training
+    # clips, with the weights as they are.
+    "USE_PRECISE_STATS": False,
+    # Steps whose clips these are taken from; at most an epoch's.
+    "NUM_BATCHES_PRECISE": 200,
     # Weight decay of batch norm parameters.
     "WEIGHT_DECAY": 0.0,
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -43,15 +43,23 @@ class Mixup:
         self.prob, self.switch_prob = prob, switch_prob
         self.num_classes, self.label_smoothing = num_classes, label_smoothing
 
-    def __call__(self, clips: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Mix float ``(N, 3, T, H, W)``; returns new clips and soft targets ``(N, classes)``."""
+    def __call__(
+        self,
+        clips: Tensor,
+        labels: Tensor,
+        partners: Callable[[Tensor], Tensor] = lambda values: values.flip(0),
+    ) -> tuple[Tensor, Tensor]:
+        """Mix float ``(N, 3, T, H, W)``; returns new clips and soft targets ``(N, classes)``.
+
+        ``partners`` gives of a tensor with one row per clip the rows of what each is mixed with.
+        """
         lam, cut = self._draw()
         if cut and lam < 1:
-            clips, lam = self._cut(clips, lam)
+            clips, lam = self._cut(clips, partners(clips), lam)
         elif lam < 1:
-            clips = torch.lerp(clips.flip(0), clips, lam)
+            clips = torch.lerp(partners(clips), clips, lam)
         targets = soft_targets(labels, self.num_classes, self.label_smoothing)
-        return clips, lam * targets + (1 - lam) * targets.flip(0)
+        return clips, lam * targets + (1 - lam) * partners(targets)
 
     def _draw(self) -> tuple[float, bool]:
         """The share that stays, and whether the rest comes as a box."""
@@ -63,7 +71,7 @@ class Mixup:
         return float(rng.beta(alpha, alpha)), cut
 
     @staticmethod
-    def _cut(clips: Tensor, lam: float) -> tuple[Tensor, float]:
+    def _cut(clips: Tensor, other: Tensor, lam: float) -> tuple[Tensor, float]:
         """Paste a box of share ``1 - lam`` around a random centre; the share is what remains."""
         height, width = clips.shape[-2:]
         half = np.sqrt(1 - lam) / 2
@@ -73,7 +81,7 @@ class Mixup:
             max(0, int(column - half * width)),
             min(width, int(column + half * width)),
         )
-        clips, other = clips.clone(), clips.flip(0)
+        clips = clips.clone()
         clips[..., top:bottom, left:right] = other[..., top:bottom, left:right]
         return clips, 1 - (bottom - top) * (right - left) / (height * width)
 

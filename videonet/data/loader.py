@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,9 +54,9 @@ def build_loader(cfg: CfgNode, split: str, *, rank: int = 0, world_size: int = 1
 class TrainingBatches(Sampler[list[tuple[int, int]]]):
     """Batches of ``(epoch, index)``, shuffled anew each epoch.
 
-    The order depends on seed and epoch only; a rank takes every ``world_size``-th video of each
-    batch, so the ranks together see the same batches whatever their number. The last incomplete
-    batch is dropped, unless the whole set is smaller than a batch.
+    The order depends on seed and epoch only; a rank takes the videos at its :func:`positions` of
+    each batch, so the ranks together see the same batches whatever their number. The last
+    incomplete batch is dropped, unless the whole set is smaller than a batch.
     """
 
     def __init__(
@@ -64,8 +65,8 @@ class TrainingBatches(Sampler[list[tuple[int, int]]]):
         if videos < world_size:
             raise DataError(f"{videos} training videos are too few for {world_size} processes")
         self.videos, self.batch_size, self.seed = videos, min(batch_size, videos), seed
-        self.rank, self.world_size = rank, world_size
-        self.videos_per_batch = -(-self.batch_size // world_size)  # of this rank, at most
+        self.positions = positions(self.batch_size, world_size)[rank]
+        self.videos_per_batch = len(self.positions)  # of this rank
         self.epoch, self.start = 0, 0
 
     def __len__(self) -> int:
@@ -76,7 +77,18 @@ class TrainingBatches(Sampler[list[tuple[int, int]]]):
         order = np.random.default_rng((self.seed, epoch)).permutation(self.videos).tolist()
         for batch in range(self.start, len(self)):
             whole = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            yield [(epoch, index) for index in whole[self.rank :: self.world_size]]
+            yield [(epoch, whole[position]) for position in self.positions]
+
+
+def positions(batch_size: int, world_size: int) -> list[list[int]]:
+    """The places in a batch that each rank takes, ascending.
+
+    Place k and its mirror image ``batch_size - 1 - k``, which mixing joins, lie on one rank, or
+    where ranks have odd numbers of videos, on two neighbours.
+    """
+    pairs = [place for k in range(batch_size) for place in (k, batch_size - 1 - k)][:batch_size]
+    ends = [-(-batch_size * rank // world_size) for rank in range(world_size + 1)]
+    return [sorted(pairs[start:end]) for start, end in itertools.pairwise(ends)]
 
 
 class EvaluationBatches(Sampler[list[tuple[int, int]]]):

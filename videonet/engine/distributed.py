@@ -40,6 +40,20 @@ class Process:
             dist.all_reduce(value)
         return value
 
+    def swap(self, value: Tensor, other: int) -> Tensor:
+        """What process `other` gives for `value`, which it gets; of the same shape and type."""
+        # gloo sends from the CPU alone
+        mine = value.cpu() if dist.get_backend() == "gloo" else value
+        mine, theirs = (
+            mine.contiguous(),
+            torch.empty_like(mine, memory_format=torch.contiguous_format),
+        )
+        for work in dist.batch_isend_irecv(
+            [dist.P2POp(dist.isend, mine, other), dist.P2POp(dist.irecv, theirs, other)]
+        ):
+            work.wait()
+        return theirs.to(value.device)
+
     def barrier(self) -> None:
         if self.world_size > 1:
             dist.barrier()

@@ -20,7 +20,7 @@ from videonet.data import Batch, Failure, VideoLoader
 from videonet.data.device import normalize
 from videonet.engine.distributed import Process
 from videonet.engine.stopping import StopSignals
-from videonet.errors import DataError
+from videonet.errors import DataError, TrainingError
 
 BINS = 15  # of the calibration error, as in its paper
 
@@ -174,6 +174,7 @@ def evaluate(
 
     Raises:
         DataError: not a single video could be read.
+        TrainingError: the model's scores are not finite.
     """
     was_training = model.training
     model.eval()
@@ -199,10 +200,18 @@ def evaluate(
             f"none of the {len(failures)} videos could be read; the first is "
             f"{failures[0].path}: {failures[0].reason}"
         )
+    scores = torch.stack([scores for _, _, scores in rows])
+    lost = (~scores.isfinite().all(dim=1)).nonzero().flatten().tolist()
+    if lost:
+        raise TrainingError(
+            f"the scores of {len(lost)} of {len(rows)} videos are not finite numbers (first "
+            f"{loader.dataset.paths[rows[lost[0]][0]]}): the model has weights that are not, or "
+            f"its numbers are too large for {dtype or torch.float32}"
+        )
     return Evaluation(
         torch.tensor([video for video, _, _ in rows]),
         torch.stack([label for _, label, _ in rows]),
-        torch.stack([scores for _, _, scores in rows]),
+        scores,
         failures,
     )
 

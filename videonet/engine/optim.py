@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from fvcore.common.config import CfgNode
@@ -10,6 +11,13 @@ from torch import nn
 
 from videonet.errors import ConfigError
 from videonet.models.common import BATCH_NORMS
+
+# What each kind of optimiser keeps of a parameter.
+KINDS = {
+    torch.optim.SGD: {"momentum_buffer"},
+    torch.optim.Adam: {"step", "exp_avg", "exp_avg_sq"},
+    torch.optim.AdamW: {"step", "exp_avg", "exp_avg_sq"},
+}
 
 
 def parameter_groups(
@@ -115,3 +123,42 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Give every group the rate times its ``lr_scale``."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["lr_scale"]
+
+
+def fitted_optimizer_state(saved: Mapping, optimizer: torch.optim.Optimizer, names: dict) -> dict:
+    """A state dict for `optimizer`: saved moments of each parameter, this optimiser's settings.
+
+    Args:
+        saved: an optimiser's state dict, whose groups may hold the ``param_names`` of their
+            parameters; without them both must have the same groups.
+        names: id of a parameter -> its name.
+
+    Raises:
+        ValueError: the state is that of another kind of optimiser, or of other parameters.
+    """
+    own = optimizer.state_dict()
+    groups = [[names[id(p)] for p in group["params"]] for group in optimizer.param_groups]
+    found: dict[str, Mapping] = {}
+    for number, group in enumerate(saved["param_groups"]):
+        known = group.get("param_names")
+        if known is None:
+            if [len(g["params"]) for g in saved["param_groups"]] != list(map(len, groups)):
+                raise ValueError("its groups of parameters are others")
+            known = groups[number]
+        for name, index in zip(known, group["params"], strict=True):
+            if index in saved["state"]:
+                found[name] = saved["state"][index]
+    wanted = KINDS[type(optimizer)]
+    for name, moments in found.items():
+        if set(moments) != wanted:
+            raise ValueError(f"{name} has {', '.join(sorted(moments))}")
+    order = [name for group in groups for name in group]
+    indices = [index for group in own["param_groups"] for index in group["params"]]
+    return {
+        "state": {
+            index: dict(found[name])
+            for name, index in zip(order, indices, strict=True)
+            if name in found
+        },
+        "param_groups": own["param_groups"],
+    }

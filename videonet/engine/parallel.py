@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Iterator
 
 import torch
@@ -52,7 +53,10 @@ def averaging_gradients(model: nn.Module, process: Process) -> nn.Module:
     if process.world_size == 1 or is_sharded(model):
         return model
     devices = [process.device.index] if process.device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=devices)
+    # Running statistics are averaged where they are used, not taken from the first process.
+    known = inspect.signature(DistributedDataParallel).parameters
+    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    return DistributedDataParallel(model, device_ids=devices, **{name: False})
 
 
 @contextlib.contextmanager
@@ -89,10 +93,19 @@ def gathered(model: nn.Module) -> Iterator[None]:
 
 
 def optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict:
-    """The optimiser's state dict; of a sharded model flat, with this process's shards by name."""
+    """The optimiser's state dict; of a sharded model flat, with this process's shards by name.
+
+    The groups of a whole one hold the ``param_names`` of their parameters.
+    """
     if is_sharded(model):
         return get_optimizer_state_dict(model, optimizer, options=FLAT)
-    return optimizer.state_dict()
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    state = optimizer.state_dict()
+    groups = [
+        {**saved, "param_names": [names[id(parameter)] for parameter in group["params"]]}
+        for saved, group in zip(state["param_groups"], optimizer.param_groups, strict=True)
+    ]
+    return {**state, "param_groups": groups}
 
 
 def load_optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer, state: dict) -> None:

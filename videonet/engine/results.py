@@ -52,13 +52,19 @@ def dataset_fingerprint(dataset: VideoDataset) -> str:
     manifest = getattr(dataset, "manifest", None)
     if manifest is not None:
         return f"content {manifest.fingerprint}"
+    return f"list {list_fingerprint(dataset)}"
+
+
+def list_fingerprint(dataset: VideoDataset) -> str:
+    """A hash of the list alone: its paths and labels, in their order."""
     digest = hashlib.sha256()
-    folder = Path(dataset.name).parent
+    folder, videos = Path(dataset.name).parent, dataset.videos
     for index, path in enumerate(dataset.paths):
         name = Path(path)
         name = name.relative_to(folder) if name.is_relative_to(folder) else name
-        digest.update(f"{name}\t{dataset.labels[index]}\n".encode(errors="surrogateescape"))
-    return f"list {digest.hexdigest()[:16]}"
+        labels = videos.classes_of(index) if videos.is_multi_label else videos.labels[index]
+        digest.update(f"{name}\t{labels}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()[:16]
 
 
 def _summary(evaluation: Evaluation) -> Iterable[tuple[str, float]]:

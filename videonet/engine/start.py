@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
+from collections.abc import Mapping
 
 import torch
 from fvcore.common.config import CfgNode
@@ -12,15 +12,15 @@ from torch import nn
 from videonet.checkpoint import load_checkpoint
 from videonet.config import model_arguments
 from videonet.data.classes import class_names
-from videonet.engine.checkpoints import newest_checkpoint, newest_whole, remove_unfinished
+from videonet.engine.checkpoints import newest_checkpoint
 from videonet.engine.distributed import Process
 from videonet.engine.ema import WeightAverage
 from videonet.engine.finetune import freeze
 from videonet.engine.optim import build_optimizer
 from videonet.engine.parallel import shard
 from videonet.engine.precision import gradient_scaler
+from videonet.engine.resume import newest_of_this_run, resume
 from videonet.engine.state import TrainingState
-from videonet.errors import CheckpointError
 from videonet.models import create_model
 
 logger = logging.getLogger(__name__)
@@ -43,20 +43,21 @@ def start_state(
     process: Process,
     model: nn.Module,
     dtype: torch.dtype | None,
-    steps_per_epoch: int,
+    facts: Mapping,
 ) -> TrainingState:
     """The newest state of this run, else one that begins at ``TRAIN.CHECKPOINT_FILE_PATH``.
 
-    Freezes, shards and compiles the model as the configuration says, and seeds the generators.
+    Freezes, shards and compiles the model as the configuration says.
 
     Args:
         model: as :func:`build_model` gave it.
         dtype: precision of autocast; None for full precision.
+        facts: what :func:`videonet.engine.resume.resume` compares.
 
     Raises:
         CheckpointError: a checkpoint cannot be read or belongs to another run.
     """
-    saved = _newest_of_this_run(cfg, process)
+    saved = newest_of_this_run(cfg, process)
     if saved is None and cfg.TRAIN.CHECKPOINT_FILE_PATH:
         path = newest_checkpoint(cfg.TRAIN.CHECKPOINT_FILE_PATH)
         names, new_head = class_names(cfg), cfg.TRAIN.NEW_HEAD
@@ -65,8 +66,6 @@ def start_state(
     if cfg.MODEL.FROZEN_LAYERS:
         frozen = freeze(model, cfg.MODEL.FROZEN_LAYERS)
         logger.info("%d parameters keep their values: %s", len(frozen), ", ".join(frozen))
-    # The weights are the same everywhere; what is drawn from here on is each process's own.
-    torch.manual_seed(cfg.RNG_SEED + process.rank)
     if cfg.TRAIN.PARALLEL == "fsdp" and process.world_size > 1:
         shard(model, process)
     optimizer = build_optimizer(cfg, model)
@@ -74,29 +73,7 @@ def start_state(
     if cfg.SOLVER.EMA_DECAY > 0:
         state.average = WeightAverage(model, cfg.SOLVER.EMA_DECAY)
     if saved is not None:
-        _resume(state, saved, process, steps_per_epoch)
+        resume(cfg, state, saved, facts, process)
     if cfg.MODEL.COMPILE:
         model.compile()
     return state
-
-
-def _newest_of_this_run(cfg: CfgNode, process: Process) -> Path | None:
-    saved = None
-    if cfg.TRAIN.AUTO_RESUME and process.is_main:
-        remove_unfinished(cfg.OUTPUT_DIR)
-        saved = newest_whole(cfg.OUTPUT_DIR)
-    return process.gather(saved)[0]  # one process looks, so that all take the same file
-
-
-def _resume(state: TrainingState, path: Path, process: Process, steps_per_epoch: int) -> None:
-    content = state.restore(path, process)
-    steps, position = content.get("steps_per_epoch", steps_per_epoch), state.position
-    if position.batch and steps != steps_per_epoch:
-        raise CheckpointError(
-            f"{path} was saved after {position.batch} of the {steps} steps of an epoch, but "
-            f"with this list and TRAIN.BATCH_SIZE an epoch has {steps_per_epoch} steps"
-        )
-    logger.info(
-        "resumed from %s after %d epochs and %d steps (%d in all)",
-        *(path, position.epoch, position.batch, position.step),
-    )

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
 from videonet.checkpoint.files import SHARDED, read_checkpoint
 from videonet.checkpoint.sharded import has_averages, load_shards, read_rest, split
-from videonet.engine.distributed import Process
 from videonet.engine.ema import WeightAverage
+from videonet.engine.optim import fitted_optimizer_state
 from videonet.engine.parallel import is_sharded, load_optimizer_state, optimizer_state
 from videonet.errors import CheckpointError, TrainingError
 
 logger = logging.getLogger(__name__)
 
+ANOTHER_RUN = (
+    "than this configuration, so the run cannot go on from it; choose another OUTPUT_DIR or set "
+    "TRAIN.AUTO_RESUME False"
+)
 REQUIRED = {"model_state", "optimizer_state", "epoch", "step"}
 
 
@@ -41,7 +43,7 @@ class Position:
 
 @dataclass
 class TrainingState:
-    """What a checkpoint holds of a run; the order of the videos follows from seed and position."""
+    """What a checkpoint holds of a run; order and random numbers follow from seed and position."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
@@ -49,7 +51,7 @@ class TrainingState:
     average: WeightAverage | None = None
     position: Position = field(default_factory=Position)
 
-    def content(self, process: Process) -> dict:
+    def content(self) -> dict:
         """The state as tensors, numbers and text; called by all processes together.
 
         The keys ``model_state``, ``optimizer_state``, ``epoch`` and ``cfg`` are PySlowFast's.
@@ -69,11 +71,10 @@ class TrainingState:
             "optimizer_state": optimizer_state(self.model, self.optimizer),
             "scaler_state": self.scaler.state_dict(),
             "ema_state": self.average.state if self.average is not None else {},
-            "rng_states": process.gather(random_state()),
             **asdict(self.position),
         }
 
-    def restore(self, path: Path, process: Process) -> dict:
+    def restore(self, path: Path) -> dict:
         """Put a saved state back; called by all processes together.
 
         Returns:
@@ -105,19 +106,22 @@ class TrainingState:
             self.average.load(self.model.state_dict())
         if self.scaler.is_enabled() and content.get("scaler_state"):
             self.scaler.load_state_dict(content["scaler_state"])
-        self._restore_random_state(content.get("rng_states", []), process, path)
         self.position = Position(content["epoch"], content.get("batch", 0), content["step"])
         return content
 
     def _restore_whole(self, path: Path, content: Mapping, averaged: bool) -> None:
         try:
             self.model.load_state_dict(content["model_state"])
-            self.optimizer.load_state_dict(content["optimizer_state"])
-        except (RuntimeError, ValueError, KeyError) as error:
+        except RuntimeError as error:
+            raise CheckpointError(f"{path} belongs to another model {ANOTHER_RUN}") from error
+        names = {id(parameter): name for name, parameter in self.model.named_parameters()}
+        try:
+            self.optimizer.load_state_dict(
+                fitted_optimizer_state(content["optimizer_state"], self.optimizer, names)
+            )
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(
-                f"{path} belongs to another model or optimiser than this configuration, so the "
-                f"run cannot go on from it; choose another OUTPUT_DIR or set TRAIN.AUTO_RESUME "
-                f"False"
+                f"{path} belongs to another optimiser ({error}) {ANOTHER_RUN}"
             ) from error
         if self.average is not None and averaged:
             self.average.load(content["ema_state"])
@@ -129,38 +133,10 @@ class TrainingState:
             "optimizer_state": optimizer_state(self.model, self.optimizer),
         }
         load_shards(path, split(state)[0])  # into the weights and averages themselves
-        optimizer = state["optimizer_state"] | content["optimizer_state"]
+        moments = {
+            key: value
+            for key, value in content["optimizer_state"].items()
+            if not key.startswith("param_groups.")  # this configuration's settings hold
+        }
+        optimizer = state["optimizer_state"] | moments
         load_optimizer_state(self.model, self.optimizer, optimizer)
-
-    @staticmethod
-    def _restore_random_state(states: list, process: Process, origin: Path) -> None:
-        if len(states) == process.world_size:
-            restore_random_state(states[process.rank])
-        else:
-            logger.warning(
-                "%s was written by %d processes, this run has %d: dropout and mixup draw other "
-                "random numbers than they would have",
-                *(origin, len(states), process.world_size),
-            )
-
-
-def random_state() -> dict:
-    """States of the generators of Python, NumPy and torch, as plain types and tensors."""
-    version, words, gauss = random.getstate()
-    _, keys, position, has_gauss, cached = np.random.get_state()
-    return {
-        "python": [version, list(words), gauss],
-        "numpy": [keys.tolist(), position, has_gauss, cached],
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
-
-
-def restore_random_state(state: Mapping) -> None:
-    version, words, gauss = state["python"]
-    random.setstate((version, tuple(words), gauss))
-    keys, *rest = state["numpy"]
-    np.random.set_state(("MT19937", np.array(keys, dtype=np.uint32), *rest))
-    torch.set_rng_state(state["torch"])
-    if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])

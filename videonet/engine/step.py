@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from videonet.engine.distributed import Process
+from videonet.engine.draws import ClipDraws
 from videonet.engine.parallel import exchange_gradients
 
 
@@ -44,6 +45,7 @@ class TrainingStep:
         dtype: precision of autocast; None for full precision.
         clip_norm, clip_value: limits of the gradient's L2 norm and of its entries.
         loss: of logits and targets, a mean over the clips.
+        draws: tells the model's random layers which clips they see.
     """
 
     def __init__(
@@ -59,22 +61,34 @@ class TrainingStep:
         clip_norm: float | None = None,
         clip_value: float | None = None,
         loss: Callable[[Tensor, Tensor], Tensor] = classification_loss,
+        draws: ClipDraws | None = None,
     ):
         self.model, self.optimizer, self.scaler = model, optimizer, scaler
         self.process, self.clips_per_step, self.parts = process, clips_per_step, parts
         self.dtype, self.clip_norm, self.clip_value = dtype, clip_norm, clip_value
-        self.loss = loss
+        self.loss, self.draws = loss, draws
 
-    def backward(self, clips: Tensor, targets: Tensor) -> Tensor:
+    def backward(
+        self, clips: Tensor, targets: Tensor, rows: Tensor | None = None, seed: int = 0
+    ) -> Tensor:
         """Fill the gradients from clips (N, 3, T, H, W); returns this process's share of the loss.
 
         The shares of all processes add up to the loss of the step.
+
+        Args:
+            rows: places of the clips in the step, (N,) int64; needed with ``draws``.
+            seed: of the step's dropout and drop paths; with ``draws``.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        size = math.ceil(len(clips) / self.parts)
-        pieces = list(zip(clips.split(size), targets.split(size), strict=True))
+        parts = min(self.parts, len(clips))
+        rows = torch.arange(len(clips)) if rows is None else rows
+        pieces = list(
+            zip(*(values.tensor_split(parts) for values in (clips, targets, rows)), strict=True)
+        )
         total = torch.zeros((), device=clips.device)
-        for number, (part, wanted) in enumerate(pieces, 1):
+        for number, (part, wanted, places) in enumerate(pieces, 1):
+            if self.draws is not None:
+                self.draws.begin(places, seed)
             with exchange_gradients(self.model, number == len(pieces)):
                 with torch.autocast(
                     clips.device.type, dtype=self.dtype, enabled=self.dtype is not None
@@ -84,6 +98,8 @@ class TrainingStep:
                 # Gradients are averaged over the processes, but the shares are to be added.
                 self.scaler.scale(loss * self.process.world_size).backward()
             total += loss.detach()
+        if self.draws is not None:
+            self.draws.end()
         return total
 
     def clip_gradients(self) -> float:

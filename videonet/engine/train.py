@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import math
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 import yaml
 from fvcore.common.config import CfgNode
+from torch import Tensor
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -20,23 +23,38 @@ from videonet.config import save_config
 from videonet.data import Batch, build_loader
 from videonet.data.classes import class_names, known_classes, refuse_single_class
 from videonet.data.device import Mixup, normalize
+from videonet.data.loader import positions
+from videonet.engine.batch_norm import (
+    average_statistics,
+    batch_norms,
+    precise_statistics,
+    synchronize,
+)
 from videonet.engine.checkpoints import checkpoint_path, remove_old, saved_checkpoints
+from videonet.engine.data_check import check_data
 from videonet.engine.distributed import Process
+from videonet.engine.draws import ClipDraws, StepShare, step_seed
 from videonet.engine.evaluate import evaluate
 from videonet.engine.finetune import train_mode
+from videonet.engine.lock import only_run_in
 from videonet.engine.optim import learning_rate, lr_factor, set_learning_rate
 from videonet.engine.parallel import averaging_gradients, gathered, is_sharded
 from videonet.engine.plots import plot_learning_curve
 from videonet.engine.precision import autocast_dtype
+from videonet.engine.results import list_fingerprint
 from videonet.engine.runlog import RunLog, read_log
 from videonet.engine.start import build_model, start_state
 from videonet.engine.state import Position
 from videonet.engine.step import LOSSES, TrainingStep
 from videonet.engine.stopping import StopSignals
 from videonet.engine.timing import StepTimer, peak_memory
-from videonet.errors import Interrupted, TrainingError
+from videonet.errors import DataError, Interrupted, TrainingError
 
 logger = logging.getLogger(__name__)
+
+
+class _StopRequested(Exception):
+    """A signal asked some process to stop while statistics were measured."""
 
 
 class Trainer:
@@ -47,30 +65,50 @@ class Trainer:
         refuse_single_class(cfg)
         self.cfg, self.process = cfg, process
         self.folder = Path(cfg.OUTPUT_DIR)
+        check_data(cfg, process)
         self.loader = self._loader("train")
         self.val_loader = self._loader("val") if cfg.TRAIN.EVAL_PERIOD > 0 else None
-        self.class_names = class_names(cfg)
         self.steps_per_epoch = len(self.loader)
+        loaders = {"train": self.loader, "val": self.val_loader}
+        self.facts = {  # kept in checkpoints, and compared when the run is resumed
+            "class_names": class_names(cfg),
+            "data": {
+                split: list_fingerprint(loader.dataset)
+                for split, loader in loaders.items()
+                if loader is not None
+            },
+            "steps_per_epoch": self.steps_per_epoch,
+            "processes": process.world_size,
+        }
 
         self.model = build_model(cfg, process)
         self.dtype = autocast_dtype(cfg, process.device)
         if cfg.TRAIN.MIXED_PRECISION and self.dtype is None:
             logger.info("mixed precision is not used on %s", process.device)
         self.stop, self.timer = StopSignals(), StepTimer()
-        self.state = start_state(cfg, process, self.model, self.dtype, self.steps_per_epoch)
+        with only_run_in(self.folder, process):
+            self.state = start_state(cfg, process, self.model, self.dtype, self.facts)
         videos = min(cfg.TRAIN.BATCH_SIZE, len(self.loader.dataset))
         clips = videos * cfg.AUG.NUM_SAMPLE
+        places = positions(videos, process.world_size)
+        self.share = StepShare(process, places, cfg.AUG.NUM_SAMPLE)
+        self.draws = ClipDraws(clips)
+        self.draws.attach(self.model)
+        # Layers that speak to the other processes need as many parts everywhere.
+        parts = min(cfg.TRAIN.ACCUMULATE, cfg.AUG.NUM_SAMPLE * min(map(len, places)))
+        self._prepare_batch_norms(clips, parts)
         self.train_step = TrainingStep(
             averaging_gradients(self.model, process),
             self.state.optimizer,
             self.state.scaler,
             process,
             clips_per_step=clips,
-            parts=cfg.TRAIN.ACCUMULATE,
+            parts=parts,
             dtype=self.dtype,
             clip_norm=cfg.SOLVER.CLIP_GRAD_L2NORM,
             clip_value=cfg.SOLVER.CLIP_GRAD_VAL,
             loss=LOSSES[cfg.MODEL.LOSS_FUNC],
+            draws=self.draws,
         )
         self.lr_factor = lr_factor(cfg, clips)
         logger.info(
@@ -94,6 +132,24 @@ class Trainer:
             else None
         )
 
+    def _prepare_batch_norms(self, clips: int, parts: int) -> None:
+        """Synchronise them where wanted, and say which clips they see."""
+        count, processes = len(batch_norms(self.model)), self.process.world_size
+        if not count:
+            return
+        together = self.cfg.BN.SYNC or processes == 1
+        if processes > 1 and together:
+            synchronize(self.model, self.process)
+        seen = clips / parts / (1 if together else processes)
+        if seen < clips:
+            logger.warning(
+                "the %d batch norms see %.4g of the %d clips of a step at a time (TRAIN.ACCUMULATE "
+                "%d, BN.SYNC %s, %d processes), so the losses are not those of the whole step",
+                *(count, seen, clips, parts, self.cfg.BN.SYNC, processes),
+            )
+        elif processes > 1:
+            logger.info("%d batch norms see the clips of all %d processes", count, processes)
+
     def _loader(self, split: str):
         process = self.process
         return build_loader(self.cfg, split, rank=process.rank, world_size=process.world_size)
@@ -108,19 +164,9 @@ class Trainer:
         Raises:
             Interrupted: SIGTERM or SIGINT asked to stop; the state is saved.
             TrainingError: the loss is not finite, or there is no room on the disk.
+            ConfigError: another process is at work in ``OUTPUT_DIR``.
         """
         cfg, main = self.cfg, self.process.is_main
-        board = cfg.TENSORBOARD.LOG_DIR or str(self.folder / "tensorboard")
-        if main:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            save_config(cfg, self.folder / "config.yaml")
-        log = RunLog(
-            self.folder,
-            tensorboard=board if cfg.TENSORBOARD.ENABLE else None,
-            wandb=cfg.WANDB.PROJECT if cfg.WANDB.ENABLE else None,
-            config=yaml.safe_load(cfg.dump()),
-            enabled=main,
-        )
         bar = tqdm(
             total=cfg.SOLVER.MAX_EPOCH * self.steps_per_epoch,
             initial=self.position.step,
@@ -129,19 +175,34 @@ class Trainer:
             disable=not main,
             smoothing=0.1,
         )
-        try:
-            with contextlib.closing(log), self.stop, logging_redirect_tqdm(), bar:
-                path = self._run_epochs(bar, log)
-                self._stop_after_the_end()
-        except OSError as error:
-            raise TrainingError(
-                f"the run cannot go on: {error}; the checkpoints in {self.folder} are untouched"
-            ) from error
-        if main and path is not None:
-            plot_learning_curve(
-                read_log(self.folder / "log.jsonl"), self.folder / "learning_curve.png"
-            )
+        with only_run_in(self.folder, self.process):
+            try:
+                with self._log() as log, self.stop, logging_redirect_tqdm(), bar:
+                    path = self._run_epochs(bar, log)
+                    self._stop_after_the_end()
+            except OSError as error:
+                raise TrainingError(
+                    f"the run cannot go on: {error}; the checkpoints in {self.folder} are untouched"
+                ) from error
+            if main and path is not None:
+                plot_learning_curve(
+                    read_log(self.folder / "log.jsonl"), self.folder / "learning_curve.png"
+                )
         return path
+
+    def _log(self) -> contextlib.closing[RunLog]:
+        cfg, main = self.cfg, self.process.is_main
+        board = cfg.TENSORBOARD.LOG_DIR or str(self.folder / "tensorboard")
+        if main:
+            save_config(cfg, self.folder / "config.yaml")
+        log = RunLog(
+            self.folder,
+            tensorboard=board if cfg.TENSORBOARD.ENABLE else None,
+            wandb=cfg.WANDB.PROJECT if cfg.WANDB.ENABLE else None,
+            config=yaml.safe_load(cfg.dump()),
+            enabled=main,
+        )
+        return contextlib.closing(log)
 
     def _run_epochs(self, bar: tqdm, log: RunLog) -> Path | None:
         cfg, path = self.cfg.TRAIN, None
@@ -151,12 +212,21 @@ class Trainer:
             finished = self.position.epoch + 1
             last = finished == last_epoch
             validate = self.val_loader is not None and (last or finished % cfg.EVAL_PERIOD == 0)
-            if validate and not self._validate(log, finished):
+            save = last or finished % cfg.CHECKPOINT_PERIOD == 0
+            if (validate or save) and not self._make_statistics_precise(finished):
                 self._save_and_stop()
-            self.position.epoch, self.position.batch = finished, 0
-            if last or finished % cfg.CHECKPOINT_PERIOD == 0:
-                path = self._save()
+            try:
+                if validate and not self._validate(log, finished):
+                    self._save_and_stop()
+            except (DataError, TrainingError):
+                self._end_epoch(finished, save=True)  # it is trained, if not measured
+                raise
+            path = self._end_epoch(finished, save=save) or path
         return path
+
+    def _end_epoch(self, finished: int, *, save: bool) -> Path | None:
+        self.position.epoch, self.position.batch = finished, 0
+        return self._save() if save else None
 
     def _train_epoch(self, bar: tqdm, log: RunLog) -> None:
         """The rest of an epoch, from the position on."""
@@ -199,10 +269,12 @@ class Trainer:
         cfg, device = self.cfg, self.process.device
         clips = normalize(batch.clips.to(device, non_blocking=True), cfg.DATA.MEAN, cfg.DATA.STD)
         labels = batch.labels.to(device)
+        seed = step_seed(cfg.RNG_SEED, self.position.step)
         if self.mixup is not None:
-            clips, labels = self.mixup(clips, labels)
+            torch.manual_seed(seed)  # the same draw on all processes
+            clips, labels = self.mixup(clips, labels, self.share.partners)
         set_learning_rate(self.state.optimizer, rate)
-        share = self.train_step.backward(clips, labels)
+        share = self.train_step.backward(clips, labels, self.share.rows, seed)
         asked = torch.full_like(share, float(self.stop.received > 0))
         loss, stop = self.process.total(torch.stack((share, asked))).tolist()
         if not math.isfinite(loss):
@@ -238,6 +310,49 @@ class Trainer:
             f"goes on from {path}",
             number,
         )
+
+    def _make_statistics_precise(self, epoch: int) -> bool:
+        """Have all processes hold the same running statistics, precise ones if so configured.
+
+        Returns:
+            False if a signal asked to stop.
+        """
+        average = self.state.average
+        average_statistics(self.model, average.state if average else None, self.process)
+        if not self.cfg.BN.USE_PRECISE_STATS or not batch_norms(self.model):
+            return True
+        try:
+            self._measure_statistics(epoch)
+            if average is not None:
+                with average.applied_to(self.model):
+                    self._measure_statistics(epoch)
+                    average.load(self.model.state_dict())
+        except _StopRequested:
+            return False
+        finally:
+            self.draws.end()
+        return True
+
+    def _measure_statistics(self, epoch: int) -> None:
+        train_mode(self.model)
+        with torch.autocast(
+            self.process.device.type, dtype=self.dtype, enabled=self.dtype is not None
+        ):
+            precise_statistics(self.model, self._clips_to_measure(epoch), self.model, self.process)
+
+    def _clips_to_measure(self, epoch: int) -> Iterator[Tensor]:
+        """The first batches of the next epoch, as they are trained on but unmixed."""
+        cfg = self.cfg
+        number = min(cfg.BN.NUM_BATCHES_PRECISE, self.steps_per_epoch)
+        self.loader.set_position(epoch)
+        with contextlib.closing(iter(self.loader)) as batches:
+            for k, batch in enumerate(itertools.islice(batches, number)):
+                asked = torch.tensor(float(self.stop.received > 0), device=self.process.device)
+                if self.process.total(asked):
+                    raise _StopRequested
+                self.draws.begin(self.share.rows, step_seed(cfg.RNG_SEED, epoch, k))
+                clips = batch.clips.to(self.process.device, non_blocking=True)
+                yield normalize(clips, cfg.DATA.MEAN, cfg.DATA.STD)
 
     def _validate(self, log: RunLog, epoch: int) -> bool:
         """Record the accuracy of the weights ("val") and of their averages ("val_ema").
@@ -291,15 +406,12 @@ class Trainer:
 
     def _save(self) -> Path:
         """Write the state; called by all processes together. Returns the file."""
-        cfg, position = self.cfg, self.position
+        cfg, position, average = self.cfg, self.position, self.state.average
+        average_statistics(self.model, average.state if average else None, self.process)
         sharded = is_sharded(self.model)
         within = position.step if position.batch else None
         path = checkpoint_path(cfg.OUTPUT_DIR, position.epoch, within, sharded=sharded)
-        content = self.state.content(self.process) | {
-            "steps_per_epoch": self.steps_per_epoch,
-            "cfg": cfg.dump(),
-            "class_names": self.class_names,
-        }
+        content = self.state.content() | self.facts | {"cfg": cfg.dump()}
         if sharded:
             write_sharded(path, content)
         elif self.process.is_main:

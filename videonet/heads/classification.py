@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -11,10 +10,10 @@ class ClassificationHead(nn.Module):
 
     def __init__(self, dim: int, num_classes: int, dropout: float = 0.0, init_scale: float = 1.0):
         super().__init__()
-        self.dropout = dropout
+        self.dropout = nn.Dropout(dropout)
         self.projection = nn.Linear(dim, num_classes)
         nn.init.trunc_normal_(self.projection.weight, std=0.02 * init_scale)
         nn.init.zeros_(self.projection.bias)
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.projection(F.dropout(features, self.dropout, self.training))
+        return self.projection(self.dropout(features))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from videonet.errors import ConfigError
@@ -90,7 +89,7 @@ class ConvAttention(nn.Module):
         self.class_tokens = class_tokens
         self.cls_key_log_frames = class_tokens > 0 and cls_key_log_frames
         self.scale = dim**-0.5
-        self.dropout = dropout
+        self.dropout = nn.Dropout(dropout)
         if projection == "dw_bn":
             same = tuple(k // 2 for k in kernel)
             self.conv_proj_q = ConvProjection(dim, kernel, (1, 1, 1), same)
@@ -121,7 +120,7 @@ class ConvAttention(nn.Module):
             scale=self.scale,
         )  # (B, heads, N, D)
         y = self.proj(y.transpose(1, 2).flatten(2))  # (B, N, dim)
-        return F.dropout(y, self.dropout, self.training)
+        return self.dropout(y)
 
     def _project(
         self, x: Tensor, grid: Grid, conv: nn.Module | None, linear: nn.Linear

@@ -60,7 +60,7 @@ class Mlp(nn.Module):
         self.fc1 = linear(dim, hidden, bias=bias)
         self.norm = None if norm_eps is None else nn.LayerNorm(hidden, eps=norm_eps)
         self.fc2 = linear(hidden, dim_out, bias=bias)
-        self.dropout = dropout
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         if self._is_plain():
@@ -69,18 +69,17 @@ class Mlp(nn.Module):
             if cpu.preferred(*cast):
                 y = _Mlp.apply(cast[0].reshape(-1, x.shape[-1]), *cast[1:])
                 return y.view(*x.shape[:-1], y.shape[-1])
-        x = self.activation(call_linear(self.fc1, x))
-        x = F.dropout(x, self.dropout, self.training)
+        x = self.dropout(self.activation(call_linear(self.fc1, x)))
         if self.norm is not None:
             x = self.norm(x)
-        return F.dropout(call_linear(self.fc2, x), self.dropout, self.training)
+        return self.dropout(call_linear(self.fc2, x))
 
     def _is_plain(self) -> bool:
         """Linear, GELU, linear and nothing else."""
         return (
             self.activation is F.gelu
             and self.norm is None
-            and not (self.training and self.dropout)
+            and not (self.training and self.dropout.p)
             and is_plain(self.fc1, nn.Linear)
             and is_plain(self.fc2, nn.Linear)
         )

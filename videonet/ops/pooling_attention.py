@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from videonet.ops.attention import attention
@@ -117,7 +116,7 @@ class PoolingAttention(nn.Module):
         self.cls_key_log_frames = cls_token and cls_key_log_frames
         self.pool_first = pool_first
         self.residual_pooling = residual_pooling
-        self.dropout = dropout
+        self.dropout = nn.Dropout(dropout)
 
         if pool_first or separate_qkv:
             self.q = nn.Linear(dim, dim_out, bias=qkv_bias)
@@ -172,7 +171,7 @@ class PoolingAttention(nn.Module):
             q, k, v = cut_tokens(q, queries), cut_tokens(k, keys), cut_tokens(v, keys)
             bias = outside_bias(keys, k)
             y = join_tokens(self._attend(q, k, v, queries.size, keys.size, bias), queries)
-        return F.dropout(call_linear(self.proj, y), self.dropout, self.training), q_grid
+        return self.dropout(call_linear(self.proj, y)), q_grid
 
     def _attend(
         self,

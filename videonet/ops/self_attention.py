@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from videonet.ops.attention import attention
@@ -45,7 +44,7 @@ class SelfAttention(nn.Module):
         self.num_heads, self.qk_scale = num_heads, qk_scale
         self.class_tokens = class_tokens
         self.cls_key_log_frames = class_tokens > 0 and cls_key_log_frames
-        self.dropout = dropout
+        self.dropout = nn.Dropout(dropout)
         head_dim = dim // num_heads
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.q_norm = nn.LayerNorm(head_dim, eps=norm_eps) if qk_norm else None
@@ -70,4 +69,4 @@ class SelfAttention(nn.Module):
         )  # (B, heads, N, D)
         y = y.transpose(1, 2).flatten(2)  # (B, N, dim)
         y = self.proj(y if self.norm is None else self.norm(y))
-        return F.dropout(y, self.dropout, self.training)
+        return self.dropout(y)

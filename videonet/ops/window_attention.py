@@ -63,7 +63,7 @@ class WindowAttention(nn.Module):
     ):
         super().__init__()
         self.num_heads, self.window, self.qk_scale = num_heads, window, qk_scale
-        self.dropout, self.attention_dropout = dropout, attention_dropout
+        self.dropout, self.attention_dropout = nn.Dropout(dropout), attention_dropout
         offsets = volume(tuple(2 * w - 1 for w in window))
         self.relative_position_bias_table = nn.Parameter(torch.zeros(offsets, num_heads))
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
@@ -79,7 +79,7 @@ class WindowAttention(nn.Module):
         bias = bias.to(qkv.dtype).contiguous()
         y = self._attend(qkv, bias, plan.walls)
         y = join_windows(self.proj(y), plan.windows)
-        return F.dropout(y, self.dropout, self.training)
+        return self.dropout(y)
 
     def _attend(self, qkv: Tensor, mask: Tensor, walls: tuple[tuple[int, Tensor], ...]) -> Tensor:
         """Queries, keys and values (B, nt, nh, nw, N, 3, heads, D) -> (B, nt, nh, nw, N, heads*D).

@@ -1,0 +1,127 @@
+"""Random numbers of a training step that belong to its clips, not to the process a clip is on.
+
+Dropout masks, drop paths and mixing partners are drawn for the place of a clip in the whole step,
+so a step is the same however its clips are divided among processes and parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
+
+from videonet.engine.distributed import Process
+
+
+class ClipDraws:
+    """Which clips of a step a model is computing, for the layers that :meth:`attach` prepares.
+
+    All processes seed torch's generator alike and draw for all clips of the step; each takes what
+    is for its own. Torch's recomputation of activations restores that generator, so it finds the
+    same masks. Outside of :meth:`begin` and :meth:`end` the layers behave as torch's.
+
+    Args:
+        clips: of a step, over all processes.
+    """
+
+    def __init__(self, clips: int):
+        self.clips = clips
+        self.rows: Tensor | None = None  # places of the clips that the model sees, (n,) int64
+
+    def attach(self, model: nn.Module) -> None:
+        """Let the dropout and drop path layers of `model` draw by clip."""
+        for module in model.modules():
+            if type(module) is nn.Dropout:
+                module.__class__ = _Dropout
+            elif type(module) is StochasticDepth and module.mode == "row":
+                module.__class__ = _DropPath
+            else:
+                continue
+            module.draws = self
+
+    def begin(self, rows: Tensor, seed: int) -> None:
+        """The model is about to see the clips at these places; `seed` is that of the step."""
+        self.rows = rows
+        torch.manual_seed(seed)
+
+    def end(self) -> None:
+        self.rows = None
+
+
+class _Dropout(nn.Dropout):
+    """Dropout with a mask per clip; (n·k, …), the k entries of a clip after one another."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = self.draws.rows
+        if not self.training or not 0 < self.p < 1 or rows is None or len(x) % len(rows):
+            return super().forward(x)
+        return x * _keep(x, len(rows), self.draws, 1 - self.p)
+
+
+@torch.compiler.disable  # compiled graphs know no generators
+def _keep(x: Tensor, n: int, draws: ClipDraws, share: float) -> Tensor:
+    """Zeros and ``1 / share`` in the shape of `x`, from one generator per clip."""
+    seeds = torch.randint(2**62, (draws.clips,))[draws.rows]
+    mask = torch.empty_like(x, requires_grad=False, memory_format=torch.contiguous_format)
+    generator = torch.Generator(x.device)
+    for part, seed in zip(mask.view(n, -1), seeds.tolist(), strict=True):
+        part.bernoulli_(share, generator=generator.manual_seed(seed))
+    return mask.div_(share)
+
+
+class _DropPath(StochasticDepth):
+    """Stochastic depth with draws per clip; (n·k, …), the k entries of a clip after one another."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = self.draws.rows
+        if not self.training or self.p == 0 or rows is None or len(x) % len(rows):
+            return super().forward(x)
+        drawn = torch.rand(self.draws.clips, len(x) // len(rows))[rows].flatten()
+        keep = (drawn >= self.p).to(x)
+        if self.p < 1:
+            keep = keep / (1 - self.p)
+        return x * keep.view(-1, *[1] * (x.dim() - 1))
+
+
+def step_seed(seed: int, *numbers: int) -> int:
+    """The seed of a step, or of a part of the work on it."""
+    return int(np.random.default_rng((seed, *numbers)).integers(2**62))
+
+
+class StepShare:
+    """The clips of a step that lie on this process, and their partners for mixing.
+
+    In the whole step the partner of clip k of N is clip N - 1 - k, as for a batch that is mixed
+    with itself reversed.
+
+    Args:
+        positions: places in the step of each process's videos, ascending
+            (:func:`videonet.data.loader.positions`).
+        clips_per_video: clips of a video, after one another.
+    """
+
+    def __init__(self, process: Process, positions: Sequence[list[int]], clips_per_video: int):
+        self.process = process
+        mine, count = positions[process.rank], clips_per_video
+        videos = sum(map(len, positions))
+        self.rows = torch.tensor([v * count + k for v in mine for k in range(count)])
+        owner = {v: rank for rank, part in enumerate(positions) for v in part}
+        local = {int(row): k for k, row in enumerate(self.rows)}
+        last = videos * count - 1
+        self._partners = torch.tensor([local.get(last - int(row), -1) for row in self.rows])
+        # (process, rows here) of each video whose partner lies elsewhere, nearest process first
+        self._elsewhere = sorted(
+            (owner[videos - 1 - v], slice(k * count, (k + 1) * count))
+            for k, v in enumerate(mine)
+            if owner[videos - 1 - v] != process.rank
+        )
+
+    def partners(self, values: Tensor) -> Tensor:
+        """What `values` (n, …) hold for the partner of each clip; called by all processes."""
+        others = values[self._partners.to(values.device)]
+        for process, rows in self._elsewhere:
+            others[rows] = self.process.swap(values[rows], process).flip(0)
+        return others
