@@ -6,14 +6,18 @@ torchrun --nproc-per-node 8 tools/run_net.py --cfg configs/K400/MVITv2_B.yaml
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
+import os
 from pathlib import Path
 
-from videonet.config import load_config
+from fvcore.common.config import CfgNode
+
+from videonet.config.command_line import load_configs, training_parser
 from videonet.engine.distributed import process
+from videonet.engine.lock import only_run_in
 from videonet.engine.multiview import run_multiview_test
+from videonet.engine.parent import end_with_torchrun
 from videonet.engine.runlog import start_logging
 from videonet.engine.train import Trainer
 from videonet.errors import run_tool
@@ -22,14 +26,15 @@ logger = logging.getLogger("videonet.run_net")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--cfg", required=True, help="a YAML file, on disk or shipped by name")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides of the file")
-    args = parser.parse_args()
-    cfg = load_config(args.cfg, args.opts)
-    with process(cfg.DEVICE, cfg.DIST_BACKEND) as this:
+    start_logging(main=os.environ.get("RANK", "0") == "0")
+    configs = load_configs(training_parser(__doc__).parse_args())
+    with end_with_torchrun():
+        for cfg in configs:
+            run(cfg)
+
+
+def run(cfg: CfgNode) -> None:
+    with process(cfg.DEVICE, cfg.DIST_BACKEND) as this, only_run_in(cfg.OUTPUT_DIR, this):
         start_logging(Path(cfg.OUTPUT_DIR), main=this.is_main)
         if cfg.TRAIN.ENABLE:
             Trainer(cfg, this).run()

@@ -185,26 +185,119 @@ def test_keys_without_effect_are_logged_and_left_out(load, caplog):
 @pytest.mark.parametrize(
     ("key", "default", "other"),
     [
-        ("RESNET.DEPTH", "50", "101"),
-        ("RESNET.NUM_BLOCK_TEMP_KERNEL", "[[3], [4], [6], [3]]", "[[1], [4], [6], [3]]"),
-        ("DETECTION.ENABLE", "False", "True"),
-        ("BN.USE_PRECISE_STATS", "False", "True"),
-        ("MVIT.REV.ENABLE", "False", "True"),
-        (
-            "MULTIGRID.LONG_CYCLE_FACTORS",
-            "[(0.25, 0.7071067811865476), (0.5, 0.7071067811865476),(0.5, 1), (1, 1)]",
-            "[]",
-        ),
-        ("CONTRASTIVE.MEM_TYPE", "1d", "2d"),
         ("DATA.MULTI_LABEL", "False", "True"),
-        ("TASK", "", "ssl"),
-        ("AUG.MAX_MASK_PATCHES_PER_BLOCK", "None", "3"),
+        ("DATA.TRAIN_JITTER_FPS", "0.0", "1.5"),
+        ("AUG.RE_SPLIT", "False", "True"),
+        ("MVIT.NORM", "layernorm", "batchnorm"),
+        ("BN.NUM_SPLITS", "1", "2"),
+        ("SOLVER.LARS_ON", "False", "True"),
     ],
 )
 def test_a_key_that_is_not_implemented_stays_at_its_default(key, default, other, load):
     assert load(VIDEO, key, default) == load(VIDEO)
     with pytest.raises(ConfigError, match=rf"^{key} in the overrides is .*does not implement"):
         load(VIDEO, key, other)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        *("RESNET.ZERO_INIT_FINAL_BN True", "NONLOCAL.INSTANTIATION softmax", "X3D.DIM_C1 24"),
+        *("SLOWFAST.ALPHA 4", "CONTRASTIVE.MEM_TYPE 2d", "MASK.HEAD_TYPE separate_xformer"),
+        *("DETECTION.ALIGNED False", "AVA.TRAIN_PREDICT_BOX_LISTS None", "DEMO.WEBCAM 0"),
+        *("MULTIGRID.LONG_CYCLE_FACTORS []", "TENSORBOARD.MODEL_VIS.GRAD_CAM.ENABLE False"),
+        *("BN.NORM_TYPE sync_batchnorm", "BN.NUM_SYNC_DEVICES 8", "MVIT.REV.RES_PATH conv"),
+        *("TRAIN.CHECKPOINT_TYPE caffe2", "SOLVER.STEPS [0,30]", "TASK ssl_eval"),
+        *("MODEL.FC_INIT_STD 0.02", "AUG.MASK_RATIO 0.9", "TRAIN.KILL_LOSS_EXPLOSION_FACTOR 2.0"),
+    ],
+)
+def test_side_keys_of_what_is_not_used_are_logged_and_passed_over(setting, load, caplog):
+    key, value = setting.split()
+    with caplog.at_level(logging.INFO, logger="videonet.config"):
+        assert load(VIDEO, key, value) == load(VIDEO)
+    assert f"{key} in the overrides has no effect" in caplog.text
+
+
+SIDE_KEYS = """
+RESNET: {ZERO_INIT_FINAL_BN: True, DEPTH: 101}
+NONLOCAL: {INSTANTIATION: softmax}
+SOLVER: {LR_POLICY: steps_with_relative_lrs, LRS: [1, 0.1], STEPS: [0, 9], MAX_EPOCH: 20}
+BN: {USE_PRECISE_STATS: True, NORM_TYPE: sub_batchnorm, NUM_SPLITS: 4}
+TEST: {DATASET: kinetics, NUM_TEMPORAL_CLIPS: [5, 10]}
+AVA: {FRAME_DIR: }
+UNKNOWN: {KEY: 1}
+"""
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        *(
+            (f"MODEL: {{MODEL_NAME: {name}}}", said)
+            for name, said in (
+                *(("SlowFast", "SlowFast"), ("PTVSlowFast", "SlowFast"), ("X3D", "X3D")),
+                *(("ResNet", "A ResNet for clips"), ("PTVResNet", "A ResNet"), ("PTVX3D", "X3D")),
+                *(
+                    ("PTVCSN", "CSN"),
+                    ("PTVR2plus1D", r"R\(2\+1\)D"),
+                    ("AVSlowFast", "The model AV"),
+                ),
+                *(("ContrastiveModel", "Contrastive"), ("MaskMViT", "Masked pre-training")),
+            )
+        ),
+        ("DETECTION: {ENABLE: True}", "AVA detection"),
+        ("TRAIN: {DATASET: ava}", "AVA detection"),
+        ("TRAIN: {DATASET: charades}", "The form of the Charades lists"),
+        ("TASK: ssl", "Self-supervised pre-training"),
+        ("MASK: {ENABLE: True}", "Masked pre-training"),
+        ("MVIT: {REV: {ENABLE: True}}", "A reversible MViT"),
+        ("MULTIGRID: {LONG_CYCLE: True}", "Multigrid training"),
+        ("DEMO: {ENABLE: True}", "PySlowFast's demo"),
+    ],
+)
+def test_the_first_sentence_says_what_is_not_here(asked, said, load):
+    """Whatever other keys stand beside it."""
+    with pytest.raises(ConfigError, match=rf"^{said}.* is not in videonet \(.*x.yaml:1"):
+        load(asked + SIDE_KEYS)
+
+
+def test_a_name_of_ours_needs_no_model_of_theirs(load):
+    cfg = load("MODEL: {MODEL_NAME: SlowFast}", "MODEL.NAME", "swin_xs")
+    assert model_arguments(cfg)[0] == "swin_xs"
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"), [("ptvkinetics", "kinetics"), ("ptvssv2", "ssv2"), ("imagenet", "folder")]
+)
+def test_data_sets_by_the_names_of_pyslowfast(theirs, ours, load):
+    cfg = load(VIDEO, "TRAIN.DATASET", theirs, "TEST.DATASET", theirs)
+    assert (ours, ours) == (cfg.TRAIN.DATASET, cfg.TEST.DATASET)
+
+
+def test_images_are_cropped_as_pyslowfast_does_it(load):
+    image = IMAGE + "TRAIN: {DATASET: imagenet}\nTEST: {DATASET: imagenet}\n"
+    cfg = load(image)
+    assert cfg.DATA.TRAIN_JITTER_SCALES_RELATIVE == [0.08, 1.0]
+    assert (*(0.875, 1, 1),) == (
+        cfg.TEST.CROP_RATIO,
+        cfg.TEST.NUM_ENSEMBLE_VIEWS,
+        cfg.TEST.NUM_SPATIAL_CROPS,
+    )
+    cfg = load(image, "TEST.NUM_SPATIAL_CROPS", "3", "DATA.IN_VAL_CROP_RATIO", "1.0")
+    assert (cfg.TEST.CROP_RATIO, cfg.TEST.NUM_SPATIAL_CROPS) == (1.0, 3)
+
+
+def test_pytorchvideos_mvit_is_the_same_model(load):
+    other = load(VIDEO, "MODEL.MODEL_NAME", "PTVMViT")
+    assert model_arguments(other) == model_arguments(load(VIDEO))
+
+
+def test_of_several_numbers_of_clips_the_largest_is_tested(load, caplog):
+    with caplog.at_level(logging.INFO, logger="videonet.config"):
+        cfg = load(VIDEO, "TEST.NUM_TEMPORAL_CLIPS", "[5, 7, 11]")
+    assert cfg.TEST.NUM_ENSEMBLE_VIEWS == 11 and "NUM_ENSEMBLE_VIEWS is 11" in caplog.text
+    cfg = load(VIDEO, "TEST.NUM_TEMPORAL_CLIPS", "[5]", "TEST.NUM_ENSEMBLE_VIEWS", "3")
+    assert cfg.TEST.NUM_ENSEMBLE_VIEWS == 3
 
 
 def test_the_last_of_two_different_values_is_used_as_in_pyslowfast(load, caplog):

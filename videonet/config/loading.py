@@ -21,11 +21,6 @@ logger = logging.getLogger(__name__)
 
 # In a wheel the shipped configs lie inside the package, in a checkout beside it.
 SHIPPED = tuple(Path(__file__).resolve().parents[i] / "configs" for i in (1, 2))
-# Values of PySlowFast that are only another word for one of ours.
-SYNONYMS = {
-    ("DATA.DECODING_BACKEND", "torchvision"): "auto",
-    ("SOLVER.OPTIMIZING_METHOD", "mt_adamw"): "adamw",
-}
 
 
 def find_config(name: str | Path) -> Path:
@@ -90,8 +85,9 @@ def save_config(cfg: CfgNode, path: str | Path) -> None:
 
 
 def _build(entries: Mapping[str, Entry]) -> CfgNode:
+    foreign.refuse_absent(entries)
     cfg = default_config()
-    for key, entry in entries.items():
+    for key, entry in (foreign.implied(entries) | entries).items():
         _set(cfg, key, entry)
     if cfg.NUM_GPUS == 0 and cfg.DEVICE == "auto":
         cfg.DEVICE = "cpu"
@@ -111,7 +107,7 @@ def _set(cfg: CfgNode, key: str, entry: Entry) -> None:
         for group in groups:
             node = node[group]
         value = convert(key, entry, known[key])
-        synonym = SYNONYMS.get((key, value)) if isinstance(value, str) else None
+        synonym = foreign.SYNONYMS.get((key, value)) if isinstance(value, str) else None
         if synonym:
             logger.info("%s in %s: %s is read as %s", key, entry.where, value, synonym)
         node[name] = synonym or value

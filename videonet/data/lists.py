@@ -135,7 +135,8 @@ def read_list(
     else:
         labels = [_label(path, line, label, num_classes) for line, _, label in rows]
         labels = np.array(labels, dtype=np.int64)
-    check_exist(path, videos, [f"line {line}" for line, _, _ in rows])
+    names = [video for _, video, _ in rows]
+    check_exist(path, videos, [f"line {line}" for line, _, _ in rows], _prefix_hint(names, root))
     return VideoList(str(path), PathArray(videos), labels, str(root))
 
 
@@ -272,8 +273,21 @@ def _is_integer(text: str) -> bool:
     return text.isascii() and text.isdigit()
 
 
-def check_exist(path: Path, videos: Sequence[str], places: Sequence[str]) -> None:
-    """Refuse a list with missing videos; looks into each folder once, not at each file."""
+def _prefix_hint(names: list[str], root: Path) -> str:
+    """Where relative paths of a list start, for a message about missing ones."""
+    relative = next((name for name in names if not os.path.isabs(name)), None)
+    if relative is None:
+        return ""
+    here = "; from the working folder it exists: set DATA.PATH_PREFIX to ."
+    found = here if os.path.exists(relative) else ""
+    return f"; relative paths start at {root}, or at DATA.PATH_PREFIX where that is given{found}"
+
+
+def check_exist(path: Path, videos: Sequence[str], places: Sequence[str], hint: str = "") -> None:
+    """Refuse a list with missing videos; looks into each folder once, not at each file.
+
+    ``hint`` ends the message.
+    """
     folders: dict[str, set[str]] = {}
     missing = []
     for place, video in zip(places, videos, strict=True):
@@ -285,4 +299,4 @@ def check_exist(path: Path, videos: Sequence[str], places: Sequence[str]) -> Non
     if missing:
         place, video = missing[0]
         count = f"{len(missing)} of {len(videos)} videos are missing"
-        raise DataError(f"{path}, {place}: there is no video {video} ({count})")
+        raise DataError(f"{path}, {place}: there is no video {video} ({count}){hint}")
