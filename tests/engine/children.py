@@ -101,7 +101,7 @@ def normalise(folder: str) -> None:
     with process("cpu") as this:
         norm = torch.nn.BatchNorm3d(3, affine=affine, momentum=None, dtype=x.dtype)
         norm.load_state_dict(state)
-        synchronize(norm, this)
+        synchronize(norm)
         mine = slice(0, 2) if this.rank == 0 else slice(2, 6)
         part = x[mine].requires_grad_()
         y = norm(part)

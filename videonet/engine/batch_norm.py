@@ -6,54 +6,46 @@ from collections.abc import Callable, Iterable
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from videonet.engine.distributed import Process
-from videonet.models.common import statistics_kept
+from videonet.models.common import BATCH_NORMS, statistics_kept
 
 
-def batch_norms(model: nn.Module) -> dict[str, _BatchNorm]:
+def batch_norms(model: nn.Module) -> dict[str, nn.Module]:
     """The batch norms of a model that keep running statistics, by name."""
     return {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, _BatchNorm) and module.running_mean is not None
+        if isinstance(module, BATCH_NORMS) and module.running_mean is not None
     }
 
 
-def synchronize(model: nn.Module, process: Process) -> None:
+def synchronize(model: nn.Module) -> None:
     """Let the batch norms of `model` see the clips of all processes in training.
 
-    Names and tensors stay as they are. On CUDA the layer is torch's own, which no other device has.
+    Names and tensors stay as they are.
     """
     for module in batch_norms(model).values():
-        if process.device.type == "cuda":
-            module.process_group = None
-            module.__class__ = nn.SyncBatchNorm
-        else:
-            module.__class__ = SyncBatchNorm
+        module.__class__ = SyncBatchNorm
 
 
-def is_synchronized(module: nn.Module) -> bool:
-    return isinstance(module, SyncBatchNorm | nn.SyncBatchNorm)
-
-
-class SyncBatchNorm(_BatchNorm):
+class SyncBatchNorm(nn.BatchNorm3d):
     """Batch norm over the clips of all processes, on any device; (N, C, …) -> the same shape.
 
-    In evaluation mode an ordinary batch norm. In training every process has to call it.
+    torch's own runs on no CPU and cannot keep its statistics while activations are recomputed;
+    pytorchvideo's takes all parts for equally large. In evaluation mode this is an ordinary batch
+    norm. In training every process has to call it.
     """
-
-    def _check_input_dim(self, input: Tensor) -> None:
-        pass
 
     @torch.compiler.disable
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, …) -> (N, C, …)."""
         if not self.training:
-            return super().forward(x)
+            statistics = self.running_mean, self.running_var
+            return F.batch_norm(x, *statistics, self.weight, self.bias, eps=self.eps)
         y, mean, var, count = _Normalize.apply(x, self.weight, self.bias, self.eps)
         self._follow(mean, var * (count / (count - 1).clamp_min(1)))  # the unbiased variance
         return y
@@ -143,7 +135,7 @@ def average_statistics(
     if process.world_size == 1:
         return
     for name, module in batch_norms(model).items():
-        if is_synchronized(module):
+        if isinstance(module, SyncBatchNorm):
             continue
         for key in ("running_mean", "running_var"):
             values = [getattr(module, key)]

@@ -139,7 +139,7 @@ class Trainer:
             return
         together = self.cfg.BN.SYNC or processes == 1
         if processes > 1 and together:
-            synchronize(self.model, self.process)
+            synchronize(self.model)
         seen = clips / parts / (1 if together else processes)
         if seen < clips:
             logger.warning(
