@@ -163,3 +163,22 @@ def test_a_long_line_takes_no_longer_than_its_length(folder):
     with pytest.raises(DataError, match="line 1: no labels"):
         listed(folder, "a.mp4 " + "1 " * 50_000 + "x", multi_label=True)
     assert time.process_time() - start < 5  # a search that grows squarely takes minutes
+
+
+@pytest.mark.parametrize("name", ["videos/a.mp4", "other.mp4"])
+def test_a_missing_video_says_where_relative_paths_start(name, tmp_path, monkeypatch):
+    """Lists of PySlowFast may be relative to the working folder."""
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "a.mp4").write_bytes(b"")
+    (tmp_path / "lists").mkdir()
+    path = tmp_path / "lists" / "train.csv"
+    path.write_text(f"{name} 0\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        DataError, match="relative paths start at .*lists, or at DATA.PATH_PREFIX"
+    ) as said:
+        read_list(path, 2)
+    found = "from the working folder it exists: set DATA.PATH_PREFIX to ."
+    assert (found in str(said.value)) == (name == "videos/a.mp4")
+    if name == "videos/a.mp4":
+        assert len(read_list(path, 2, prefix=".")) == 1

@@ -1,16 +1,24 @@
 """Small runs from end to end: what they leave, and that a resumed one is the same."""
 
 import json
+import shutil
 
 import pytest
 import torch
 
+from videonet.checkpoint import read_checkpoint
 from videonet.engine.checkpoints import saved_checkpoints
 from videonet.engine.distributed import process
 from videonet.engine.multiview import checkpoint_to_test, run_multiview_test
 from videonet.engine.runlog import read_log
 from videonet.engine.train import Trainer
-from videonet.errors import CheckpointError, ConfigError, DataError, TrainingError
+from videonet.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    TrainingError,
+    VideonetError,
+)
 
 
 def train(cfg):
@@ -77,3 +85,38 @@ def test_damaged_video_stops_the_run_beyond_the_allowed_share(tiny, demo_folder,
 def test_nothing_to_test_is_said(tiny):
     with pytest.raises(ConfigError, match="nothing to test"):
         checkpoint_to_test(tiny())
+
+
+def test_a_validation_that_reads_nothing_costs_no_epoch(tiny, demo_folder, tmp_path):
+    """Each attempt gets an epoch further."""
+    data = shutil.copytree(demo_folder, tmp_path / "data")
+    cfg = tiny("DATA.PATH_TO_DATA_DIR", data, "TEST.ENABLE", False)
+    videos = [data / line.rsplit(" ", 1)[0] for line in (data / "val.csv").read_text().splitlines()]
+    kept = {path: path.read_bytes() for path in videos if path.suffix == ".mp4"}
+    assert len(kept) >= 10
+    for epoch in (1, 2):
+        with process("cpu") as this:
+            trainer = Trainer(cfg, this)
+            for path in kept:
+                path.write_text("this is no video")
+            with pytest.raises(DataError, match="none of the 10 videos could be read"):
+                trainer.run()
+        assert read_checkpoint(saved_checkpoints(cfg.OUTPUT_DIR)[-1])["epoch"] == epoch
+        for path, content in kept.items():
+            path.write_bytes(content)
+    assert train(cfg).position.epoch == 3
+
+
+def test_scores_that_are_not_finite_are_one_sentence(tiny, tmp_path):
+    cfg = tiny("SOLVER.MAX_EPOCH", 1)
+    train(cfg)
+    (path,) = saved_checkpoints(tmp_path / "run")
+    content = read_checkpoint(path)
+    for state in (content["model_state"], content["ema_state"]):
+        for name in state:
+            if name.endswith("projection.bias"):
+                state[name].fill_(float("nan"))
+    torch.save(content, path)
+    with process("cpu") as this, pytest.raises(VideonetError, match="not finite"):
+        run_multiview_test(cfg, this)
+    assert not (tmp_path / "run" / "results.json").exists()
