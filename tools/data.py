@@ -1,8 +1,9 @@
-"""Check, prepare and look at a data set.
+"""Check, prepare and look at a data set, or at one file.
 
 python tools/data.py verify --cfg K400/MVITv2_B.yaml DATA.PATH_TO_DATA_DIR /data/k400
 python tools/data.py prepare --cfg … --output /data/k400_small --short-side 320 --gop 16
 python tools/data.py show --cfg … --output sheets --class abseiling --class 17
+python tools/data.py inspect clip.mp4 --sheet clip.png --times
 """
 
 from __future__ import annotations
@@ -11,16 +12,17 @@ import argparse
 import os
 from pathlib import Path
 
-from fvcore.common.config import CfgNode
-
 from videonet.config import load_config
 from videonet.data.build import SPLITS, build_dataset, evaluation_views, read_videos
 from videonet.data.classes import class_names
+from videonet.data.decode import FRAMES_FPS
+from videonet.data.inspection import inspect, write_contact_sheet
 from videonet.data.prepare import Encoder, prepare
 from videonet.data.sheet import chosen_classes, sheet_name, write_sheet
+from videonet.data.texts import printable
 from videonet.data.verify import verify
 from videonet.engine.runlog import start_logging
-from videonet.errors import run_tool
+from videonet.errors import ConfigError, run_tool
 
 
 def main() -> int:
@@ -31,9 +33,10 @@ def main() -> int:
     _add_verify(commands)
     _add_prepare(commands)
     _add_show(commands)
+    _add_inspect(commands)
     args = parser.parse_args()
     start_logging()
-    return args.run(load_config(args.cfg, args.opts), args)
+    return args.run(args)
 
 
 def _add(commands, name: str, run, text: str, *, parallel: bool) -> argparse.ArgumentParser:
@@ -81,7 +84,36 @@ def _add_show(commands) -> None:
     command.add_argument("--epoch", type=int, default=0, help="whose draws (default 0)")
 
 
-def run_verify(cfg: CfgNode, args: argparse.Namespace) -> int:
+def _add_inspect(commands) -> None:
+    text = "say what is in video files, what is read of them, and why"
+    command = commands.add_parser("inspect", help=text, description=text)
+    command.set_defaults(run=run_inspect)
+    command.add_argument("files", nargs="+", metavar="FILE", help="or a folder of pictures")
+    command.add_argument("--sheet", type=Path, help="draw frames to this picture (of one file)")
+    command.add_argument("--times", action="store_true", help="list the time of every frame")
+    command.add_argument(
+        "--frames-fps", type=float, default=FRAMES_FPS, help="rate of pictures (default 30)"
+    )
+
+
+def run_inspect(args: argparse.Namespace) -> int:
+    if args.sheet and len(args.files) > 1:
+        raise ConfigError(f"--sheet draws one file, but {len(args.files)} are given")
+    bad = 0
+    for file in args.files:
+        found = inspect(file, args.frames_fps)
+        bad += bool(found.reason)
+        print(found.text())
+        if args.times:
+            print("\n".join(f"{k:>8} {time:12.6f}" for k, time in enumerate(found.times)))
+        if args.sheet and len(found.times):
+            count = write_contact_sheet(found, args.sheet, args.frames_fps)
+            print(f"{printable(str(args.sheet))}: {count} frames")
+    return 1 if bad else 0
+
+
+def run_verify(args: argparse.Namespace) -> int:
+    cfg = load_config(args.cfg, args.opts)
     bad = 0
     for split in args.split or SPLITS[:2]:
         videos = read_videos(cfg, split)
@@ -95,12 +127,16 @@ def run_verify(cfg: CfgNode, args: argparse.Namespace) -> int:
         unreadable = [row for row in rows if row["reason"]]
         bad += len(unreadable)
         for row in unreadable:
-            print(f"{row['path']}: {row['reason']}")
-        print(f"{path}: {len(rows)} videos, {len(unreadable)} unreadable, data set {mark}")
+            print(printable(f"{row['path']}: {row['reason']}"))
+        print(
+            f"{printable(str(path))}: {len(rows)} videos, {len(unreadable)} unreadable, "
+            f"data set {mark}"
+        )
     return 1 if bad else 0
 
 
-def run_prepare(cfg: CfgNode, args: argparse.Namespace) -> int:
+def run_prepare(args: argparse.Namespace) -> int:
+    cfg = load_config(args.cfg, args.opts)
     encode = Encoder(args.short_side, args.gop, args.crf, cfg.DATA.FRAMES_FPS)
     bad = 0
     for split in args.split or SPLITS[:2]:
@@ -114,19 +150,20 @@ def run_prepare(cfg: CfgNode, args: argparse.Namespace) -> int:
         )
         bad += len(failed)
         for reason in failed.values():
-            print(reason)
-        print(f"{path}: {len(failed)} videos could not be read")
+            print(printable(reason))
+        print(f"{printable(str(path))}: {len(failed)} videos could not be read")
     return 1 if bad else 0
 
 
-def run_show(cfg: CfgNode, args: argparse.Namespace) -> int:
+def run_show(args: argparse.Namespace) -> int:
+    cfg = load_config(args.cfg, args.opts)
     names = class_names(cfg)
     dataset = build_dataset(cfg, "train")
     for label in chosen_classes(dataset, names, args.classes):
         path = args.output / sheet_name(label, names[label])
         views = evaluation_views(cfg)
         write_sheet(path, label, names[label], dataset, views, videos=args.videos, epoch=args.epoch)
-        print(path)
+        print(printable(str(path)))
     return 0
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import logging
+import os
 import shutil
 from pathlib import Path
 
@@ -203,7 +204,7 @@ def test_the_manifest_follows_the_files(config, simulate, folder):
     shutil.copy(folder / "good5.mp4", folder / "cut.mp4")
     (folder / "good1.mp4").write_bytes((folder / "good2.mp4").read_bytes())
     outdated = read_manifest(videos)
-    assert 20 not in outdated.bad and outdated.info(1) is None  # their sizes have changed
+    assert 20 not in outdated.bad and outdated.info(1) is None  # they have changed
     _, other, rows = verify.verify(videos, workers=2)
     fresh = {row["path"]: row for row in rows}
     assert other != mark and fresh["cut.mp4"]["reason"] == "" and fresh["good1.mp4"]["frames"] == 12
@@ -225,8 +226,47 @@ def test_the_fingerprint_is_of_content_and_labels_not_of_order(config, simulate,
     assert marks["other.csv"] == mark != marks["labels.csv"]
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"format": 0}', '{"format": 1, "columns": []}'])
+@pytest.mark.parametrize("content", ["{", "[]", '{"format": 0}', '{"format": 2, "columns": []}'])
 def test_a_manifest_that_cannot_be_used(config, folder, content):
     (folder / "train.csv.manifest.json").write_text(content)
     with pytest.raises(DataError, match="manifest.json is no manifest that can be used"):
         build_dataset(config(), "train")
+
+
+def test_a_manifest_of_an_earlier_version_is_not_used(config, folder, caplog):
+    videos = read_videos(config(), "train")
+    (folder / "train.csv.manifest.json").write_text('{"format": 1, "columns": []}')
+    assert read_manifest(videos) is None and "run tools/data.py verify" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("width", 0), ("frames", 1.5), ("fps", float("nan")), ("rotation", 45), ("codec", None)],
+)
+def test_a_row_that_no_video_has(config, simulate, folder, key, value):
+    simulate("Refusing")
+    videos = read_videos(config(), "train")
+    path, _, _ = verify.verify(videos, workers=2)
+    content = json.loads(path.read_text())
+    row = next(row for row in content["videos"] if row[0] == "good3.mp4")
+    row[content["columns"].index(key)] = value
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=f"manifest.json is no manifest .*good3.mp4: {key} is"):
+        read_manifest(videos)
+
+
+def test_a_change_in_place_is_seen(config, simulate, folder):
+    """A file of the same size with another content: read anew, with another fingerprint."""
+    simulate("Refusing")
+    videos = read_videos(config(), "train")
+    path, mark, _ = verify.verify(videos, workers=2)
+    name = folder / "good2.mp4"
+    state, content = name.stat(), bytearray(name.read_bytes())
+    assert read_manifest(videos).info(2) is not None
+    place = content.rfind(b"Lavf")  # the name of the program that wrote the file
+    content[place : place + 4] = b"lavf"
+    name.write_bytes(content)
+    os.utime(name, ns=(state.st_atime_ns, state.st_mtime_ns + 1))
+    assert name.stat().st_size == state.st_size and read_manifest(videos).info(2) is None
+    _, other, _ = verify.verify(videos, workers=2)
+    assert other != mark and read_manifest(videos).info(2) is not None

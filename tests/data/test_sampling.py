@@ -3,9 +3,10 @@ import pytest
 
 from videonet.data.sampling import (
     ClipSampler,
+    Clock,
     dense_clip,
     dense_span,
-    even_in_time,
+    nearest_frames,
     segment_middle,
     segment_random,
 )
@@ -97,17 +98,34 @@ def test_random_segment_frames_stay_in_their_segment_and_fill_it():
         assert set(draws[:, k].tolist()) == set(range(10 * k, 10 * k + 11))
 
 
-def test_even_in_time_is_the_identity_for_even_frames():
-    indices = np.array([0, 3, 7, 7, 29])
-    assert (even_in_time(indices, np.arange(30) / 29.97) == indices).all()
-    rounded = np.round(np.arange(30) / 29.97, 3)  # a container that counts in milliseconds
-    assert (even_in_time(indices, rounded) == indices).all()
-    assert even_in_time(np.array([0, 0]), np.zeros(1)).tolist() == [0, 0]
+def test_the_clock_of_even_frames_is_their_number():
+    indices = np.array([0, 3, 7, 29])
+    rounded = np.round(np.arange(30) / 29.97, 3)  # as containers round time stamps
+    for times in (None, np.arange(30) / 29.97, rounded):
+        clock = Clock.of(30, 29.97, times)
+        assert (clock.places, clock.rate) == (30, 29.97)
+        assert (clock.frames_at(indices) == indices).all()
+    assert Clock.of(1, 25.0, np.zeros(1)).frames_at(np.array([0, 0])).tolist() == [0, 0]
 
 
-def test_even_in_time_follows_the_clock_not_the_count():
+def test_frames_are_found_by_their_time():
     times = np.array([0.0, 0.1, 0.2, 0.3, 0.4, 0.8, 1.2, 1.6])  # the second half is slower
-    assert even_in_time(np.arange(8), times).tolist() == [0, 2, 4, 5, 5, 6, 6, 7]
+    seconds = np.linspace(0, 1.6, 8)
+    assert nearest_frames(seconds, times).tolist() == [0, 2, 4, 5, 5, 6, 6, 7]
+    clock = Clock.of(8, 7 / 1.6, times)
+    assert (clock.places, clock.rate) == (17, pytest.approx(10))
+
+
+def test_a_still_picture_does_not_slow_the_clip_before_it():
+    """2 s at 30 frames a second, a picture for 18 s, and one more frame: 3 a second on average."""
+    times = np.append(np.arange(60) / 30, 20.0)
+    sampler = ClipSampler(8, rate=4, target_fps=30)
+    first, still, *_ = sampler.uniform(61, 3.0, 5, times)
+    assert first.tolist() == [0, 4, 8, 13, 17, 22, 26, 31]  # as of 601 even frames
+    assert (first == sampler.uniform(601, 30.0, 5)[0]).all()
+    assert still.tolist() == [59] * 8
+    segments = ClipSampler(4, mode="segments").uniform(61, 3.0, 1, times)[0]
+    assert segments.tolist() == [59, 59, 60, 60]  # at 2.5, 7.5, 12.5 and 17.5 s
 
 
 def test_a_clip_of_an_uneven_video_is_even_in_time():

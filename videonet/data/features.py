@@ -16,7 +16,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from videonet.data.texts import lines_of, read_text
+from videonet.data.texts import lines_of, read_text, short_stem
 from videonet.errors import ConfigError, DataError
 
 INDEX, DESCRIPTION = "index.jsonl", "features.json"
@@ -80,7 +80,7 @@ class FeatureWriter:
     def add(self, video: VideoFeatures) -> None:
         """Write the file of a video, then its line in the index."""
         digest = hashlib.sha1(os.fsencode(video.video), usedforsecurity=False).hexdigest()[:10]
-        stem = f"{Path(video.video).stem}-{digest}"
+        stem = f"{short_stem(Path(video.video).stem)}-{digest}"
         arrays = {"features": video.features, "times": video.times}
         if video.frames is not None:
             arrays["frames"] = video.frames

@@ -127,7 +127,9 @@ class BatchFiller:
         self._dataset.bad[video] = reason
         if self._bad_list is not None:
             self._bad_list.parent.mkdir(parents=True, exist_ok=True)
-            with open(self._bad_list, "a", newline="", encoding="utf-8") as file:
+            with open(
+                self._bad_list, "a", newline="", encoding="utf-8", errors="surrogateescape"
+            ) as file:
                 csv.writer(file).writerow([path, reason])
 
     def _finish(self, filling: _Filling) -> Batch:
@@ -184,7 +186,7 @@ def read_bad_list(path: Path, paths: Iterable[str]) -> dict[int, str]:
     """The videos of a ``bad_list`` by their place in ``paths``, and why they are on it."""
     if not path.is_file():
         return {}
-    with open(path, newline="", encoding="utf-8") as file:
+    with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
         reasons = {row[0]: row[1] for row in csv.reader(file) if len(row) == 2}
     return {k: reasons[name] for k, name in enumerate(paths) if name in reasons}
 

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from videonet.data.decode import FRAMES_FPS, open_video
 from videonet.data.lists import VideoList
 from videonet.data.manifest import relative
+from videonet.data.texts import short_stem
 from videonet.data.video.info import VideoInfo
 from videonet.data.video.reader import VideoReader
 from videonet.data.workers import Lost, WorkerPool
@@ -76,6 +77,7 @@ def _targets(videos: VideoList, folder: Path) -> list[Path]:
             name = name.replace(os.sep, "_").lstrip("_.")
         target = (folder / name).with_suffix(".mp4") if os.path.isfile(video) else None
         target = target or folder / f"{name.rstrip('/')}.mp4"
+        target = target.with_name(f"{short_stem(target.stem)}.mp4")
         if owners.setdefault(target, video) != video:
             raise DataError(f"{owners[target]} and {video} would both be written to {target}")
         targets.append(target)
@@ -116,7 +118,7 @@ class Encoder:
     def _write(self, reader: VideoReader, path: str) -> None:
         info: VideoInfo = reader.info
         width, height = (max(2, size // 2 * 2) for size in reader.size)  # 4:2:0 needs even sizes
-        with av.open(path, "w", format="mp4") as container:
+        with av.open(f"file:{path}", "w", format="mp4") as container:
             rate = Fraction(info.fps).limit_denominator(1001)
             stream = container.add_stream("libx264", rate=rate, options={"crf": str(self.crf)})
             stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"

@@ -2,6 +2,7 @@
 
 *Dense* clips span ``num_frames × rate`` frames at the target rate, wherever the video's own rate
 stretches or shrinks that; *segment* clips spread over the whole video (TSN, Wang et al. 2016).
+Where frames are not evenly spaced both are even in time.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from videonet.data.video.info import is_even
+
+FASTEST = 240.0  # frames per second of a clock; stamps that come in pairs ask for more
 DENSE, SEGMENTS = "dense", "segments"
 REPEAT_LAST, LOOP = "repeat_last", "loop"
 
@@ -34,11 +38,13 @@ class ClipSampler:
     ) -> np.ndarray:
         """Frame indices ``(num_frames,)`` of one training clip.
 
-        ``times`` (seconds of each frame) makes a dense clip even in time, not in frame numbers.
+        ``times`` (seconds of each frame): where they are not even, the clip is taken from an even
+        clock, and each of its places shows the frame nearest in time.
         """
+        clock = Clock.of(frames, fps, times)
         if self.mode == SEGMENTS:
-            return segment_random(frames, self.num_frames, rng)
-        return self._dense(frames, fps, float(rng.random()), times)
+            return clock.frames_at(segment_random(clock.places, self.num_frames, rng))
+        return self._dense(clock, fps, float(rng.random()))
 
     def uniform(
         self, frames: int, fps: float, count: int, times: np.ndarray | None = None
@@ -46,19 +52,49 @@ class ClipSampler:
         """Frame indices ``(count, num_frames)`` of the evaluation clips of a video.
 
         Dense clips are spread from the first to the last possible start, one clip is centred;
-        segment clips take different frames of each segment, one clip the middle ones.
+        segment clips take different frames of each segment, one clip the middle ones. ``times``:
+        see :meth:`random`.
         """
+        clock = Clock.of(frames, fps, times)
         if self.mode == SEGMENTS:
-            return np.stack(
-                [segment_middle(frames, self.num_frames, k, count) for k in range(count)]
-            )
-        places = np.linspace(0, 1, count) if count > 1 else [0.5]
-        return np.stack([self._dense(frames, fps, place, times) for place in places])
+            places = [segment_middle(clock.places, self.num_frames, k, count) for k in range(count)]
+            return np.stack([clock.frames_at(row) for row in places])
+        starts = np.linspace(0, 1, count) if count > 1 else [0.5]
+        return np.stack([self._dense(clock, fps, start) for start in starts])
 
-    def _dense(self, frames: int, fps: float, place: float, times: np.ndarray | None) -> np.ndarray:
-        span = dense_span(self.num_frames, self.rate, fps, self.target_fps)
-        indices = dense_clip(frames, self.num_frames, span, place, self.short_video)
-        return indices if times is None else even_in_time(indices, times)
+    def _dense(self, clock: Clock, fps: float, place: float) -> np.ndarray:
+        span = dense_span(self.num_frames, self.rate, clock.rate, self.target_fps or fps)
+        return clock.frames_at(
+            dense_clip(clock.places, self.num_frames, span, place, self.short_video)
+        )
+
+
+@dataclass(frozen=True)
+class Clock:
+    """An even clock over a video: ``places`` of it, ``rate`` a second.
+
+    In a video of even frames, its frames. Else the clock ticks at the usual distance between two
+    frames (their median), whatever still pictures there are in between, and ``times`` are the
+    seconds of the frames that it shows.
+    """
+
+    places: int
+    rate: float
+    times: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, frames: int, fps: float, times: np.ndarray | None = None) -> Clock:
+        """The clock of a video of so many frames; ``times``: rising seconds of each."""
+        if times is None or is_even(times):
+            return cls(frames, fps)
+        rate = max(fps, min(1 / float(np.median(np.diff(times))), FASTEST))
+        return cls(round((times[-1] - times[0]) * rate) + 1, rate, times)
+
+    def frames_at(self, places: np.ndarray) -> np.ndarray:
+        """The frames that are nearest in time to places of the clock."""
+        if self.times is None:
+            return places
+        return nearest_frames(self.times[0] + places / self.rate, self.times)
 
 
 def dense_span(num_frames: int, rate: int, fps: float, target_fps: float) -> float:
@@ -84,18 +120,11 @@ def dense_clip(
     return np.minimum(indices, frames - 1)
 
 
-def even_in_time(indices: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """Read ``indices`` as places on an even clock over the video and give the nearest frames.
-
-    The identity where the frames are evenly spaced. ``times``: rising seconds of every frame.
-    """
-    last = len(times) - 1
-    if last <= 0:
-        return indices
-    clock = times[0] + indices * ((times[-1] - times[0]) / last)
-    after = np.clip(np.searchsorted(times, clock), 1, last)
+def nearest_frames(seconds: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """The frames nearest to points in time. ``times``: rising seconds of two or more frames."""
+    after = np.clip(np.searchsorted(times, seconds), 1, len(times) - 1)
     before = after - 1
-    return np.where(clock - times[before] <= times[after] - clock, before, after)
+    return np.where(seconds - times[before] <= times[after] - seconds, before, after)
 
 
 def segment_random(frames: int, num_frames: int, rng: np.random.Generator) -> np.ndarray:

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from videonet.data.dataset import EvaluationViews, VideoDataset
+from videonet.data.texts import printable
 from videonet.errors import DataError, DecodeError
 
 FRAMES = 6  # of a clip that are shown
@@ -39,12 +40,14 @@ def write_sheet(
     rows = [_row(dataset, views, index, epoch) for index in chosen]
     figure = Figure(figsize=(14, 1.6 * len(rows) + 0.6), layout="constrained")
     axes = figure.subplots(len(rows), 1, squeeze=False)
-    figure.suptitle(f"{label} {name}: {dataset.make_clips.count} training clip(s) | test view")
+    title = f"{label} {printable(name)}: {dataset.make_clips.count} training clip(s) | test view"
+    figure.suptitle(title, parse_math=False)
     for axis, index, row in zip(axes[:, 0], chosen, rows, strict=True):
         axis.set_axis_off()
-        axis.set_title(Path(dataset.paths[index]).name, fontsize=7, loc="left")
+        name = printable(Path(dataset.paths[index]).name)
+        axis.set_title(name, fontsize=7, loc="left", parse_math=False)
         if isinstance(row, str):
-            axis.text(0, 0.5, row, fontsize=7, wrap=True)
+            axis.text(0, 0.5, printable(row), fontsize=7, wrap=True, parse_math=False)
         else:
             axis.imshow(row)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,11 +8,13 @@ may name files: then bytes that are no UTF-8 survive, as the names of files need
 from __future__ import annotations
 
 import codecs
+import hashlib
 import os
 from pathlib import Path
 
 from videonet.errors import DataError
 
+LONGEST_NAME = 200  # bytes; file systems take 255, and programs add endings
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _LINE_ENDS = ("\r\n", "\r")
 
@@ -74,3 +76,16 @@ def _escaped(letter: str) -> str:
     if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name that is no UTF-8
         code -= 0xDC00
     return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+
+
+def short_stem(stem: str) -> str:
+    """What a name of a file made from another may begin with: long ones end in a digest."""
+    encoded = os.fsencode(stem)
+    if len(encoded) <= LONGEST_NAME:
+        return stem
+    digest = hashlib.blake2b(encoded, digest_size=8).hexdigest()
+    # Half of a letter at the end is left out; bytes that were no UTF-8 before stay.
+    start = encoded[: LONGEST_NAME - len(digest) - 1]
+    while start and start[-1] & 0xC0 == 0x80:
+        start = start[:-1]
+    return f"{os.fsdecode(start[:-1])}-{digest}"

@@ -5,28 +5,36 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
-from videonet.data.decode import FRAMES_FPS, open_video
+from videonet.data.decode import FRAMES_FPS
 from videonet.data.lists import VideoList
 from videonet.data.manifest import (
     COLUMNS,
+    files_of,
     fingerprint,
     load_rows,
     manifest_path,
     relative,
-    video_bytes,
+    state_of,
     write_manifest,
 )
+from videonet.data.video.access import check_plain_file
+from videonet.data.video.damage import listening
+from videonet.data.video.info import VideoInfo, pack_table
+from videonet.data.video.names import is_picture
+from videonet.data.video.pictures import PictureReader, jpeg_damage
+from videonet.data.video.promises import missing_part
+from videonet.data.video.pyav_reader import PyAVReader, UnexpectedFrames
 from videonet.data.workers import Lost, WorkerPool
 from videonet.errors import DecodeError
 
 SAVE_EVERY = 60.0  # seconds
-_CHUNK = 32  # frames held at a time
 _SIDE = 32  # pixels: what is read is not looked at
 
 
@@ -40,17 +48,20 @@ def verify(
 ) -> tuple[Path, str, list[dict[str, Any]]]:
     """Examine all videos in processes that may die, and write the manifest beside the list.
 
-    Rows of an earlier manifest whose files have the same size are kept, unless ``fresh``; so an
-    interrupted run goes on where it was. Returns the manifest's path, the data set's fingerprint
-    and a row per distinct video. Raises DataError where the manifest cannot be written.
+    Rows of an earlier manifest whose files have the same size and time of change are kept, unless
+    ``fresh``; so an interrupted run goes on where it was.
+
+    Returns the manifest's path, the data set's fingerprint and a row per distinct video. Raises
+    DataError where the manifest cannot be written.
     """
     path = manifest_path(videos.name)
-    old = {} if fresh or not path.is_file() else load_rows(path)["rows"]
+    content = None if fresh or not path.is_file() else load_rows(path)
+    old = content["rows"] if content else {}
     names = {relative(video, videos.root): video for video in videos.paths}
     rows: dict[str, dict[str, Any]] = {}
     todo = []
     for name, video in names.items():
-        if name in old and old[name]["bytes"] == _bytes_or_none(video):
+        if name in old and (old[name]["bytes"], old[name]["modified"]) == state_of(video):
             rows[name] = old[name]
         else:
             todo.append((name, video))
@@ -75,7 +86,7 @@ def _examine_all(
     pool = WorkerPool(Examiner(frames_fps), min(workers, len(todo)), timeout)
     videos = dict(todo)
     bar = tqdm(total=len(todo), desc="verify", unit="video")
-    saved = time.monotonic()
+    saved, bad = time.monotonic(), 0
     try:
         for name, video in todo:
             pool.submit(name, video)
@@ -85,7 +96,8 @@ def _examine_all(
                 row = _row(videos[name], reason=row.reason)
             rows[name] = {**row, "path": name}
             bar.update()
-            bar.set_postfix(bad=sum(bool(row["reason"]) for row in rows.values()), refresh=False)
+            bad += bool(row["reason"])
+            bar.set_postfix(bad=bad, refresh=False)
             if time.monotonic() - saved > SAVE_EVERY:
                 write_manifest(path, rows.values(), "")
                 saved = time.monotonic()
@@ -95,7 +107,7 @@ def _examine_all(
 
 
 class Examiner:
-    """What a worker does: read one video to its end."""
+    """What a worker does: read one video to its end, and compare it with what it promises."""
 
     def __init__(self, frames_fps: float = FRAMES_FPS):
         self.frames_fps = frames_fps
@@ -103,39 +115,87 @@ class Examiner:
     def __call__(self, path: str) -> dict[str, Any]:
         """The row of a video, without its name."""
         try:
-            with open_video(path, "pyav", _SIDE, frames_fps=self.frames_fps) as reader:
-                info = reader.info
-                for start in range(0, info.frames, _CHUNK):
-                    reader.frames_at(range(start, min(start + _CHUNK, info.frames)))
+            if os.path.isdir(path) or is_picture(path):
+                info, reason = _examine_pictures(path, self.frames_fps)
+            else:
+                info, reason = _examine_video(path)
         except DecodeError as error:
             return _row(path, reason=str(error).removeprefix(f"cannot read {path}: "))
+        if reason:
+            return _row(path, reason=reason)
         return {**_row(path, reason=""), **asdict(info)}
+
+
+def _examine_pictures(path: str, fps: float) -> tuple[VideoInfo, str]:
+    """What a picture or a folder of pictures is, and what is damaged in it."""
+    with PictureReader(path, fps, _SIDE) as reader:
+        for index, file in enumerate(reader.files):
+            reader.frames_at([index])
+            if damage := jpeg_damage(file):
+                name = "" if file == path else f"{os.path.basename(file)}: "
+                return reader.info, f"{name}FFmpeg reports {damage}"
+        return reader.info, ""
+
+
+def _examine_video(path: str) -> tuple[VideoInfo, str]:
+    """What is in a video file, and what is damaged in it or missing from it."""
+    try:
+        info, reason = _read_through(path, count=False)
+    except UnexpectedFrames:
+        info, reason = _read_through(path, count=True)
+    return info, reason or missing_part(path, info.frames, info.duration)
+
+
+def _read_through(path: str, *, count: bool) -> tuple[VideoInfo, str]:
+    """Decode all of a video, then each of its key frames again after a seek.
+
+    Where a seek leads to another picture, the table says that nothing may be sought there.
+    """
+    with PyAVReader(path, _SIDE, count=count) as reader:
+        info, table = reader.info, reader.table
+        looked_at = np.union1d(table.keys, table.keys + 1)
+        pictures = {}
+        with listening() as complaints:
+            for index, (_, picture) in enumerate(reader.forwards()):
+                if index in looked_at:
+                    pictures[index] = picture()
+        damage = complaints.about(*reader.speakers)
+        if damage:
+            return info, f"FFmpeg reports {damage}"
+        wrong = [key for key in table.keys[1:].tolist() if not _is_sought(reader, key, pictures)]
+        if wrong:
+            table = replace(table, keys=np.setdiff1d(table.keys, wrong))
+            info = replace(info, counted=pack_table(table))
+    return info, ""
+
+
+def _is_sought(reader: PyAVReader, key: int, pictures: dict[int, np.ndarray]) -> bool:
+    """Whether a key frame and the one after it are the same after a seek as in sequence."""
+    wanted = [index for index in (key, key + 1) if index in pictures]
+    try:
+        found = reader.frames_at(wanted).numpy()
+    except DecodeError:
+        return False
+    return all(np.array_equal(pictures[k], found[n]) for n, k in enumerate(wanted))
 
 
 def _row(path: str, *, reason: str) -> dict[str, Any]:
     """A row with nothing but size and content of the files."""
+    size, modified = state_of(path)
     row = dict.fromkeys(COLUMNS)
-    return {**row, "bytes": _bytes_or_none(path), "digest": _digest(path), "reason": reason}
-
-
-def _bytes_or_none(path: str) -> int | None:
-    try:
-        return video_bytes(path)
-    except OSError:
-        return None
+    facts = {"bytes": size, "modified": modified, "digest": _digest(path), "reason": reason}
+    return {**row, **facts}
 
 
 def _digest(path: str) -> str:
-    """A hash of the content of a file, or of all files of a folder."""
-    files = [path]
-    if os.path.isdir(path):
-        files = sorted(entry.path for entry in os.scandir(path) if entry.is_file())
+    """A hash of the whole content of a file, or of all files of a folder; empty without one."""
     digest = hashlib.blake2b(digest_size=16)
-    for name in files:
+    for name in sorted(files_of(path)):
         try:
+            check_plain_file(name)  # others never end
             with open(name, "rb") as file:
                 while block := file.read(2**20):
                     digest.update(block)
-        except OSError:
+        except (OSError, DecodeError):
             return ""
     return digest.hexdigest()

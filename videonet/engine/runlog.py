@@ -118,6 +118,8 @@ def start_logging(folder: Path | None = None, *, main: bool = True) -> None:
     handlers: list[logging.Handler] = [logging.StreamHandler()]
     if folder is not None and main:
         folder.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(folder / "log.txt", encoding="utf-8"))
+        handlers.append(
+            logging.FileHandler(folder / "log.txt", encoding="utf-8", errors="backslashreplace")
+        )
     level = logging.INFO if main else logging.WARNING
     logging.basicConfig(level=level, format=FORMAT, handlers=handlers, force=True)

@@ -21,6 +21,7 @@ from videonet.config.reading import read_text
 from videonet.data.build import clip_sampler, evaluation_views
 from videonet.data.classes import class_names, known_classes, with_classes
 from videonet.data.decode import PyAVReader
+from videonet.data.sampling import Clock
 from videonet.data.transforms import spatial_crops
 from videonet.engine.checkpoints import newest_checkpoint
 from videonet.engine.distributed import select_device
@@ -296,7 +297,8 @@ class Predictor:
         """
         reader = PyAVReader(str(video))
         with reader:
-            plan = self.plan(reader.info.fps, window, stride)
+            clock = Clock.of(reader.info.frames, reader.info.fps, reader.times)
+            plan = self.plan(clock.rate, window, stride)
             start = np.searchsorted(reader.times, first * plan.stride / plan.fps) - 1
             frames = reader.forwards(int(np.clip(start, 0, reader.info.frames - 1)))
             buffer = WindowBuffer(plan, self._prepare(crops), first=first)

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TextIO
 
+from videonet.data.texts import lines_of, printable, read_text
 from videonet.errors import ConfigError, DataError
 from videonet.predict.segments import Segment
 
@@ -95,7 +96,7 @@ class TextTable(ResultWriter):
         self._write([video, f"   failed  {reason}"])
 
     def _write(self, lines: Iterable[str]) -> None:
-        self._file.write("".join(f"{line}\n" for line in lines))
+        self._file.write("".join(f"{printable(line)}\n" for line in lines))
         self._file.flush()
 
 
@@ -155,7 +156,9 @@ class CsvTable(ResultWriter):
         kept = [row for row in _csv_rows(path, self.HEADER) if row["kind"] != "error"]
         self.done = frozenset(row["video"] for row in kept)
         _rewrite(path, [self._text([dict(zip(self.HEADER, self.HEADER, strict=True)), *kept])])
-        self._file = open(path, "a", newline="", encoding="utf-8")  # noqa: SIM115
+        self._file = open(  # noqa: SIM115
+            path, "a", newline="", encoding="utf-8", errors="surrogateescape"
+        )
 
     def window(self, video: str, result: WindowResult) -> None:
         self._write(self._rows(video, "window", result.top, result.start, result.end))
@@ -230,7 +233,7 @@ class _TextFile(TextTable):
 def _json_records(path: Path) -> Iterable[dict]:
     if not path.exists():
         return
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = lines_of(read_text(path, "results"))
     for number, line in enumerate(lines, start=1):
         try:
             record = json.loads(line)
@@ -246,7 +249,7 @@ def _csv_rows(path: Path, header: Sequence[str]) -> list[dict]:
     """The rows of finished videos."""
     if not path.exists() or not path.stat().st_size:
         return []
-    with open(path, newline="", encoding="utf-8") as file:
+    with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
         table = csv.DictReader(file)
         if tuple(table.fieldnames or ()) != tuple(header):
             raise DataError(f"{path}, line 1: expected the columns {', '.join(header)}")
@@ -257,6 +260,6 @@ def _csv_rows(path: Path, header: Sequence[str]) -> list[dict]:
 
 def _rewrite(path: Path, lines: Iterable[str]) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
+    with open(temporary, "w", encoding="utf-8", errors="surrogateescape") as file:
         file.writelines(lines)
     os.replace(temporary, path)

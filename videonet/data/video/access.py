@@ -33,7 +33,10 @@ _DECODER = {"err_detect": "crccheck+explode"}
 # Titles and comments are not always UTF-8: av 19 reads them all, older ones when told to.
 _METADATA = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 # What PyAV raises for files: its own errors, those of the system, and for broken structures.
-READ_ERRORS = (av.FFmpegError, OSError, ValueError, IndexError, OverflowError, MemoryError)
+READ_ERRORS = (
+    *(av.FFmpegError, OSError, ValueError, IndexError, OverflowError, MemoryError),
+    NotImplementedError,
+)
 _PICTURE_BRANDS = ("avif", "heic", "heim", "heis", "heix", "mif1")  # MP4 files of still pictures
 _KINDS = {
     stat.S_ISDIR: "a folder",

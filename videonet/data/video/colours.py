@@ -45,3 +45,17 @@ def _marks(frame: av.VideoFrame) -> dict[str, int]:
 
 
 _THREADS = {"threads": 1} if _FOLLOWS_MARKS else {}  # the workers are the parallelism
+
+
+_MATRIX_NAMES = {0: "RGB", 1: "BT.709", 4: "FCC", 5: "BT.601", 6: "BT.601", 7: "SMPTE 240M"}
+_MATRIX_NAMES |= {9: "BT.2020", 10: "BT.2020 with constant luminance"}
+_TRANSFER_NAMES = {16: "PQ (HDR, shown as it is)", 18: "HLG (HDR, shown as it is)"}
+
+
+def describe_colours(context: av.VideoCodecContext) -> str:
+    """Matrix, range and HDR transfer that a decoder's stream is marked with."""
+    matrix = _MATRIX_NAMES.get(int(context.colorspace), "no matrix given, BT.601 assumed")
+    full = int(context.color_range) == _FULL or str(context.pix_fmt).startswith("yuvj")
+    words = [matrix, "full range" if full else "limited range"]
+    words.append(_TRANSFER_NAMES.get(int(context.color_trc), ""))
+    return ", ".join(filter(None, words))

@@ -10,17 +10,20 @@ import re
 import warnings
 from pathlib import Path
 
+import av
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from videonet.data.video.access import MOST_PIXELS, check_plain_file
+from videonet.data.video.access import MOST_PIXELS, check_plain_file, reason_of
+from videonet.data.video.damage import listening
 from videonet.data.video.info import VideoInfo
 from videonet.data.video.names import is_picture
 from videonet.data.video.reader import VideoReader
 from videonet.errors import DecodeError
 
+MOST_BYTES = 2**28  # of a picture file
 # What Pillow may take a file for, whatever its name: others start programs (PostScript).
 _FORMATS = ("BMP", "JPEG", "PNG", "WEBP")
 _NUMBERED = re.compile(r"(?P<series>.*?)(?P<number>\d+)\.[^.]+", re.DOTALL)
@@ -72,6 +75,11 @@ class PictureReader(VideoReader):
             name = os.path.basename(file)
             raise DecodeError(f"cannot read {self.path}: {name}: {reason}") from None
 
+    @property
+    def files(self) -> list[str]:
+        """The pictures, in their order."""
+        return list(self._files)
+
     def close(self) -> None:
         self._files, self._first = [], None
 
@@ -120,6 +128,29 @@ def _reason(error: BaseException) -> str:
         return f"cannot identify the picture, expected one of {', '.join(_FORMATS)}"
     text = getattr(error, "strerror", None) or str(error)
     return (text.splitlines() or [type(error).__name__])[0].strip(" .") or type(error).__name__
+
+
+def jpeg_damage(file: str) -> str:
+    """What FFmpeg says of the damage in a JPEG, which Pillow conceals; empty where nothing is.
+
+    Raises DecodeError for what is no plain file.
+    """
+    check_plain_file(file)
+    with open(file, "rb") as content:
+        data = content.read(MOST_BYTES)
+    if not data.startswith(b"\xff\xd8"):
+        return ""
+    decoder = av.CodecContext.create("mjpeg", "r")
+    decoder.options = {"err_detect": "explode"}
+    with listening() as complaints:
+        try:
+            decoder.decode(av.Packet(data))
+            decoder.decode(None)
+        except av.InvalidDataError as error:
+            return complaints.about("mjpeg") or reason_of(error)
+        except av.FFmpegError:  # a kind of JPEG that FFmpeg does not decode
+            return ""
+    return complaints.about("mjpeg")
 
 
 def numbered_files(path: str) -> list[str]:

@@ -17,7 +17,7 @@ from videonet.data.video.access import (
     demux,
     open_container,
 )
-from videonet.data.video.colours import RGBConverter
+from videonet.data.video.colours import RGBConverter, describe_colours
 from videonet.data.video.info import (
     NO_STAMP,
     FrameTable,
@@ -41,6 +41,10 @@ _MEMORY = RecycledMemory()
 _FIELDS = ("h264", "hevc", "mpeg1video", "mpeg2video")
 
 
+class UnexpectedFrames(DecodeError):
+    """The decoder shows other frames than those that are known of the file."""
+
+
 class _Unexpected(Exception):
     """The decoder shows another frame than the one that was sought."""
 
@@ -52,7 +56,8 @@ class PyAVReader(VideoReader):
     that no other frame refers to are not decoded; the wanted frames do not change by that. Where
     time stamps do not tell the frames apart, they are counted from the start.
 
-    ``known``: what a manifest says of the file; its first frame is not decoded then.
+    ``known``: what a manifest says of the file; its first frame is not decoded then. ``count``: do
+    not trust the packets, but decode all of the file to find its frames.
     """
 
     def __init__(
@@ -61,6 +66,8 @@ class PyAVReader(VideoReader):
         short_side: int | None = None,
         roughly: bool = False,
         known: VideoInfo | None = None,
+        *,
+        count: bool = False,
     ):
         self._path = path
         self._convert = RGBConverter()
@@ -72,7 +79,7 @@ class PyAVReader(VideoReader):
         self._last = 0  # the last of them
         self._checked = known is None  # what the manifest says is what a frame says
         try:
-            self._table = self._find_table(known)
+            self._table = count_frames(path)[0] if count else self._find_table(known)
             info = self._confirmed(known) or self._describe()
         except DecodeError:
             self.close()
@@ -93,6 +100,27 @@ class PyAVReader(VideoReader):
     def aspect(self) -> float:
         """Width of a pixel over its height."""
         return pixel_aspect(self._stream)
+
+    @property
+    def all_streams(self) -> tuple[av.stream.Stream, ...]:
+        """The streams of the file, of every kind."""
+        return tuple(self._container.streams)
+
+    @property
+    def header_rate(self) -> float:
+        """Frames per second that the header claims; 0 where it does not."""
+        return float(self._stream.average_rate or self._stream.guessed_rate or 0)
+
+    @property
+    def colours(self) -> str:
+        """Matrix, range and transfer curve as the stream is marked."""
+        return describe_colours(self._stream.codec_context)
+
+    @property
+    def speakers(self) -> tuple[str, ...]:
+        """Under which names FFmpeg logs what it finds in this file."""
+        context = self._stream.codec_context
+        return context.name, context.codec.canonical_name, self._container.format.name
 
     @property
     def table(self) -> FrameTable:
@@ -210,7 +238,7 @@ class PyAVReader(VideoReader):
             raise self._missing(expected)
 
     def _missing(self, index: int) -> DecodeError:
-        return DecodeError(
+        return UnexpectedFrames(
             f"cannot read {self._path}: frame {index} of {len(self._table.pts)} is missing"
         )
 
@@ -256,7 +284,7 @@ class PyAVReader(VideoReader):
         self._step()
 
     def _other_frames(self) -> DecodeError:
-        return DecodeError(
+        return UnexpectedFrames(
             f"cannot read {self._path}: its decoder shows other frames than "
             + ("the manifest says" if self._table.counted else "its packets announce")
             + "; run tools/data.py verify"
@@ -334,7 +362,10 @@ class PyAVReader(VideoReader):
         if not self._checked:
             self._check(frame, turn)
         width, height = self.size if turn.rotation % 180 == 0 else self.size[::-1]
-        return turn.upright(self._convert(frame, width, height))
+        try:
+            return turn.upright(self._convert(frame, width, height))
+        except READ_ERRORS as error:  # a picture in a format that cannot be converted
+            raise decode_error(self._path, error) from None
 
     def _check(self, frame: av.VideoFrame, turn: Orientation) -> None:
         """Raise DecodeError where a frame is not as the manifest says."""
