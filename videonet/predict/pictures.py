@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from videonet.data.decode import PyAVReader
+from videonet.data.texts import short_stem
 from videonet.engine.plots import plot_prediction
 from videonet.errors import ConfigError
 from videonet.predict.drawing import plot_heat, plot_timeline, write_heat_video, write_overlay
@@ -105,6 +106,6 @@ class Pictures:
 
     def _target(self, path: Path, video: str, suffix: str) -> Path:
         if self.several:
-            path = path / ("_".join(Path(video).parts).lstrip("/_.") + suffix)
+            path = path / (short_stem("_".join(Path(video).parts).lstrip("/_.")) + suffix)
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
