@@ -118,19 +118,7 @@ class Trainer:
             cfg.SOLVER.BASE_LR,
             self.lr_factor,
         )
-        mix = cfg.MIXUP
-        self.mixup = (
-            Mixup(
-                alpha=mix.ALPHA,
-                cutmix_alpha=mix.CUTMIX_ALPHA,
-                prob=mix.PROB,
-                switch_prob=mix.SWITCH_PROB,
-                num_classes=cfg.MODEL.NUM_CLASSES,
-                label_smoothing=mix.LABEL_SMOOTH_VALUE,
-            )
-            if mix.ENABLE
-            else None
-        )
+        self.mixup = _mixup(cfg) if cfg.MIXUP.ENABLE else None
 
     def _prepare_batch_norms(self, clips: int, parts: int) -> None:
         """Synchronise them where wanted, and say which clips they see."""
@@ -420,3 +408,15 @@ class Trainer:
             remove_old(cfg.OUTPUT_DIR, cfg.TRAIN.KEEP_CHECKPOINTS)
         self.process.barrier()
         return path
+
+
+def _mixup(cfg: CfgNode) -> Mixup:
+    mix = cfg.MIXUP
+    return Mixup(
+        alpha=mix.ALPHA,
+        cutmix_alpha=mix.CUTMIX_ALPHA,
+        prob=mix.PROB,
+        switch_prob=mix.SWITCH_PROB,
+        num_classes=cfg.MODEL.NUM_CLASSES,
+        label_smoothing=mix.LABEL_SMOOTH_VALUE,
+    )
