@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from videonet.data.dataset import VideoDataset
+from videonet.data.lists import MultiHot
 from videonet.engine.evaluate import Evaluation
 from videonet.engine.plots import plot_confusion, plot_reliability
 
@@ -58,11 +59,11 @@ def dataset_fingerprint(dataset: VideoDataset) -> str:
 def list_fingerprint(dataset: VideoDataset) -> str:
     """A hash of the list alone: its paths and labels, in their order."""
     digest = hashlib.sha256()
-    folder, videos = Path(dataset.name).parent, dataset.videos
+    folder, several = Path(dataset.name).parent, isinstance(dataset.labels, MultiHot)
     for index, path in enumerate(dataset.paths):
         name = Path(path)
         name = name.relative_to(folder) if name.is_relative_to(folder) else name
-        labels = videos.classes_of(index) if videos.is_multi_label else videos.labels[index]
+        labels = dataset.labels.labels(index) if several else dataset.labels[index]
         digest.update(f"{name}\t{labels}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()[:16]
 
