@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from videonet.errors import ConfigError
-from videonet.models.common import VideoModel, as_clip, init_linear
+from videonet.models.common import RunBlock, VideoModel, as_clip, init_linear
 from videonet.models.positions import learned_tokens
 from videonet.ops.conv_attention import ConvAttention
 from videonet.ops.grid import Grid
@@ -113,8 +113,15 @@ class Stage(nn.Module):
             for rate in drop_paths
         )
 
-    def embed(self, volume: Tensor) -> tuple[Tensor, Grid]:
+    def forward(self, volume: Tensor, run: RunBlock) -> tuple[Tensor, Grid]:
         """(B, in_channels, T, H, W) -> tokens (B, [1+]T'*H'*W', dim) and their grid."""
+        x, grid = self.embed(volume)
+        for block in self.blocks:
+            x = run(block, x, grid)
+        return x, grid
+
+    def embed(self, volume: Tensor) -> tuple[Tensor, Grid]:
+        """The tokens before the blocks, and their grid."""
         x, grid = self.patch_embed(volume)
         if self.cls_token is not None:
             x = torch.cat((self.cls_token.expand(x.shape[0], -1, -1), x), dim=1)
@@ -245,9 +252,7 @@ class CvT(VideoModel):
         volume = as_clip(clip, (self.smallest, self.smallest))
         volumes = []
         for stage in self.stages:
-            x, grid = stage.embed(volume)
-            for block in stage.blocks:
-                x = self.run_block(block, x, grid)
+            x, grid = stage(volume, self.run_block)
             volume = to_volume(x if stage.cls_token is None else x[:, 1:], grid)
             volumes.append(volume)
         return volumes, x

@@ -16,6 +16,8 @@ from torchvision.ops import StochasticDepth
 
 from videonet.errors import ConfigError
 from videonet.models.common import (
+    BlockList,
+    RunBlock,
     VideoModel,
     as_clip,
     init_linear,
@@ -145,8 +147,12 @@ class Stage(nn.Module):
 
     def __init__(self, blocks: Sequence[DilateBlock], downsample: PatchMerging | None):
         super().__init__()
-        self.blocks = nn.ModuleList(blocks)
+        self.blocks = BlockList(blocks)
         self.downsample = nn.Identity() if downsample is None else downsample
+
+    def forward(self, x: Tensor, run: RunBlock) -> Tensor:
+        """The blocks alone: (B, T, H, W, C) -> the same."""
+        return self.blocks(x, run)
 
 
 class DilateFormer(VideoModel):
@@ -260,8 +266,7 @@ class DilateFormer(VideoModel):
         clip = as_clip(clip, (self.patch_size, self.patch_size))
         x, ends = self.patch_embed(clip), []
         for stage in self.stages:
-            for block in stage.blocks:
-                x = self.run_block(block, x)
+            x = stage(x, self.run_block)
             ends.append(x)
             x = stage.downsample(x)
         return ends

@@ -19,6 +19,7 @@ from torchvision.ops import StochasticDepth
 
 from videonet.errors import ConfigError
 from videonet.models.common import (
+    BlockList,
     VideoModel,
     as_clip,
     init_linear,
@@ -137,16 +138,14 @@ class HorNet(VideoModel):
             t, h, w = filter_size(_grid(num_frames, crop_size, temporal_stride, i))
             size = (t, *(filter_sizes[i] or (h, w))) if global_filter[i] else None
             self.stages.append(
-                nn.Sequential(
-                    *(
-                        Block(
-                            dim,
-                            RecursiveGatedConv(dim, orders[i], scales[i], temporal_kernel, size),
-                            layer_scale_init,
-                            next(rates),
-                        )
-                        for _ in range(depth)
+                BlockList(
+                    Block(
+                        dim,
+                        RecursiveGatedConv(dim, orders[i], scales[i], temporal_kernel, size),
+                        layer_scale_init,
+                        next(rates),
                     )
+                    for _ in range(depth)
                 )
             )
         self.num_features = dims[-1]
@@ -161,9 +160,7 @@ class HorNet(VideoModel):
         x = as_clip(clip, (least, least)).permute(0, 2, 3, 4, 1)
         ends = []
         for downsample, stage in zip(self.downsample_layers, self.stages, strict=True):
-            x = downsample(x)
-            for block in stage:
-                x = self.run_block(block, x)
+            x = stage(downsample(x), self.run_block)
             ends.append(x)
         return ends
 

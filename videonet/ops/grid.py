@@ -8,6 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from videonet.ops.precision import without_autocast
+from videonet.ops.tracing import once_per_shape
+
 Grid = tuple[int, int, int]  # (T, H, W)
 
 
@@ -39,9 +42,15 @@ def resize_grid(table: Tensor, old: Grid, new: Grid, mode: str = "trilinear") ->
             and linear in time.
     """
     if mode == "bicubic" and old[1:] != new[1:]:
-        frames = table.float().reshape(*old, -1).permute(0, 3, 1, 2)  # (T, C, H, W)
-        frames = F.interpolate(frames, size=new[1:], mode="bicubic", antialias=True)
-        table = frames.permute(0, 2, 3, 1).flatten(0, 2).unsqueeze(0).to(table.dtype)
+        exact = torch.promote_types(table.dtype, torch.float32)
+        rows, columns = (
+            bicubic_matrix(n, size, exact, table.device)
+            for n, size in zip(old[1:], new[1:], strict=True)
+        )
+        with without_autocast(table):
+            frames = table.to(exact).reshape(*old, -1)  # (T, H, W, C)
+            frames = torch.einsum("ph,qw,thwc->tpqc", rows, columns, frames)
+        table = frames.flatten(0, 2).unsqueeze(0).to(table.dtype)
         old = (old[0], *new[1:])
     if old == new:
         return table
@@ -51,6 +60,17 @@ def resize_grid(table: Tensor, old: Grid, new: Grid, mode: str = "trilinear") ->
     volume_first = table.reshape(1, *old, -1).permute(0, 4, 1, 2, 3)  # (1, C, T, H, W)
     resized = F.interpolate(volume_first, size=new, mode="trilinear", align_corners=False)
     return resized.flatten(2).transpose(1, 2)  # (1, T'*H'*W', C)
+
+
+@once_per_shape
+def bicubic_matrix(old: int, new: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """What antialiased bicubic interpolation along one axis multiplies by, (new, old).
+
+    The interpolation of an identity: as a constant it needs no gradient, which torch's compilers
+    do not have of this kind of interpolation at sizes that change.
+    """
+    identity = torch.eye(old, dtype=dtype, device=device)[None, None]
+    return F.interpolate(identity, size=(new, old), mode="bicubic", antialias=True)[0, 0]
 
 
 def one_hot_positions(grid: Grid, dtype: torch.dtype, device: torch.device) -> Tensor:

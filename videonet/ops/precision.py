@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor
 
@@ -14,6 +16,14 @@ def autocast_inputs(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
     Double precision stays, as with torch; outside of autocast everything does.
     """
     return tuple(None if t is None else _cast(t) for t in tensors)
+
+
+def without_autocast(like: Tensor) -> AbstractContextManager:
+    """A context in which operators on the device of `like` compute in the types they are given."""
+    device = like.device.type
+    if not torch.amp.is_autocast_available(device):
+        return nullcontext()
+    return torch.autocast(device, enabled=False)
 
 
 def _cast(tensor: Tensor) -> Tensor:
