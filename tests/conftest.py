@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from videonet.ops import attention
-from videonet.ops.kernels import cpu
+from tests.fast_paths import force_fast_paths
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -34,10 +33,4 @@ def small_pieces(monkeypatch):
     """Every CPU works in oneDNN's pieces, even on tiny tensors, which take several."""
     if not torch.backends.mkldnn.is_available():
         pytest.skip("torch is built without oneDNN")
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
-    monkeypatch.setattr(cpu, "PIECE_BYTES", 1)
-    monkeypatch.setattr(cpu, "MIN_ROWS", 7)
-    monkeypatch.setattr(attention, "MIN_LOGITS", 1)
-    if not cpu.PRODUCT.trust(torch.bfloat16):  # this CPU multiplies bf16 in torch's own way only
-        monkeypatch.setattr(cpu.PRODUCT, "fast", cpu.PRODUCT.plain)
-        monkeypatch.setattr(cpu.PRODUCT, "trusted", {})
+    force_fast_paths(monkeypatch)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
 import videonet
 from videonet.ops.kernels import cpu, private
@@ -193,3 +194,12 @@ def test_import_tries_nothing():
         "assert len(probed) > 5 and not any(x.trusted for x in probed)\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_recomputation_may_stop_within_a_kernel(untried):
+    """torch stops a recomputation by an exception as soon as all tensors are there again."""
+    arguments = cpu.CONVOLUTION.example(torch.float32)
+    x = arguments[0].requires_grad_()
+    y = checkpoint(cpu.CONVOLUTION, x, *arguments[1:], use_reentrant=False)
+    y.square().sum().backward()
+    assert x.grad.any() and not untried.records

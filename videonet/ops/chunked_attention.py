@@ -15,6 +15,7 @@ from torch import Tensor
 
 from videonet.ops.kernels import cpu
 from videonet.ops.kernels.autograd import FastFunction
+from videonet.ops.tracing import traced
 
 
 def chunked_attention(
@@ -29,6 +30,8 @@ def chunked_attention(
     Returns:
         (B, heads, Nq, D), in memory (B, Nq, heads, D).
     """
+    if traced():
+        return _ChunkedAttention.plain(q, k, v, rows, columns)
     return _ChunkedAttention.apply(q, k, v, rows, columns)
 
 

@@ -76,7 +76,7 @@ class Kernel(Probed):
             return self.plain(x, *arguments)
         try:
             return self.fast(x, *arguments)
-        except Exception as error:
+        except (AttributeError, NotImplementedError, RuntimeError, TypeError) as error:
             result = self.plain(x, *arguments)  # fails itself where the arguments are at fault
             self.distrust(x.dtype, _first_line(error))
             return result
