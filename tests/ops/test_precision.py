@@ -108,7 +108,7 @@ def conv3d(stride):
 
 
 def chunked(q: Tensor, k: Tensor, v: Tensor, rows: Tensor) -> Tensor:
-    columns = torch.eye(8, dtype=k.dtype).repeat(4, 1).expand(2, -1, -1)
+    columns = torch.eye(8, dtype=k.dtype).repeat(4, 1).expand(q.shape[0], -1, -1)
     if torch.backends.cpu.get_cpu_capability() == "AVX512" and k.dtype in (
         torch.float32,
         torch.bfloat16,
