@@ -101,7 +101,7 @@ class Encoder:
     def __call__(self, task: tuple[str, str]) -> str | None:
         """None, or why the video cannot be read."""
         source, target = task
-        os.makedirs(os.path.dirname(target), exist_ok=True)
+        os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
         part = f"{target}.part"
         try:
             with open_video(source, "pyav", frames_fps=self.frames_fps) as reader:

@@ -143,7 +143,7 @@ def _examine_video(path: str) -> tuple[VideoInfo, str]:
         info, reason = _read_through(path, count=False)
     except UnexpectedFrames:
         info, reason = _read_through(path, count=True)
-    return info, reason or missing_part(path, info.frames, info.duration)
+    return info, missing_part(path, info.frames, info.duration) or reason
 
 
 def _read_through(path: str, *, count: bool) -> tuple[VideoInfo, str]:
@@ -151,15 +151,17 @@ def _read_through(path: str, *, count: bool) -> tuple[VideoInfo, str]:
 
     Where a seek leads to another picture, the table says that nothing may be sought there.
     """
-    with PyAVReader(path, _SIDE, count=count) as reader:
+    with listening() as complaints, PyAVReader(path, _SIDE, count=count) as reader:
         info, table = reader.info, reader.table
-        looked_at = np.union1d(table.keys, table.keys + 1)
+        looked_at = set(np.union1d(table.keys, table.keys + 1).tolist())
         pictures = {}
-        with listening() as complaints:
-            for index, (_, picture) in enumerate(reader.forwards()):
-                if index in looked_at:
-                    pictures[index] = picture()
-        damage = complaints.about(*reader.speakers)
+        # Decoders look at the start of a file when it is opened, where a cut one lacks pictures.
+        opening = len(complaints.entries)
+        for index, (_, picture) in enumerate(reader.forwards()):
+            if index in looked_at or index == info.frames - 1:
+                pictures[index] = picture()
+        damage = complaints.about(info.container, since=0)
+        damage = damage or complaints.about(*reader.speakers, since=opening)
         if damage:
             return info, f"FFmpeg reports {damage}"
         wrong = [key for key in table.keys[1:].tolist() if not _is_sought(reader, key, pictures)]

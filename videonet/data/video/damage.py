@@ -17,13 +17,13 @@ class Complaints:
     def __init__(self):
         self.entries: list[tuple[int, str, str]] = []
 
-    def about(self, *names: str) -> str:
+    def about(self, *names: str, since: int = 0) -> str:
         """The first error that one of these said, ``name: message``; empty where none did.
 
         ``names`` are those of decoders and containers: what the decoder of the sound says does
-        not count.
+        not count. ``since``: how many entries are passed over.
         """
-        for level, name, message in self.entries:
+        for level, name, message in self.entries[since:]:
             text = message.strip(" .\n")
             if level <= av.logging.ERROR and name in names and text:
                 return f"{name}: {text.splitlines()[0]}"

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 import av
+import numpy as np
 
 from videonet.data.video.access import READ_ERRORS, open_container
 
@@ -30,13 +31,18 @@ def missing_part(path: str, frames: int, end: float) -> str:
         promised = _promised_seconds(container, stream)
         announced = stream.frames
         try:
-            last, packets = _last_packet(container, stream)
+            last, packets, damaged = _last_packet(container, stream)
         except READ_ERRORS:
-            last, packets = end, announced
+            last, packets, damaged = end, announced, 0
+        number = stream.id
     cut_at = f"cut at {end:.1f} of {promised:.1f} s" if promised else "cut off"
     short = bytes_missing(path, kind, size)
     if short:
         return f"{cut_at}: {short}"
+    if damaged:
+        return f"{damaged} of its {packets} packets are marked as damaged"
+    if kind == "mpegts" and (place := lost_packet(path, number)) is not None:
+        return f"a packet of its transport stream is missing at byte {place:,}"
     if promised and last < promised - max(_SLACK_SECONDS, _SLACK_SHARE * promised):
         return cut_at
     if announced and packets < announced - max(1, round(_SLACK_SHARE * announced)):
@@ -56,19 +62,20 @@ def _promised_seconds(container: av.container.InputContainer, stream: av.VideoSt
 
 def _last_packet(
     container: av.container.InputContainer, stream: av.VideoStream
-) -> tuple[float, int]:
-    """Seconds at which the last packet of any stream ends, and the packets of the video."""
+) -> tuple[float, int, int]:
+    """Seconds at which the last packet of any stream ends; packets of the video, damaged ones."""
     start = (container.start_time or 0) / av.time_base
-    end, count = 0.0, 0
+    end, count, damaged = 0.0, 0, 0
     while True:
         try:
             for packet in container.demux():
-                count += packet.stream_index == stream.index and packet.size > 0
+                if packet.stream_index == stream.index and packet.size:
+                    count, damaged = count + 1, damaged + packet.is_corrupt
                 stamp = packet.pts if packet.pts is not None else packet.dts
                 if stamp is not None and packet.time_base:
                     time = float((stamp + (packet.duration or 0)) * packet.time_base)
                     end = max(end, time - start)
-            return end, count
+            return end, count, damaged
         except IndexError:  # a stream that appears late
             continue
 
@@ -221,12 +228,52 @@ def _ivf(file: BinaryIO, size: int) -> str:
 
 
 def _mpegts(file: BinaryIO, size: int) -> str:
-    """ISO/IEC 13818-1: packets of 188 bytes that begin with 0x47; with a time before each, 192."""
-    head = file.read(2**12)
-    for length, sync in ((188, 0), (192, 4), (204, 0)):
+    """ISO/IEC 13818-1: packets of equal length, one after the other."""
+    length, _ = _ts_packets(file.read(2**12))
+    return "its last packet is cut" if length and size % length else ""
+
+
+def _ts_packets(head: bytes) -> tuple[int, int]:
+    """Length of the packets of a transport stream, and where in them the byte 0x47 is; else 0."""
+    for length, sync in ((188, 0), (192, 4), (204, 0)):  # plain, with times, with a checksum
         if len(head) > 4 * length and all(head[sync + k * length] == 0x47 for k in range(4)):
-            return "its last packet is cut" if size % length else ""
-    return ""
+            return length, sync
+    return 0, 0
+
+
+def lost_packet(path: str, number: int) -> int | None:
+    """The byte where packets of one stream of a transport stream are missing or overwritten.
+
+    The packets of a stream (ISO/IEC 13818-1, 2.4.3) are counted by four bits, which only rise with
+    those that carry something; one may come twice.
+    """
+    with open(path, "rb") as file:
+        length, sync = _ts_packets(file.read(2**12))
+        if not length:
+            return None
+        file.seek(0)
+        start, newest = 0, None
+        while block := file.read(length * 2**14):
+            rows = np.frombuffer(block[: len(block) // length * length], np.uint8)
+            rows = rows.reshape(-1, length)[:, sync : sync + 6].astype(np.int32)
+            unsynced = np.flatnonzero(rows[:, 0] != 0x47)
+            if len(unsynced):
+                return start + int(unsynced[0]) * length
+            places = np.flatnonzero(((rows[:, 1] & 31) << 8 | rows[:, 2]) == number)
+            places = places[rows[places, 3] & 0x10 > 0]
+            counters = rows[places, 3] & 15
+            if len(places):
+                before = counters[0] - 1 if newest is None else newest
+                steps = np.diff(counters, prepend=before) % 16
+                # A packet may say that the count begins anew.
+                anew = (rows[places, 3] & 0x20 > 0) & (rows[places, 4] > 0)
+                anew &= rows[places, 5] & 0x80 > 0
+                odd = np.flatnonzero((steps > 1) & ~anew)
+                if len(odd):
+                    return start + int(places[odd[0]]) * length
+                newest = int(counters[-1])
+            start += len(block)
+    return None
 
 
 def _mpeg(file: BinaryIO, size: int) -> str:

@@ -1,0 +1,67 @@
+"""Cut-off and lossy files are named; whole ones are not."""
+
+import sys
+from pathlib import Path
+
+import av
+import pytest
+
+from videonet.data.decode import open_video
+from videonet.data.verify import Examiner
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+import conformance  # noqa: E402
+
+sys.path.remove(str(HERE))
+
+FILES = [
+    ("mp4", "mpeg4"), ("mkv", "mpeg4"), ("webm", "vp8"), ("avi", "mpeg4"), ("gif", "gif"),
+    ("flv", "flv"), ("ts", "mpeg2video"), ("mpg", "mpeg2video"), ("wmv", "wmv2"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("suffix", "codec"), FILES)
+def test_what_is_cut_off_is_missed(tmp_path, suffix, codec):
+    options = {"movflags": "faststart"} if suffix == "mp4" else {}
+    whole = conformance.write(tmp_path / f"whole.{suffix}", conformance.Film(codec), **options)
+    assert Examiner()(str(whole))["reason"] == ""
+    data = whole.read_bytes()
+    for share in (0.4, 0.7, 0.95):
+        path = tmp_path / f"cut.{suffix}"
+        path.write_bytes(data[: int(share * len(data))])
+        assert Examiner()(str(path))["reason"] != "", share
+
+
+def test_where_it_was_cut_is_said(tmp_path):
+    path = conformance.write(tmp_path / "a.mkv", conformance.Film("mpeg4"))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with open_video(path) as reader:  # what is there can be read all the same
+        frames = reader.info.frames
+        assert 10 < frames < 30 and conformance.number_of(reader.frames_at([9])[0].numpy()) == 9
+    assert Examiner()(str(path))["reason"].startswith(f"cut at {frames / 25:.1f} of 1.6 s: its ")
+
+
+def test_packets_lost_on_the_way_are_counted(tmp_path):
+    whole = conformance.write(tmp_path / "a.ts", conformance.Film("h264"))
+    data = whole.read_bytes()
+    with av.open(str(whole)) as container:
+        number = container.streams.video[0].id
+    packets = [data[k : k + 188] for k in range(0, len(data), 188)]
+    own = [k for k, p in enumerate(packets) if (p[1] & 31) << 8 | p[2] == number]
+    lossy = tmp_path / "b.ts"
+    lossy.write_bytes(b"".join(p for k, p in enumerate(packets) if k != own[len(own) // 2]))
+    assert Examiner()(str(whole))["reason"] == "" and Examiner()(str(lossy))["reason"] != ""
+
+
+def test_frames_that_a_header_promises_are_missed(tmp_path):
+    """The boxes are whole, but the file of the samples is not what the table says."""
+    path = conformance.write(tmp_path / "a.avi", conformance.Film("mjpeg"))
+    data = bytearray(path.read_bytes())
+    place = data.index(b"strh") + 8 + 32
+    data[place : place + 4] = (400).to_bytes(4, "little")
+    path.write_bytes(data)
+    assert (
+        "it holds 40 frames of 400" in Examiner()(str(path))["reason"]
+        or "cut" in (Examiner()(str(path))["reason"])
+    )
