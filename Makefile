@@ -9,6 +9,10 @@ INSTALLED := $(VENV)/.installed
 INSTALL ?= $(BIN)/python -m pip install --disable-pip-version-check --quiet
 CONSTRAINTS ?=
 
+# Several processes with one thread each are done sooner than one process with several threads.
+PROCESSES ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(PROCESSES)
+
 # The main job in three minutes: files are opened with every decoder, a run trains, is interrupted,
 # resumes and is evaluated, videos are predicted, foreign checkpoints are loaded, models exported.
 PORTABLE := tests/test_packaging.py tests/data/test_decode.py tests/data/test_real_videos.py \
@@ -42,21 +46,21 @@ demo: $(INSTALLED)
 	@find $(DEMO_RUN) -name '*.png' | sort
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(PYTEST) -m "not slow"
 
 # Neither processes nor videos: what macOS and Windows have to pass too.
 test-operators: $(INSTALLED)
-	$(BIN)/python -m pytest -q -m "not slow" tests/ops tests/heads tests/models tests/config
+	$(PYTEST) -m "not slow" tests/ops tests/heads tests/models tests/config
 
 test-portable: $(INSTALLED)
-	$(BIN)/python -m pytest -q -m "not slow" $(PORTABLE)
+	$(PYTEST) -m "not slow" $(PORTABLE)
 
 # What a GPU shows: agreement with the CPU, the recipe of Kinetics-400, speed beside torchvision.
 # Installs nothing: without a virtual environment here, PYTHON has the dependencies.
 # DEVICE=cpu tries the tests where there is no GPU.
 DEVICE ?= cuda
-PROCESSES ?= 6
 CHECK_PYTHON := $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
+check-gpu: PROCESSES = 6
 check-gpu:
 	$(CHECK_PYTHON) -m videonet.doctor
 	VIDEONET_TEST_DEVICE=$(DEVICE) $(CHECK_PYTHON) -m pytest -q -m cuda --durations 10 \

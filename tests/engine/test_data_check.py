@@ -58,7 +58,7 @@ def test_one_readable_video_is_enough(begin, copied):
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (("TEST.DATASET", "folder"), r"the test after the training needs it \(TEST.DATASET is fol"),
+        (("TEST.DATASET", "folder", "DATA.TEST_LIST", "missing"), "TEST.DATASET is folder"),
         (("TEST.DATASET", "ssv2", "DATA.TEST_LIST", "missing.json"), "TEST.DATASET is ssv2"),
         (("DATA.TEST_LIST", "missing.csv"), "missing.csv: there is no such list"),
         (("DATA.VAL_LIST", "missing.csv"), "missing.csv: there is no such list"),
