@@ -56,11 +56,18 @@ def assert_same_run(cfg, expected) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [(), ("TRAIN.ACCUMULATE", 2), ("TRAIN.PARALLEL", "fsdp"),
-     ("TRAIN.PARALLEL", "fsdp", "TRAIN.ACCUMULATE", 2),
-     ("MODEL.ACT_CHECKPOINT", True)],
-    ids=["ddp", "ddp in parts", "fsdp", "fsdp in parts", "recomputed"],
-)  # fmt: skip
+    [
+        pytest.param((), id="ddp"),
+        pytest.param(("TRAIN.PARALLEL", "fsdp"), id="fsdp"),
+        pytest.param(("TRAIN.ACCUMULATE", 2), id="ddp in parts", marks=pytest.mark.slow),
+        pytest.param(
+            ("TRAIN.PARALLEL", "fsdp", "TRAIN.ACCUMULATE", 2),
+            id="fsdp in parts",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(("MODEL.ACT_CHECKPOINT", True), id="recomputed", marks=pytest.mark.slow),
+    ],
+)
 def test_two_processes_train_as_one_does(options, alone, tiny, odd, tmp_path):
     cfg = tiny(*TWENTY_STEPS, *odd, *options, "OUTPUT_DIR", tmp_path / "two")
     children.in_processes(2, children.run, cfg)
@@ -90,7 +97,7 @@ def test_the_partner_of_a_clip_is_the_one_at_the_other_end_of_the_step(videos, p
     assert torch.equal(partners, 2 * videos - 1 - rows)
 
 
-@pytest.mark.parametrize("processes", [2, 1])
+@pytest.mark.parametrize("processes", [2, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_run_in_shards_is_resumed(processes, tiny, odd, tmp_path):
     """By as many processes bit for bit; the same state is read by one, for prediction."""
     options = (*TWENTY_STEPS, *odd, "TRAIN.PARALLEL", "fsdp", "MODEL.DROPOUT_RATE", 0.5)
