@@ -119,16 +119,11 @@ def choose_stream(path: str, container: av.container.InputContainer) -> av.Video
 
 def is_attached(stream: av.VideoStream) -> bool:
     """Whether a stream is a cover or a thumbnail, and not a video."""
-    if hasattr(stream, "disposition"):
-        return _disposition(stream, "attached_pic") or _disposition(stream, "timed_thumbnails")
-    # av before 13 does not say: a picture without a rate and a frame count.
-    still = stream.codec_context is not None and stream.codec_context.name in ("mjpeg", "png")
-    return still and not stream.average_rate and not stream.frames
+    return _disposition(stream, "attached_pic") or _disposition(stream, "timed_thumbnails")
 
 
 def _disposition(stream: av.VideoStream, name: str) -> bool:
-    disposition = getattr(stream, "disposition", None)
-    return disposition is not None and bool(disposition & getattr(type(disposition), name, 0))
+    return bool(stream.disposition & getattr(type(stream.disposition), name))
 
 
 def demux(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.Packet]:
