@@ -19,10 +19,10 @@ from videonet.data.decode import FRAMES_FPS
 from videonet.data.inspection import inspect, write_contact_sheet
 from videonet.data.prepare import Encoder, prepare
 from videonet.data.sheet import chosen_classes, sheet_name, write_sheet
-from videonet.data.texts import printable
 from videonet.data.verify import verify
 from videonet.engine.runlog import start_logging
 from videonet.errors import ConfigError, run_tool
+from videonet.terminal import printable
 
 
 def main() -> int:

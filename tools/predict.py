@@ -4,8 +4,9 @@ python tools/predict.py clip.mp4 --checkpoint runs/demo
 python tools/predict.py videos/ 'more/**/*.mkv' list.txt --checkpoint runs/demo --output all.jsonl
 python tools/predict.py match.mp4 --checkpoint runs/demo --stride 0.5 --timeline match.png
 
-The exit code is 1 where a video could not be read. A run that was stopped goes on when the same
-command is given again (.jsonl and .csv).
+The exit code is 0 where all videos could be read, 3 where some could not, 1 where none could. A run
+that was stopped goes on when the same command is given again (.jsonl and .csv); another checkpoint
+or other options need another --output, or --overwrite.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import sys
 from pathlib import Path
 
 from videonet.engine.runlog import start_logging
-from videonet.errors import run_tool
+from videonet.errors import exit_code, run_tool
+from videonet.predict.description import describe_results
 from videonet.predict.options import (
     add_model_arguments,
     add_window_arguments,
@@ -40,6 +42,7 @@ def parse_arguments() -> argparse.Namespace:
     add_window_arguments(parser)
     parser.add_argument("--top-k", type=int, default=5, help="how many classes (default 5)")
     parser.add_argument("--output", type=Path, help="file for the results: .jsonl, .csv or text")
+    parser.add_argument("--overwrite", action="store_true", help="begin anew what is in --output")
     parser.add_argument("--format", choices=("text", "jsonl", "csv"), help="by default: by suffix")
     parser.add_argument("--aggregate", choices=("mean", "max", "attention"), default="")
     parser.add_argument("--head", type=Path, help="head of tools/train_head.py, for attention")
@@ -82,11 +85,14 @@ def main() -> int:
         explain=args.explain,
         method=args.explain_by,
     )
-    with open_results(args.output, args.format, sys.stdout) as writer:
+    about = describe_results(predictor, options)
+    with open_results(
+        args.output, args.format, sys.stdout, about, overwrite=args.overwrite
+    ) as writer:
         failed = predict_videos(
             predictor, sources, writer, options, pictures, progress=not args.quiet
         )
-    return 1 if failed else 0
+    return exit_code(failed, len(sources))
 
 
 if __name__ == "__main__":

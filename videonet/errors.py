@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 import sys
 from collections.abc import Callable
+
+from videonet.terminal import printable
+
+PARTIAL = 3  # exit code of a tool that could read some of its files and not others
 
 
 class VideonetError(Exception):
@@ -34,6 +41,14 @@ class TrainingError(VideonetError):
     """A training run that cannot go on."""
 
 
+class WriteError(VideonetError):
+    """A file that cannot be written: a full disk, a read-only folder, a name that is too long."""
+
+
+class ScoreError(VideonetError):
+    """Scores or embeddings of a video that are not finite numbers."""
+
+
 class Interrupted(VideonetError):
     """A signal asked to stop; what was done so far is saved."""
 
@@ -42,21 +57,59 @@ class Interrupted(VideonetError):
         self.exit_code = 128 + signal_number
 
 
+def exit_code(failed: int, total: int) -> int:
+    """What a tool ends with that `failed` at so many of `total` files: 0 none, 3 some, 1 all."""
+    if not failed:
+        return 0
+    return PARTIAL if failed < total else VideonetError.exit_code
+
+
 def run_tool(main: Callable[[], int | None]) -> None:
     """Run a tool's ``main`` and leave the process with its exit code.
 
-    A :class:`VideonetError` becomes one line on stderr; exit code 2 for usage, 1 for failure,
-    130 after an interrupt (SIGINT), 143 after SIGTERM.
+    A :class:`VideonetError`, or an error of the system (a full disk, too few open files), becomes
+    one line on stderr. Exit codes: 0 for success, 1 for failure, 2 for usage, 3 where some of the
+    files could not be read, 130 after an interrupt (SIGINT), 143 after SIGTERM.
     """
     try:
         code = main() or 0
+        sys.stdout.flush()
     except Interrupted as stop:
-        sys.stderr.write(f"stopped: {stop}\n")
+        _say(f"stopped: {stop}")
         code = stop.exit_code
     except VideonetError as error:
-        sys.stderr.write(f"error: {error}\n")
+        _say(f"error: {error}")
         code = error.exit_code
+    except BrokenPipeError:  # whoever read the output has seen enough
+        code = 1
+    except OSError as error:
+        _say(f"error: {_system_error(error)}")
+        code = 1
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
+        _say("interrupted")
         code = 130
+    _leave_stdout()
     sys.exit(code)
+
+
+def _say(line: str) -> None:
+    """A line on stderr, where anybody still reads it."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.write(f"{printable(line)}\n")
+        sys.stderr.flush()
+
+
+def _system_error(error: OSError) -> str:
+    reason = error.strerror or str(error) or type(error).__name__
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        reason = f"{reason}: let the process have more (ulimit -n), or use fewer workers"
+    return f"{error.filename}: {reason}" if error.filename else reason
+
+
+def _leave_stdout() -> None:
+    """Let what cannot be written any more not become a second message at the end."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -14,7 +14,7 @@ from videonet.data.features import (
 )
 from videonet.errors import ConfigError, DataError
 
-ABOUT = {"checkpoint": "c.pyth", "classes": ["a", "b"]}
+ABOUT = {"checkpoint": "c.pyth", "weights": "1", "classes": ["a", "b"]}
 
 
 def video(name: str, clips: int, label: int | None = 1) -> VideoFeatures:
@@ -47,8 +47,19 @@ def test_what_is_written_comes_back_and_more_can_follow(tmp_path, kind):
 def test_features_of_another_model_are_not_mixed_in(tmp_path):
     with FeatureWriter(tmp_path, ABOUT) as writer:
         writer.add(video("a.mp4", 1))
-    with pytest.raises(DataError, match="checkpoint is 'c.pyth'"):
-        FeatureWriter(tmp_path, ABOUT | {"checkpoint": "d.pyth"})
+    index = (tmp_path / INDEX).read_bytes()
+    said = (
+        'made by c.pyth, not by d.pyth: weights is "1" there and "2" here; nothing was '
+        "changed: give another --output, or --overwrite"
+    )
+    other = ABOUT | {"checkpoint": "d.pyth", "weights": "2"}
+    with pytest.raises(DataError, match=said):
+        FeatureWriter(tmp_path, other)
+    assert (tmp_path / INDEX).read_bytes() == index
+    with FeatureWriter(tmp_path, ABOUT | {"checkpoint": "moved.pyth"}) as writer:
+        assert writer.done == {"a.mp4"}  # the same weights, wherever they lie
+    with FeatureWriter(tmp_path, other, overwrite=True) as writer:
+        assert not writer.done and not list(tmp_path.glob("*.safetensors"))
     with pytest.raises(ConfigError, match="csv"):
         FeatureWriter(tmp_path / "new", ABOUT, "csv")
 
@@ -62,3 +73,46 @@ def test_folders_that_cannot_be_read(tmp_path):
     path.write_bytes(path.read_bytes()[:20])
     with pytest.raises(DataError, match=r"a-.*safetensors"):
         read_features(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"video": "b.mp4", "file": "../b.safetensors", "label": 1, "clips": 1}',
+        '{"video": "b.mp4", "file": "/etc/passwd", "label": 1, "clips": 1}',
+        '{"video": "b.mp4", "file": "b.safetensors", "label": "1", "clips": 1}',
+        '{"file": "b.safetensors"}',
+        "[]",
+        "7",
+    ],
+)
+def test_an_index_from_elsewhere_names_files_of_its_folder_alone(tmp_path, line):
+    with FeatureWriter(tmp_path, ABOUT) as writer:
+        writer.add(video("a.mp4", 1))
+    with (tmp_path / INDEX).open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(DataError, match="index.jsonl, line 2: "):
+        read_features(tmp_path)
+
+
+def test_numbers_that_no_model_gives_are_refused(tmp_path):
+    bad = video("a.mp4", 2)
+    bad.features[1, 0] = np.nan
+    with FeatureWriter(tmp_path, ABOUT) as writer:
+        writer.add(bad)
+    with pytest.raises(DataError, match="a-.*not finite"):
+        read_features(tmp_path)
+
+
+def test_a_header_that_claims_more_than_the_file_holds(tmp_path):
+    with FeatureWriter(tmp_path, ABOUT, "npy") as writer:
+        writer.add(video("a.mp4", 1))
+    (path,) = (p for p in tmp_path.glob("*.npy") if p.name.count(".") == 1)
+    path.write_bytes(path.read_bytes().replace(b"(1, 6), ", b"(1, 60000000000), ", 1))
+    with pytest.raises(DataError, match="cannot be read"):
+        read_features(tmp_path)
+
+
+def test_two_processes_do_not_write_to_one_folder(tmp_path):
+    with FeatureWriter(tmp_path, ABOUT), pytest.raises(ConfigError, match="another process"):
+        FeatureWriter(tmp_path, ABOUT)

@@ -3,8 +3,9 @@ import os
 
 import pytest
 
-from videonet.data.texts import lines_of, printable, read_text
+from videonet.data.texts import lines_of, read_text
 from videonet.errors import DataError
+from videonet.terminal import printable
 
 TEXT = "running\r\nj\u00fcmping\r\n"
 

@@ -63,7 +63,7 @@ def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch, caplog)
     def refuse(file):
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr(lock, "_lock", refuse)
+    monkeypatch.setattr(lock, "lock", refuse)
     with process("cpu") as this, only_run_in(tmp_path, this):
         pass
     assert "has no locks (Operation not supported)" in caplog.text

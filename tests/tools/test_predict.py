@@ -58,7 +58,7 @@ def test_a_folder_with_a_broken_file(run, data, checkpoint, tmp_path):
     output = tmp_path / "out" / "all.jsonl"
     arguments = (videos, "--checkpoint", checkpoint, "--output", output, "--quiet")
     code, _, errors = run("predict.py", *arguments)
-    assert code == 1
+    assert code == 3
     assert [line for line in errors.splitlines() if "1b.mp4" in line], errors
     records = [json.loads(line) for line in output.read_text().splitlines()]
     assert [Path(r["video"]).name for r in records] == ["0.mp4", "1.mp4", "1b.mp4", "2.mp4"]
@@ -157,7 +157,7 @@ def test_every_file_of_the_collection(run, checkpoint, shared_dir, tmp_path, win
     records = [json.loads(line) for line in output.read_text().splitlines()]
     failed = {Path(r["video"]).name for r in records if "error" in r}
     scored = {r["video"] for r in records if "top" in r and "window" not in r}
-    assert code == 1 and len(scored) == 65
+    assert code == 3 and len(scored) == 65
     assert failed == {
         *("corrupted.mp4", "chunk_out_of_range.mp4", "invalid_userdata.mp4"),
         *("no_timescale.mp4", "zero_empty_stsc.mp4"),

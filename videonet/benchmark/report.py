@@ -8,6 +8,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
+from videonet.figures import save_figure
+
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table with columns of even width: the first one left, numbers right."""
@@ -40,7 +42,7 @@ def plot_models(results: dict, path: Path) -> None:
         _bars(axes[1], names, [row["memory"] / 1e6 for row in rows], "peak memory (MB)", "{:.0f}")
         axes[0].set_title(f"{title}, {task['device']}", loc="left", fontsize=10)
         axes[1].set_yticklabels([])
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path)
 
 
 def _bars(axes, names: Sequence[str], values: Sequence[float], label: str, form: str) -> None:
@@ -84,4 +86,4 @@ def plot_scaling(result: dict, path: Path) -> None:
             axis.set_minor_formatter(NullFormatter())
         axes.grid(alpha=0.3, which="both")
         axes.legend(fontsize=8)
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path)

@@ -6,6 +6,7 @@ after its file, so a stopped extraction goes on where it was; ``features.json`` 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -16,11 +17,14 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from videonet.data.claims import Claim
 from videonet.data.texts import lines_of, read_text, short_stem
 from videonet.errors import ConfigError, DataError
+from videonet.files import make_folder, replacing, replacing_text, writing
 
 INDEX, DESCRIPTION = "index.jsonl", "features.json"
 FORMATS = ("safetensors", "npy")
+SUFFIXES = tuple(f".{kind}" for kind in FORMATS)
 
 
 @dataclass(frozen=True)
@@ -49,33 +53,44 @@ class FeatureWriter:
             refused.
         kind: "safetensors" (one file with ``features``, ``times`` and perhaps ``frames``) or
             "npy" (a file for each: ``x.npy``, ``x.times.npy``, ``x.frames.npy``).
+        overwrite: remove the features that the folder holds first, whatever made them.
+
+    Raises:
+        ConfigError: another process writes to the folder.
+        DataError: it holds features of something else.
+        WriteError: it cannot be written.
 
     Attributes:
         done: the videos that the folder already holds.
     """
 
-    def __init__(self, folder: Path, description: dict, kind: str = "safetensors"):
+    def __init__(
+        self,
+        folder: Path,
+        description: dict,
+        kind: str = "safetensors",
+        *,
+        overwrite: bool = False,
+    ):
         if kind not in FORMATS:
             raise ConfigError(f"features are written as {' or '.join(FORMATS)}, not as {kind!r}")
         self.folder, self.kind = folder, kind
-        folder.mkdir(parents=True, exist_ok=True)
-        wanted = description | {"format": kind}
-        path = folder / DESCRIPTION
-        if path.exists():
-            found = read_description(folder)
-            for key in sorted(found.keys() | wanted.keys()):
-                if found.get(key) != wanted.get(key):
-                    raise DataError(
-                        f"{folder} holds other features: {key} is {found.get(key)!r} in "
-                        f"{DESCRIPTION}, {wanted.get(key)!r} was asked for"
-                    )
-        else:
-            path.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
-        records = _read_index(folder)
-        self.done = frozenset(record["video"] for record in records)
-        text = "".join(json.dumps(record) + "\n" for record in records)
-        (folder / INDEX).write_text(text, encoding="utf-8")  # without a line cut short
-        self._index = open(folder / INDEX, "a", encoding="utf-8")  # noqa: SIM115
+        make_folder(folder)
+        self._claim = Claim(folder / DESCRIPTION, folder)
+        try:
+            records = _read_index(folder)
+            if overwrite:
+                _remove(folder, records)
+                records = []
+            self._claim.settle(description | {"format": kind}, begun=bool(records))
+            self.done = frozenset(record["video"] for record in records)
+            with replacing_text(folder / INDEX) as file:  # without a line cut short
+                file.writelines(json.dumps(record) + "\n" for record in records)
+            with writing(folder / INDEX):
+                self._index = open(folder / INDEX, "a", encoding="utf-8")  # noqa: SIM115
+        except BaseException:
+            self._claim.close()
+            raise
 
     def add(self, video: VideoFeatures) -> None:
         """Write the file of a video, then its line in the index."""
@@ -86,21 +101,42 @@ class FeatureWriter:
             arrays["frames"] = video.frames
         arrays = {name: np.ascontiguousarray(a, dtype=np.float32) for name, a in arrays.items()}
         if self.kind == "safetensors":
-            save_file(arrays, self.folder / f"{stem}.safetensors")
+            with replacing(self.folder / f"{stem}.safetensors") as temporary:
+                _save_safetensors(arrays, temporary)
         else:
             for name, array in arrays.items():
                 part = "" if name == "features" else f".{name}"
-                np.save(self.folder / f"{stem}{part}.npy", array)
+                with replacing(self.folder / f"{stem}{part}.npy") as temporary:
+                    np.save(temporary, array)
         suffix = ".safetensors" if self.kind == "safetensors" else ".npy"
         record = {"video": video.video, "file": stem + suffix, "label": video.label}
-        self._index.write(json.dumps(record | {"clips": len(video.features)}) + "\n")
-        self._index.flush()
+        with writing(self.folder / INDEX):
+            self._index.write(json.dumps(record | {"clips": len(video.features)}) + "\n")
+            self._index.flush()
 
     def __enter__(self) -> FeatureWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._index.close()
+        with contextlib.suppress(OSError):  # what a full disk did not take was reported
+            self._index.close()
+        self._claim.close()
+
+
+def _save_safetensors(arrays: dict[str, np.ndarray], path: Path) -> None:
+    try:
+        save_file(arrays, path)
+    except SafetensorError as error:  # it hides what the system said in its text
+        raise OSError(str(error)) from error
+
+
+def _remove(folder: Path, records: list[dict]) -> None:
+    """Take away the index first, then the files that it names."""
+    with writing(folder):
+        (folder / INDEX).unlink(missing_ok=True)
+        for record in records:
+            for path in _files_of(folder, record):
+                path.unlink(missing_ok=True)
 
 
 def read_description(folder: Path) -> dict:
@@ -109,12 +145,17 @@ def read_description(folder: Path) -> dict:
     Raises:
         DataError: it is no folder of features.
     """
+    path = folder / DESCRIPTION
+    if not path.is_file():
+        raise DataError(f"{folder} holds no features: there is no {DESCRIPTION}")
     try:
-        return json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{folder} holds no features: there is no {DESCRIPTION}") from None
-    except ValueError as error:
-        raise DataError(f"{folder / DESCRIPTION} is not JSON: {error}") from error
+        content = json.loads(read_text(path, "description of features"))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not JSON: {error}") from error
+    names = content.get("classes") if isinstance(content, dict) else None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise DataError(f"{path} does not name the classes")
+    return content
 
 
 def read_features(folder: Path) -> list[VideoFeatures]:
@@ -128,7 +169,7 @@ def read_features(folder: Path) -> list[VideoFeatures]:
     for record in _read_index(folder):
         path = folder / record["file"]
         try:
-            arrays = _read_arrays(path)
+            arrays = _read_arrays(folder, record)
         except (OSError, ValueError, EOFError, MemoryError, SafetensorError) as error:
             raise DataError(f"{path}: the features cannot be read: {error}") from error
         videos.append(
@@ -160,13 +201,45 @@ def labels_of(videos: list[VideoFeatures], num_classes: int) -> np.ndarray:
     return np.array([video.label for video in videos], dtype=np.int64)
 
 
-def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+def _files_of(folder: Path, record: dict) -> list[Path]:
+    """The file of a video's features; where it is an ``.npy``, also of its times and frames."""
+    path = folder / record["file"]
     if path.suffix == ".safetensors":
-        return load_file(path)
-    files = {"features": path, "times": path.with_suffix(".times.npy")}
-    frames = path.with_suffix(".frames.npy")
-    files |= {"frames": frames} if frames.exists() else {}
-    return {name: np.load(file, allow_pickle=False) for name, file in files.items()}
+        return [path]
+    return [path, path.with_suffix(".times.npy"), path.with_suffix(".frames.npy")]
+
+
+def _read_arrays(folder: Path, record: dict) -> dict[str, np.ndarray]:
+    """The arrays of a video, which have to be what :class:`VideoFeatures` says.
+
+    Raises ValueError where they are not, and what the formats raise.
+    """
+    files = _files_of(folder, record)
+    if not all(path.is_file() for path in files if path.exists()):
+        raise ValueError("it is no regular file")
+    if files[0].suffix == ".safetensors":
+        arrays = load_file(files[0])
+    else:
+        named = zip(("features", "times", "frames"), files, strict=True)
+        arrays = {name: _load(path) for name, path in named if path.exists()}
+    shapes = {"features": 2, "times": 2, "frames": 3}
+    for name, dimensions in shapes.items():
+        array = arrays.get(name)
+        if array is None and name == "frames":
+            continue
+        if array is None or array.ndim != dimensions or array.dtype.kind != "f":
+            raise ValueError(f"{name} is missing, or no array of {dimensions} dimensions of floats")
+        if len(array) != len(arrays["features"]) or not np.isfinite(array).all():
+            raise ValueError(f"{name} has not a row per clip, or numbers that are not finite")
+    return arrays
+
+
+def _load(path: Path) -> np.ndarray:
+    """The array of an ``.npy`` file; no object in it is unpickled.
+
+    A map holds what the file has, where reading would first reserve what its header claims.
+    """
+    return np.array(np.lib.format.open_memmap(path, mode="r"))
 
 
 def _read_index(folder: Path) -> list[dict]:
@@ -177,8 +250,22 @@ def _read_index(folder: Path) -> list[dict]:
     lines = lines_of(read_text(path, "index of features"))
     for number, line in enumerate(lines, start=1):
         try:
-            records.append(json.loads(line))
-        except ValueError:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
             if number < len(lines):  # the last line may be cut short by what stopped the run
                 raise DataError(f"{path}, line {number}: not JSON") from None
+            continue
+        _check_record(record, f"{path}, line {number}")
+        records.append(record)
     return records
+
+
+def _check_record(record: object, where: str) -> None:
+    """Refuse a line of an index that is not as :class:`FeatureWriter` writes it."""
+    if not isinstance(record, dict) or not isinstance(record.get("video"), str):
+        raise DataError(f"{where}: it names no video")
+    file, label = record.get("file"), record.get("label")
+    if not isinstance(file, str) or os.path.basename(file) != file or not file.endswith(SUFFIXES):
+        raise DataError(f"{where}: {file!r} is no name of a file of features in this folder")
+    if label is not None and type(label) is not int:
+        raise DataError(f"{where}: the label is {label!r}, expected a number or null")

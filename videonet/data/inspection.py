@@ -11,13 +11,14 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from videonet.data.decode import FRAMES_FPS, open_video
-from videonet.data.texts import printable
 from videonet.data.verify import Examiner
 from videonet.data.video.access import is_attached
 from videonet.data.video.info import VideoInfo
 from videonet.data.video.pyav_reader import PyAVReader
 from videonet.data.video.reader import VideoReader
 from videonet.errors import DecodeError
+from videonet.figures import save_figure
+from videonet.terminal import printable
 
 SHOWN = 20  # frames on a contact sheet
 _COLUMNS = 5
@@ -163,13 +164,12 @@ def write_contact_sheet(found: Inspection, path: Path, frames_fps: float = FRAME
     rows = max(1, -(-len(pictures) // _COLUMNS))
     figure = Figure(figsize=(2.6 * _COLUMNS, 2.2 * rows + 0.6), layout="constrained")
     axes = figure.subplots(rows, _COLUMNS, squeeze=False)
-    title = printable(os.path.basename(found.path))
-    figure.suptitle(f"{title}  {printable(error or found.reason)}", fontsize=9, parse_math=False)
+    title = f"{os.path.basename(found.path)}  {error or found.reason}"
+    figure.suptitle(title, fontsize=9)
     for axis in axes.flat:
         axis.set_axis_off()
     for axis, (index, time, picture) in zip(axes.flat, pictures, strict=False):
         axis.imshow(picture)
         axis.set_title(f"{index}   {time:.3f} s", fontsize=8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=100)
+    save_figure(figure, path, dpi=100)
     return len(pictures)

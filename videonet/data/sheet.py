@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from videonet.data.dataset import EvaluationViews, VideoDataset
-from videonet.data.texts import printable
 from videonet.errors import DataError, DecodeError
+from videonet.figures import save_figure
 
 FRAMES = 6  # of a clip that are shown
 _GAP = 4  # white pixels between two clips
@@ -40,18 +40,17 @@ def write_sheet(
     rows = [_row(dataset, views, index, epoch) for index in chosen]
     figure = Figure(figsize=(14, 1.6 * len(rows) + 0.6), layout="constrained")
     axes = figure.subplots(len(rows), 1, squeeze=False)
-    title = f"{label} {printable(name)}: {dataset.make_clips.count} training clip(s) | test view"
-    figure.suptitle(title, parse_math=False)
+    title = f"{label} {name}: {dataset.make_clips.count} training clip(s) | test view"
+    figure.suptitle(title)
     for axis, index, row in zip(axes[:, 0], chosen, rows, strict=True):
         axis.set_axis_off()
-        name = printable(Path(dataset.paths[index]).name)
-        axis.set_title(name, fontsize=7, loc="left", parse_math=False)
+        name = Path(dataset.paths[index]).name
+        axis.set_title(name, fontsize=7, loc="left")
         if isinstance(row, str):
-            axis.text(0, 0.5, printable(row), fontsize=7, wrap=True, parse_math=False)
+            axis.text(0, 0.5, row, fontsize=7, wrap=True)
         else:
             axis.imshow(row)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path, dpi=110)
 
 
 def _row(dataset: VideoDataset, views: EvaluationViews, index: int, epoch: int) -> np.ndarray | str:

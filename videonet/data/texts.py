@@ -1,4 +1,4 @@
-"""Text files written by people and programs: one rule for reading them, and for showing names.
+"""Text files written by people and programs: one rule for reading them.
 
 UTF-8, with a mark at the start or without, and UTF-16 with its mark are read. Another encoding
 (GBK, Latin-1) cannot be told from a wrong one, so it is refused in one sentence, unless the text
@@ -64,18 +64,6 @@ def lines_of(text: str) -> list[str]:
     for end in _LINE_ENDS:
         text = text.replace(end, "\n")
     return text.removesuffix("\n").split("\n") if text else []
-
-
-def printable(name: str) -> str:
-    """A name as a terminal may show it: what is no letter, sign or space becomes ``\\x1b``."""
-    return "".join(letter if letter.isprintable() else _escaped(letter) for letter in name)
-
-
-def _escaped(letter: str) -> str:
-    code = ord(letter)
-    if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name that is no UTF-8
-        code -= 0xDC00
-    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
 
 
 def short_stem(stem: str) -> str:

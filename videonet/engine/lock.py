@@ -14,13 +14,12 @@ from typing import IO
 
 from videonet.engine.distributed import Process
 from videonet.errors import ConfigError
+from videonet.files import lock
 
 logger = logging.getLogger(__name__)
 
 LOCK = ".lock"  # in OUTPUT_DIR
 PATIENCE = 3.0  # seconds in which a run that is ending may let go
-GUARDED = 1  # bytes that are locked, behind the text; Windows lets nobody read locked bytes
-BEHIND = 1 << 20
 
 
 @contextlib.contextmanager
@@ -60,7 +59,7 @@ def _acquire(folder: Path) -> IO[str] | None:
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
-            _lock(file)
+            lock(file)
         except BlockingIOError:
             holder = _read_holder(path)
             if holder == _this_process():
@@ -99,19 +98,3 @@ def _read_holder(path: Path) -> dict:
     except (OSError, ValueError):
         return {}
     return holder if isinstance(holder, dict) else {}
-
-
-def _lock(file: IO[str]) -> None:
-    """Raises BlockingIOError where another process holds the lock, OSError where nobody can."""
-    try:
-        import fcntl
-    except ImportError:
-        import msvcrt  # Windows
-
-        file.seek(BEHIND)
-        try:
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, GUARDED)
-        except OSError as error:
-            raise BlockingIOError(*error.args) from error
-    else:
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)

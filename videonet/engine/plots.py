@@ -9,6 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from videonet.figures import save_figure
+
 FIGURES = ("top1", "top5", "mAP")  # of a validation, in percent
 
 
@@ -38,7 +40,7 @@ def plot_learning_curve(records: Sequence[dict], path: Path) -> None:
     right.grid(alpha=0.3)
     if right.lines:
         right.legend(loc="lower right")
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path)
 
 
 def plot_runs(runs: Mapping[str, Sequence[dict]], path: Path, smoothing: int = 1) -> None:
@@ -83,7 +85,7 @@ def plot_runs(runs: Mapping[str, Sequence[dict]], path: Path, smoothing: int = 1
         entries = dict(zip(labels, lines, strict=True)) | entries
     if entries:
         figure.legend(entries.values(), entries.keys(), loc="outside right upper", fontsize=8)
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path)
 
 
 def _of_kind(records: Sequence[dict], kind: str) -> list[dict]:
@@ -108,7 +110,7 @@ def plot_confusion(counts: Tensor, class_names: Sequence[str], path: Path) -> No
         for row, column in np.argwhere(share > 0):
             shade = "white" if share[row, column] > 0.5 else "black"
             axes.text(column, row, int(counts[row, column]), ha="center", va="center", color=shade)
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path)
 
 
 def plot_reliability(
@@ -134,7 +136,7 @@ def plot_reliability(
     top.legend(loc="upper left", fontsize=8)
     bottom.bar(edges, counts.numpy()[filled], width=0.9 / bins, color="tab:gray")
     bottom.set(xlabel="score of the prediction", ylabel="videos")
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path)
 
 
 def plot_prediction(
@@ -157,4 +159,4 @@ def plot_prediction(
     axes.set(xlim=(0, 1.1), xlabel="score")
     for row, score in enumerate(scores):
         axes.text(score + 0.01, row, f"{score:.3f}", va="center")
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path)

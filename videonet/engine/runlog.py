@@ -11,6 +11,7 @@ from pathlib import Path
 from torch.utils.tensorboard import SummaryWriter
 
 from videonet.errors import ConfigError
+from videonet.terminal import PrintableFormatter
 
 logger = logging.getLogger(__name__)
 
@@ -122,4 +123,6 @@ def start_logging(folder: Path | None = None, *, main: bool = True) -> None:
             logging.FileHandler(folder / "log.txt", encoding="utf-8", errors="backslashreplace")
         )
     level = logging.INFO if main else logging.WARNING
-    logging.basicConfig(level=level, format=FORMAT, handlers=handlers, force=True)
+    for handler in handlers:
+        handler.setFormatter(PrintableFormatter(FORMAT))
+    logging.basicConfig(level=level, handlers=handlers, force=True)

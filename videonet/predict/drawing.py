@@ -13,6 +13,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
+from videonet.figures import save_figure
 from videonet.predict.segments import Segment, cell_borders
 
 TOP_CURVES = 8  # classes drawn over time
@@ -50,7 +51,7 @@ def plot_timeline(
         if s.end - s.start > 0.08 * (borders[-1] - borders[0]):
             lower.text((s.start + s.end) / 2, 0, s.label, ha="center", va="center", fontsize=8)
     lower.set(xlabel="seconds", yticks=[], ylabel="segments", xlim=(borders[0], borders[-1]))
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path, dpi=110)
 
 
 class VideoFile:
@@ -150,7 +151,7 @@ def plot_heat(frames: np.ndarray, heat: np.ndarray, title: str, path: Path) -> N
             axes.axis("off")
         rows[0, column].set_title(f"frame {index}", fontsize=8)
     figure.suptitle(title, fontsize=10)
-    figure.savefig(path, dpi=100)
+    save_figure(figure, path, dpi=100)
 
 
 def write_heat_video(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
+import math
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from videonet.errors import ConfigError, VideonetError
+from videonet.files import replacing
 from videonet.ops.kernels import private
 from videonet.predict.predictor import Predictor
 
@@ -70,18 +72,25 @@ def export_model(predictor: Predictor, kind: str, path: Path, *, seed: int = 0) 
 
     Raises:
         ConfigError: unknown kind, or what it needs is not installed.
-        ExportError: the model cannot be exported, or the file computes something else.
+        ExportError: the model cannot be exported, or the export computes something else.
+        WriteError: the file cannot be written.
     """
     if kind not in WRITERS:
         raise ConfigError(f"models are exported as {', '.join(WRITERS)}, not as {kind!r}")
+    with replacing(path) as temporary:
+        return _write_and_compare(predictor, kind, temporary, path, seed)
+
+
+def _write_and_compare(
+    predictor: Predictor, kind: str, temporary: Path, path: Path, seed: int
+) -> float:
     model = predictor.model.float().eval()
     generator = torch.Generator().manual_seed(seed)
     shape = clip_shape(predictor)
-    path.parent.mkdir(parents=True, exist_ok=True)
     clip = torch.randn(2, *shape, generator=generator).to(predictor.device)
     try:
-        run = WRITERS[kind](model, clip, describe_model(predictor), path)
-    except VideonetError:
+        run = WRITERS[kind](model, clip, describe_model(predictor), temporary)
+    except (VideonetError, OSError):
         raise
     except Exception as error:  # the exporters raise errors of many kinds
         reason = str(error).strip().splitlines() or [type(error).__name__]
@@ -89,10 +98,13 @@ def export_model(predictor: Predictor, kind: str, path: Path, *, seed: int = 0) 
     worst = 0.0
     for batch in BATCHES:
         clips = torch.randn(batch, *shape, generator=generator).to(predictor.device)
-        worst = max(worst, difference(model, run, clips))
-    if not worst <= TOLERANCE:
+        found = difference(model, run, clips)
+        if not math.isfinite(found):
+            raise ExportError(f"{path}: the logits of the model or of the export are not finite")
+        worst = max(worst, found)
+    if worst > TOLERANCE:
         raise ExportError(
-            f"{path} computes something else than the model: logits differ by {worst:.2g} of "
+            f"{path} would compute something else than the model: logits differ by {worst:.2g} of "
             f"their largest value, {TOLERANCE:.0e} is allowed"
         )
     return worst

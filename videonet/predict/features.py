@@ -12,8 +12,8 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from videonet.data.build import evaluation_views
 from videonet.data.features import FeatureWriter, VideoFeatures
-from videonet.engine.checkpoints import newest_checkpoint
-from videonet.errors import DecodeError
+from videonet.errors import DecodeError, ScoreError
+from videonet.predict.description import describe_clips, describe_scoring
 from videonet.predict.predictor import Predictor
 from videonet.predict.run import Options
 from videonet.predict.sources import Source
@@ -21,21 +21,10 @@ from videonet.predict.sources import Source
 logger = logging.getLogger(__name__)
 
 
-def describe(predictor: Predictor, options: Options, checkpoint: str, *, frames: bool) -> dict:
+def describe_features(predictor: Predictor, options: Options, *, frames: bool) -> dict:
     """What features depend on, for :class:`FeatureWriter`."""
-    cfg = predictor.cfg
-    if options.sliding:
-        clips = {"window": options.window, "stride": options.stride, "crops": options.crops}
-    else:
-        clips = {"views": f"{cfg.TEST.NUM_ENSEMBLE_VIEWS} x {cfg.TEST.NUM_SPATIAL_CROPS}"}
-    return {
-        "checkpoint": str(newest_checkpoint(checkpoint)),
-        "classes": predictor.class_names,
-        "size": cfg.DATA.TEST_CROP_SIZE,
-        "frames_per_clip": cfg.DATA.NUM_FRAMES,
-        "frames": frames,
-        **clips,
-    }
+    model, clips = describe_scoring(predictor), describe_clips(predictor, options)
+    return {**model, **clips, "frames": frames}
 
 
 def extract_features(
@@ -54,7 +43,7 @@ def extract_features(
         frames: also a vector per frame of the last stage's grid (not with a sliding window).
 
     Returns:
-        How many videos could not be read.
+        How many videos could not be read, or have embeddings that are not finite.
     """
     failed = 0
     bar = tqdm(sources, desc="videos", unit="video", disable=not progress)
@@ -67,9 +56,9 @@ def extract_features(
                     writer.add(_of_windows(predictor, source, options))
                 else:
                     writer.add(_of_views(predictor, source, frames))
-            except DecodeError as error:
+            except (DecodeError, ScoreError) as error:
                 failed += 1
-                logger.error("%s", error)
+                logger.error("%s%s", "" if source.path in str(error) else f"{source.path}: ", error)
     return failed
 
 

@@ -28,7 +28,7 @@ from videonet.engine.distributed import select_device
 from videonet.engine.ema import weights_to_test
 from videonet.engine.evaluate import clip_logits, ensemble_views
 from videonet.engine.precision import autocast_dtype
-from videonet.errors import CheckpointError, ConfigError
+from videonet.errors import CheckpointError, ConfigError, ScoreError
 from videonet.heads.aggregation import VideoAttentionHead, aggregate_scores
 from videonet.models import create_model
 from videonet.predict.windows import Picture, Window, WindowBuffer, WindowPlan, sliding_windows
@@ -89,6 +89,7 @@ class Predictor:
             a softmax over the classes. None for what `cfg` was trained with.
 
     Attributes:
+        origin: the file that the weights come from, for messages; empty where none is known.
         lock: held while the model runs; hold it for what changes or watches the model.
         video_head: a learned head over clip embeddings, for ``aggregate="attention"``.
     """
@@ -106,6 +107,7 @@ class Predictor:
         self.cfg, self.class_names = cfg, list(names)
         own = cfg.MODEL.LOSS_FUNC == MULTI_LABEL_LOSS
         self.multi_label = own if multi_label is None else multi_label
+        self.origin = ""
         self.lock = threading.RLock()
         self.video_head: VideoAttentionHead | None = None
 
@@ -150,10 +152,13 @@ class Predictor:
         refuse_larger_model(lambda: create_model(name, **arguments), weights, str(path))
         model = create_model(name, **arguments)
         load_trained(model, weights, origin=str(path), class_names=names)
+        _refuse_infinite_weights(model, str(path))
         trained = own if own is not None else config.dump()
         task = read_text(trained, f"{path} (cfg)").get("MODEL.LOSS_FUNC")
         multi_label = task is not None and task.value == MULTI_LABEL_LOSS
-        return cls(model, config, names, multi_label=multi_label)
+        predictor = cls(model, config, names, multi_label=multi_label)
+        predictor.origin = str(path)
+        return predictor
 
     def __call__(self, video: str | Path, top_k: int = 5, aggregate: str = "") -> Prediction:
         """Score one video file with the temporal views and spatial crops of ``TEST``.
@@ -213,7 +218,9 @@ class Predictor:
             raise ConfigError(
                 "aggregation by attention is for one label per video, this model gives several"
             )
-        return self.video_head(embeddings.unsqueeze(0))[0].softmax(dim=-1)
+        total = self.video_head(embeddings.unsqueeze(0))[0].softmax(dim=-1)
+        self._refuse_infinite(total)
+        return total
 
     def top(self, scores: Tensor, top_k: int = 5) -> Top:
         """The names and values of the highest scores (K,)."""
@@ -228,6 +235,9 @@ class Predictor:
         :attr:`video_head` of two levels it is a vector per frame of the last stage's grid, (T', C).
         At most ``TEST.BATCH_SIZE`` clips are on the device at a time; in the precision that
         testing computes in.
+
+        Raises:
+            ScoreError: a number of them is not finite.
         """
         embeddings: list[Tensor] = []
         with self.lock:
@@ -238,17 +248,33 @@ class Predictor:
                 logits = self._apply(self.model, clips)
             finally:
                 keep.remove()
+        vectors = torch.cat(embeddings)
+        self._refuse_infinite(logits, vectors)
         if self.video_head is not None and self.video_head.levels == 2:
             return logits, self.frame_embeddings(clips)
-        return logits, torch.cat(embeddings)
+        return logits, vectors
+
+    def _refuse_infinite(self, *results: Tensor) -> None:
+        if not all(result.isfinite().all() for result in results):
+            dtype = autocast_dtype(self.cfg, self.device) or torch.float32
+            raise ScoreError(
+                f"the model{f' of {self.origin}' if self.origin else ''} gives scores that are not "
+                f"finite numbers: its weights are not, or its numbers are too large for {dtype}"
+            )
 
     def frame_embeddings(self, clips: Tensor) -> Tensor:
-        """Means over space of the last stage's grid, (N, T', C), of uint8 clips."""
+        """Means over space of the last stage's grid, (N, T', C), of uint8 clips.
+
+        Raises:
+            ScoreError: a number of them is not finite.
+        """
 
         def means(batch: Tensor) -> Tensor:
             return self.model.forward_features(batch)[-1].mean(dim=(3, 4)).transpose(1, 2)
 
-        return self._apply(means, clips)
+        vectors = self._apply(means, clips)
+        self._refuse_infinite(vectors)
+        return vectors
 
     def _apply(self, function: Callable[[Tensor], Tensor], clips: Tensor) -> Tensor:
         with self.lock:
@@ -354,6 +380,12 @@ class Predictor:
                 yield WindowScores(
                     window.index, window.start, window.end, scores, vectors.mean(dim=0)
                 )
+
+
+def _refuse_infinite_weights(model: nn.Module, origin: str) -> None:
+    for name, parameter in model.named_parameters():
+        if not parameter.isfinite().all():
+            raise CheckpointError(f"{origin}: {name} holds numbers that are not finite (NaN)")
 
 
 def _timed(frames: Iterable, fps: float) -> Iterator[tuple[float, Picture]]:

@@ -2,31 +2,41 @@
 
 JSON lines and CSV are flushed per window and video, and writing to a file that is there goes on
 with it: what it holds of finished videos stays. Of a video that was not finished JSON lines keep
-the windows, so that a long one goes on where it stopped; in CSV it begins again.
+the windows, so that a long one goes on where it stopped; in CSV it begins again. What made the
+results stands in a file beside them (``x.jsonl.meta.json``), and results of something else are
+not added to them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
-import io
 import json
-import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
-from videonet.data.texts import lines_of, printable, read_text
+from videonet.data.claims import Claim
+from videonet.data.tables import rows_as_text, text_of
+from videonet.data.texts import lines_of, read_text
 from videonet.errors import ConfigError, DataError
+from videonet.files import make_folder, replacing_text, writing
 from videonet.predict.segments import Segment
+from videonet.terminal import printable
 
 Top = list[tuple[str, float]]
 
 
 @dataclass(frozen=True)
 class WindowResult:
-    """Scores of one window; ``scores`` has all K classes in their order."""
+    """Scores of one window; ``scores`` has all K classes in their order.
+
+    Its numbers are those that are written, so that a video which goes on with windows of an
+    earlier run ends as one that was not stopped: times of four places, scores of six.
+    """
 
     index: int
     start: float  # seconds
@@ -100,13 +110,64 @@ class TextTable(ResultWriter):
         self._file.flush()
 
 
-class JsonLines(ResultWriter):
+class _Continued(ResultWriter):
+    """A file that a later run goes on with, beside the description of what made it.
+
+    Args:
+        path: the file.
+        about: what the results depend on, JSON; a file that something else made is refused.
+        overwrite: begin anew, whatever the file holds.
+
+    Raises:
+        ConfigError: another process writes to the file, or it is no regular file.
+        DataError: it holds something else than such results, or those of something else.
+        WriteError: it cannot be written.
+    """
+
+    def __init__(self, path: Path, about: Mapping[str, Any], *, overwrite: bool = False):
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"{path} is no file: results that can be continued need one")
+        self._path, self._ranks = path, about.get("top_k", 1)
+        self._claim = Claim(description_path(path), path)
+        try:
+            if overwrite:
+                with writing(path):
+                    path.unlink(missing_ok=True)
+            lines = self._take_over()
+            begun = path.exists() and path.stat().st_size > 0
+            self._claim.settle(about, begun=begun)
+            with replacing_text(path, newline="") as file:
+                file.writelines(lines)
+            with writing(path):
+                self._file = open(  # noqa: SIM115
+                    path, "a", newline="", encoding="utf-8", errors="surrogateescape"
+                )
+        except BaseException:
+            self._claim.close()
+            raise
+
+    @abstractmethod
+    def _take_over(self) -> Iterable[str]:
+        """Note what the file holds, and return the lines that stay."""
+
+    def _append(self, text: str) -> None:
+        with writing(self._path):
+            self._file.write(text)
+            self._file.flush()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # what a full disk did not take was reported
+            self._file.close()
+        self._claim.close()
+
+
+class JsonLines(_Continued):
     """One JSON object a line: ``{"video", "window", …}`` per window and ``{"video", "top", …}``
     per finished video, or ``{"video", "error"}``."""
 
-    def __init__(self, path: Path):
+    def _take_over(self) -> Iterable[str]:
         kept, self._unfinished = [], {}
-        for record in _json_records(path):
+        for record in _json_records(self._path):
             if "window" in record:
                 top = [(name, score) for name, score in record["top"]]
                 result = WindowResult(
@@ -118,16 +179,14 @@ class JsonLines(ResultWriter):
                 kept.append(record)
                 self._unfinished.pop(record["video"], None)
         self.done = frozenset(record["video"] for record in kept if "window" not in record)
-        _rewrite(path, (json.dumps(record) + "\n" for record in kept))
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115
+        return [json.dumps(record) + "\n" for record in kept]
 
     def unfinished(self, video: str) -> list[WindowResult]:
         return self._unfinished.get(video, [])
 
     def window(self, video: str, result: WindowResult) -> None:
-        top = [[name, round(score, 6)] for name, score in result.top]
-        scores = [round(score, 6) for score in result.scores]
-        times = {"start": round(result.start, 4), "end": round(result.end, 4)}
+        times = {"start": result.start, "end": result.end}
+        top, scores = [list(pair) for pair in result.top], list(result.scores)
         self._write({"video": video, "window": result.index, **times, "top": top, "scores": scores})
 
     def video(self, video: str, result: VideoResult) -> None:
@@ -140,25 +199,21 @@ class JsonLines(ResultWriter):
         self._write({"video": video, "error": reason})
 
     def _write(self, record: dict) -> None:
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
-
-    def close(self) -> None:
-        self._file.close()
+        self._append(json.dumps(record) + "\n")
 
 
-class CsvTable(ResultWriter):
-    """Rows of a video's scores, windows and segments; ``kind`` says which, ``rank`` is from 1."""
+class CsvTable(_Continued):
+    """Rows of a video's scores, windows and segments; ``kind`` says which, ``rank`` is from 1.
+
+    Texts that a spreadsheet would run are written as :mod:`videonet.data.tables` says.
+    """
 
     HEADER = ("video", "kind", "start", "end", "rank", "label", "score", "error")
 
-    def __init__(self, path: Path):
-        kept = [row for row in _csv_rows(path, self.HEADER) if row["kind"] != "error"]
+    def _take_over(self) -> Iterable[str]:
+        kept = _csv_rows(self._path, self.HEADER, self._ranks)
         self.done = frozenset(row["video"] for row in kept)
-        _rewrite(path, [self._text([dict(zip(self.HEADER, self.HEADER, strict=True)), *kept])])
-        self._file = open(  # noqa: SIM115
-            path, "a", newline="", encoding="utf-8", errors="surrogateescape"
-        )
+        return [self._text([dict(zip(self.HEADER, self.HEADER, strict=True)), *kept])]
 
     def window(self, video: str, result: WindowResult) -> None:
         self._write(self._rows(video, "window", result.top, result.start, result.end))
@@ -183,51 +238,71 @@ class CsvTable(ResultWriter):
         return rows
 
     def _text(self, rows: Iterable[dict]) -> str:
-        buffer = io.StringIO()
-        csv.DictWriter(buffer, self.HEADER, lineterminator="\n").writerows(rows)
-        return buffer.getvalue()
+        return rows_as_text([row.get(key, "") for key in self.HEADER] for row in rows)
 
     def _write(self, rows: list[dict]) -> None:
-        self._file.write(self._text(rows))
-        self._file.flush()
-
-    def close(self) -> None:
-        self._file.close()
+        self._append(self._text(rows))
 
 
 FORMATS = {"jsonl": JsonLines, "csv": CsvTable}
 
 
-def open_results(path: Path | None, kind: str | None, stdout: TextIO) -> ResultWriter:
+def description_path(path: Path) -> Path:
+    """The file beside a result file that says what its results depend on."""
+    return path.with_name(f"{path.name}.meta.json")
+
+
+def open_results(
+    path: Path | None,
+    kind: str | None,
+    stdout: TextIO,
+    about: Mapping[str, Any] | None = None,
+    *,
+    overwrite: bool = False,
+) -> ResultWriter:
     """The writer for a file, or for `stdout` where `path` is None.
 
     Args:
         kind: "text", "jsonl" or "csv"; None for what the file's suffix says, else text.
+        about: what the results depend on, JSON, see :func:`~videonet.predict.description
+            .describe_results`.
+        overwrite: begin anew, whatever the file holds.
 
     Raises:
         ConfigError: a text file that is there already (it cannot be continued), or a format that
             needs a file.
-        DataError: the file holds something else than such results.
+        DataError: the file holds something else than such results, or those of something else.
+        WriteError: it cannot be written.
     """
     if path is None:
         if kind not in (None, "text"):
             raise ConfigError(f"results as {kind} need a file to be written to")
         return TextTable(stdout)
     kind = kind or path.suffix.removeprefix(".").lower()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     if kind in FORMATS:
-        return FORMATS[kind](path)
-    if path.exists():
-        raise ConfigError(f"{path} exists, and only .jsonl and .csv results can be continued")
+        return FORMATS[kind](path, about or {}, overwrite=overwrite)
+    if path.exists() and not overwrite:
+        raise ConfigError(
+            f"{path} exists, and only .jsonl and .csv results can be continued: give another "
+            "--output, or --overwrite to begin anew"
+        )
     return _TextFile(path)
 
 
 class _TextFile(TextTable):
     def __init__(self, path: Path):
-        super().__init__(open(path, "w", encoding="utf-8"))  # noqa: SIM115
+        self._path = path
+        with writing(path):
+            super().__init__(open(path, "w", encoding="utf-8"))  # noqa: SIM115
+
+    def _write(self, lines: Iterable[str]) -> None:
+        with writing(self._path):
+            super()._write(lines)
 
     def close(self) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # what a full disk did not take was reported
+            self._file.close()
 
 
 def _json_records(path: Path) -> Iterable[dict]:
@@ -237,29 +312,35 @@ def _json_records(path: Path) -> Iterable[dict]:
     for number, line in enumerate(lines, start=1):
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             record = None
-        if isinstance(record, dict) and "video" in record:
+        if _is_record(record):
             yield record
         elif number < len(lines):  # the last line may be cut short by what stopped the run
             raise DataError(f"{path}, line {number}: no result of a prediction")
 
 
-def _csv_rows(path: Path, header: Sequence[str]) -> list[dict]:
-    """The rows of finished videos."""
+def _is_record(record: Any) -> bool:
+    """Whether a line is one of those that :class:`JsonLines` writes."""
+    if not isinstance(record, dict) or not isinstance(record.get("video"), str):
+        return False
+    if "window" in record:
+        return record.keys() >= {"start", "end", "top", "scores"}
+    return "error" in record or "top" in record
+
+
+def _csv_rows(path: Path, header: Sequence[str], ranks: int) -> list[dict]:
+    """The rows of finished videos, those with all `ranks` of their scores."""
     if not path.exists() or not path.stat().st_size:
         return []
     with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
         table = csv.DictReader(file)
         if tuple(table.fieldnames or ()) != tuple(header):
             raise DataError(f"{path}, line 1: expected the columns {', '.join(header)}")
-        rows = [row for row in table if all(value is not None for value in row.values())]
-    finished = {row["video"] for row in rows if row["kind"] == "video"}
-    return [row for row in rows if row["video"] in finished]
-
-
-def _rewrite(path: Path, lines: Iterable[str]) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "w", encoding="utf-8", errors="surrogateescape") as file:
-        file.writelines(lines)
-    os.replace(temporary, path)
+        try:
+            rows = [row for row in table if all(isinstance(v, str) for v in row.values())]
+        except csv.Error as error:
+            raise DataError(f"{path}, line {table.line_num}: {error}") from None
+    rows = [{key: text_of(value) for key, value in row.items()} for row in rows]
+    found = Counter(row["video"] for row in rows if row["kind"] == "video")
+    return [row for row in rows if row["kind"] != "error" and found[row["video"]] >= ranks]

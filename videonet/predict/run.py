@@ -13,7 +13,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from videonet.data.decode import PyAVReader
-from videonet.errors import DecodeError
+from videonet.errors import ConfigError, DecodeError, ScoreError
 from videonet.predict.predictor import Predictor, WindowScores
 from videonet.predict.results import ResultWriter, VideoResult, WindowResult
 from videonet.predict.segments import Hysteresis, merge_segments
@@ -47,6 +47,10 @@ class Options:
     aggregate: str = ""
     segments: Hysteresis = field(default_factory=Hysteresis)
 
+    def __post_init__(self) -> None:
+        if self.top_k < 1:
+            raise ConfigError(f"--top-k is {self.top_k}, expected 1 or more classes")
+
 
 def predict_videos(
     predictor: Predictor,
@@ -59,10 +63,11 @@ def predict_videos(
 ) -> int:
     """Score every video that the writer does not hold yet.
 
-    A video that cannot be read is written and logged as such, and the rest goes on.
+    A video that cannot be read, or whose scores are not finite, is written and logged as such, and
+    the rest goes on.
 
     Returns:
-        How many could not be read.
+        How many these are.
     """
     failed = 0
     bar = tqdm(total=len(sources), desc="videos", unit="video", disable=not progress)
@@ -71,10 +76,11 @@ def predict_videos(
             if source.path not in writer.done:
                 try:
                     _predict_video(predictor, source.path, writer, options, pictures, progress)
-                except DecodeError as error:
+                except (DecodeError, ScoreError) as error:
                     failed += 1
-                    logger.error("%s", error)
-                    writer.failure(source.path, str(error))
+                    reason = str(error) if source.path in str(error) else f"{source.path}: {error}"
+                    logger.error("%s", reason)
+                    writer.failure(source.path, reason)
             bar.update()
     return failed
 
@@ -147,5 +153,7 @@ def _windows(
 
 
 def _result(predictor: Predictor, window: WindowScores, top_k: int) -> WindowResult:
-    top = predictor.top(window.scores, top_k)
-    return WindowResult(window.index, window.start, window.end, top, window.scores.tolist())
+    top = [(name, round(score, 6)) for name, score in predictor.top(window.scores, top_k)]
+    scores = [round(score, 6) for score in window.scores.tolist()]
+    start, end = round(window.start, 4), round(window.end, 4)
+    return WindowResult(window.index, start, end, top, scores)

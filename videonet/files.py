@@ -1,0 +1,96 @@
+"""Writing files: whole or not at all under their name, by one process, or one sentence why not."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from videonet.errors import WriteError
+
+GUARDED = 1  # bytes that are locked, behind the text; Windows lets nobody read locked bytes
+BEHIND = 1 << 20
+LONGEST_TEMPORARY = 180  # bytes of a name that its temporary name repeats
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn the system's error within (a full disk, a read-only folder) into one sentence.
+
+    Raises:
+        WriteError: names the file and what the system said.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(f"cannot write {os.fspath(path)}: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name to write to; what is there afterwards takes the place of `path`.
+
+    Where an error or a signal ends the writing, `path` keeps what it held. Folders are made.
+
+    Raises:
+        WriteError: it cannot be written.
+    """
+    path = Path(os.path.realpath(path))  # a link stays a link
+    temporary = temporary_name(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def temporary_name(path: Path) -> Path:
+    """The hidden name beside a file under which it is written; with its ending."""
+    name = os.fsencode(path.name)
+    if len(name) > LONGEST_TEMPORARY:
+        name = hashlib.blake2b(name, digest_size=8).hexdigest().encode() + os.fsencode(path.suffix)
+    return path.with_name(f".part.{os.fsdecode(name)}")
+
+
+@contextlib.contextmanager
+def replacing_text(path: Path, **options: Any) -> Iterator[IO[str]]:
+    """An open text file that takes the place of `path` when it is written, see :func:`replacing`.
+
+    UTF-8; names of files that are no UTF-8 keep their bytes. `options` are those of ``open``.
+    """
+    coding = {"encoding": "utf-8", "errors": "surrogateescape"}
+    with replacing(path) as temporary, open(temporary, "w", **coding, **options) as file:
+        yield file
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it. Raises WriteError where that cannot be."""
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def lock(file: IO[str]) -> None:
+    """Lock an open file for this process, until it closes the file or ends.
+
+    Raises:
+        BlockingIOError: another process holds the lock.
+        OSError: the file system has no locks.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        import msvcrt  # Windows
+
+        file.seek(BEHIND)
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, GUARDED)
+        except OSError as error:
+            raise BlockingIOError(*error.args) from error
+    else:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
