@@ -60,7 +60,7 @@ def test_recorded_cvt(variant):
     assert report.dialect == "cvt"
     assert_everything_loaded(report, model, state)
     with torch.no_grad():
-        logits, features = model(tensors["input"]), model.forward_features(tensors["input"])
+        logits, features = model(tensors["input"]), model.forward_intermediates(tensors["input"])
     found = {f"feature.{i}": feature.squeeze(2) for i, feature in enumerate(features)}
     assert set(found) == set(record["features"])
     for name, value in {**found, "output": logits}.items():

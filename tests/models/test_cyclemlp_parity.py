@@ -96,7 +96,7 @@ def test_frames_in_another_order_change_the_logits():
 def test_stages_of_equal_width_need_no_transition():
     arguments = {"layers": (1, 1), "mlp_ratios": (2, 2), "transitions": (False, True)}
     model = CycleMLP(5, 1, embed_dims=(16, 16), **arguments)
-    features = model.forward_features(torch.randn(1, 3, 64, 64))
+    features = model.forward_intermediates(torch.randn(1, 3, 64, 64))
     assert [f.shape[-1] for f in features] == [16, 16]
     with pytest.raises(ConfigError, match="16 and 24 wide"):
         CycleMLP(5, 1, embed_dims=(16, 24), **arguments)

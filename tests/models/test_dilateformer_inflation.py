@@ -51,8 +51,8 @@ def test_features_of_a_still_clip_are_those_of_its_image_in_every_frame():
     assert_still_clips_are_images(image, video, 8, (CROP, CROP))
     picture = torch.randn(1, 3, 1, CROP, CROP)
     with torch.no_grad():
-        flat = image.forward_features(picture)
-        deep = video.forward_features(picture.expand(-1, -1, 8, -1, -1))
+        flat = image.forward_intermediates(picture)
+        deep = video.forward_intermediates(picture.expand(-1, -1, 8, -1, -1))
     for one, many in zip(flat, deep, strict=True):
         assert many.shape[2] == 4
         assert relative_error(many, one.expand_as(many)) <= 1e-4

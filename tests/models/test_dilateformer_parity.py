@@ -66,7 +66,7 @@ def test_the_pointwise_tokenizer_halves_the_frame_twice():
     model = videonet.create_model("dilateformer_xs", tokenizer="pointwise", num_classes=3)
     kernels = [m.kernel_size for m in model.patch_embed.proj if isinstance(m, torch.nn.Conv3d)]
     assert kernels == [(3, 3, 3), (1, 1, 1), (1, 3, 3), (1, 1, 1)]
-    features = model.eval().forward_features(torch.randn(1, 3, 8, 48, 48))
+    features = model.eval().forward_intermediates(torch.randn(1, 3, 8, 48, 48))
     assert features[0].shape == (1, 48, 4, 12, 12)
 
 

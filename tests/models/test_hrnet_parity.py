@@ -128,7 +128,7 @@ def test_representations_of_the_paper():
         torch.manual_seed(0)
         model = create_model("hrnet_w18", num_frames=8, features=kind, **SMALL).eval()
         with torch.no_grad():
-            shapes[kind] = model.forward_features(clip)
+            shapes[kind] = model.forward_intermediates(clip)
     branches = shapes["branches"]
     assert [tuple(x.shape[1:]) for x in branches] == [(5, 4, 16, 24), (8, 4, 8, 12), (12, 4, 4, 6)]
     torch.testing.assert_close(shapes["v1"], branches[:1])

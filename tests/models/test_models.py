@@ -32,13 +32,54 @@ def test_clips_and_images_of_several_sizes(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_features_shrink_by_stage(name):
+def test_maps_shrink_by_stage(name):
     family, model = family_of(name), small_model(name).eval()
     with torch.no_grad():
-        features = model.forward_features(clip())
-    assert [f.shape[-1] for f in features] == list(family.sides[: len(features)])
-    assert all(f.shape[2] == family.frames for f in features)
-    assert len({f.shape[0] for f in features}) == 1
+        maps = model.forward_intermediates(clip())
+    assert [m.shape[-1] for m in maps] == list(family.sides[: len(maps)])
+    assert all(m.shape[2] == family.frames for m in maps)
+    assert len({m.shape[0] for m in maps}) == 1
+
+
+@pytest.mark.parametrize("frames", [1, FRAMES])
+@pytest.mark.parametrize("name", NAMES)
+def test_the_surface_agrees_with_forward(name, frames):
+    model = small_model(name, num_frames=frames).eval()
+    x = clip(2, frames)
+    with torch.no_grad():
+        logits, features = model(x), model.forward_features(x)
+        pooled = model.forward_head(features, pre_logits=True)
+        assert torch.equal(model.forward_head(features), logits)
+        assert torch.equal(model.head(pooled), logits)
+        assert pooled.shape == (2, model.num_features)
+        maps = model.forward_intermediates(x)
+        for info, found in zip(model.feature_info, maps, strict=True):
+            cells = tuple(max(n // s, 1) for n, s in zip(x.shape[2:], info.strides, strict=True))
+            assert found.shape == (2, info.channels, *cells)
+        assert all(map(torch.equal, model.forward_intermediates(x, 1), maps[-1:]))
+        some = model.forward_intermediates(x, (-1, 0))
+        assert torch.equal(some[0], maps[-1]) and torch.equal(some[1], maps[0])
+    with pytest.raises(ConfigError, match=f"has {len(maps)} maps"):
+        model.forward_intermediates(x, [len(maps)])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_classes_a_model_gives_what_its_head_would_read(name):
+    bare, model = small_model(name, num_classes=0).eval(), small_model(name).eval()
+    report = load_checkpoint(bare, model.state_dict())
+    assert bare.num_classes == 0 and not report.fatal
+    x = clip()
+    with torch.no_grad():
+        wanted = model.forward_head(model.forward_features(x), pre_logits=True)
+        assert torch.equal(bare(x), wanted)
+        model.reset_classifier(0)
+        assert torch.equal(model(x), wanted)
+        model.reset_classifier(3)
+        assert model(x).shape == (1, 3)
+    names = [n for group in bare.layer_groups() for n in group]
+    assert sorted(names) == sorted(n for n, _ in bare.named_parameters())
+    with pytest.raises(ConfigError, match="-1 classes"):
+        bare.reset_classifier(-1)
 
 
 @pytest.mark.parametrize("frames", [2, 4, 8])
@@ -122,6 +163,34 @@ def test_a_step_in_bfloat16(name):
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
 
 
+class Maps(torch.nn.Module):
+    """The maps of a model, to be compiled or exported."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, clip):
+        return self.model.forward_intermediates(clip)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_the_surface_compiles_and_exports(name):
+    model = small_model(name).eval()
+    maps = Maps(model)
+    program = torch.export.export(maps, (clip(2),))
+    torch._dynamo.reset()
+    with torch.no_grad():
+        for found in (program.module()(clip(2)), torch.compile(maps, backend="eager")(clip(2))):
+            for one, other in zip(found, maps(clip(2)), strict=True):
+                torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+        features = torch.compile(model.forward_features, backend="eager", fullgraph=True)
+        torch.testing.assert_close(
+            features(clip(2)), model.forward_features(clip(2)), atol=1e-5, rtol=1e-5
+        )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_export_gives_the_same_numbers(name):
@@ -133,6 +202,27 @@ def test_export_gives_the_same_numbers(name):
         with torch.no_grad():
             found, expected = program.module()(clip(batch)), model(clip(batch))
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_only_a_vit_runs_on_a_part_of_its_tokens():
+    keep = torch.zeros(1, 1, dtype=torch.int64)
+    for name in NAMES:
+        model = small_model(name).eval()
+        if not model.works_on_parts:
+            with pytest.raises(ConfigError, match="works on whole grids"):
+                model.forward_features(clip(), keep)
+    assert {name for name in NAMES if small_model(name).works_on_parts} == set(
+        videonet.list_models("vit_*")
+    )
+
+
+def test_the_former_name_of_pooling_warns():
+    model = small_model("mvit_v2_s").eval()
+    with torch.no_grad():
+        (*_, last) = model.run_stages(clip(), model.run_block)
+        with pytest.warns(FutureWarning, match="forward_head"):
+            pooled = model.pool_tokens(last.x)
+        assert torch.equal(model.head(pooled), model(clip()))
 
 
 def test_wrong_names_and_arguments_are_named():

@@ -172,3 +172,72 @@ def test_timesformer(official):
     with torch.no_grad():
         expected = peer(clip.transpose(1, 2)).logits
         assert relative_error(model(clip), expected) <= TOLERANCE
+
+
+@pytest.mark.parametrize("arguments", [{}, {"num_registers": 2}, {"embed_class": False}], ids=str)
+def test_a_vit_on_a_part_of_its_tokens(arguments):
+    """All of them are the clip, in any order; a part is what attention among that part gives."""
+    torch.manual_seed(0)
+    model = create_model(
+        "vit_xs", num_classes=5, num_frames=4, crop_size=24, cls_key_log_frames=True, **arguments
+    )
+    model = randomise(model)
+    x = torch.randn(2, 3, 4, 24, 24)
+    with torch.no_grad():
+        whole = model.forward_features(x)
+        cells = whole.shape[1] - model.leading
+        order = torch.stack([torch.randperm(cells) for _ in range(2)])
+        mixed = model.forward_features(x, order)
+        places = order.argsort(dim=1).unsqueeze(2).expand(-1, -1, whole.shape[2])
+        back = torch.cat(
+            (mixed[:, : model.leading], mixed[:, model.leading :].gather(1, places)), dim=1
+        )
+        torch.testing.assert_close(back, whole, atol=1e-4, rtol=1e-4)
+        mask = torch.zeros(2, cells, dtype=torch.bool).scatter(1, order[:, :7], True)
+        part = model.forward_features(x, mask)
+        assert part.shape == (2, model.leading + 7, whole.shape[2])
+        assert torch.equal(part, model.forward_features(x, order[:, :7].sort(dim=1).values))
+        assert model.forward_head(part).shape == (2, 5)
+        changed = x.clone()  # what is left out has no effect
+        frames, rows, columns = (
+            torch.repeat_interleave(torch.arange(n), p) for n, p in ((2, 2), (4, 6), (4, 6))
+        )
+        cell = (frames[:, None, None] * 4 + rows[None, :, None]) * 4 + columns[None, None, :]
+        for row in range(2):
+            changed[row][:, ~mask[row][cell]] = 9.0
+        torch.testing.assert_close(model.forward_features(changed, mask), part)
+
+
+def test_a_still_clip_in_tubes_is_the_part_of_its_image():
+    """The static-clip law holds for the tokens that are kept in every frame."""
+    image = randomise(create_model("vit_xs", num_classes=5, num_frames=1, crop_size=24))
+    video = create_model(
+        "vit_xs", num_classes=5, num_frames=4, crop_size=24, cls_key_log_frames=True
+    ).eval()
+    load_checkpoint(video, image.state_dict())
+    picture, tube = torch.randn(1, 3, 1, 24, 24), torch.tensor([[0, 3, 5, 6, 12]])
+    with torch.no_grad():
+        flat = image.forward_head(image.forward_features(picture, tube))
+        clip = picture.expand(-1, -1, 4, -1, -1)
+        keep = torch.cat((tube, tube + 16), dim=1)
+        deep = video.forward_head(video.forward_features(clip, keep))
+    assert relative_error(deep, flat) <= 1e-4
+
+
+@pytest.mark.parametrize(
+    ("keep", "message"),
+    [
+        (torch.tensor([[True] * 3 + [False] * 29, [True] * 4 + [False] * 28]), "3 to 4 tokens"),
+        (torch.tensor([[32], [0]]), "numbers 0 to 32, but the grid has 32 cells"),
+        (torch.ones(2, 31, dtype=torch.bool), r"\(2, 31\), expected torch.int64 \(2, K\)"),
+        (torch.zeros(1, 3, dtype=torch.int64), r"\(1, 3\), expected"),
+        (torch.zeros(2, 32), "torch.float32"),
+    ],
+)
+def test_a_part_that_is_none_is_refused(keep, message):
+    model = create_model("vit_xs", num_classes=5, num_frames=4, crop_size=24)
+    with pytest.raises(ConfigError, match=message):
+        model.forward_features(torch.randn(2, 3, 4, 24, 24), keep)
+    divided = create_model("vit_xs", num_frames=4, crop_size=24, space_time="divided")
+    with pytest.raises(ConfigError, match="divided attention works on whole grids"):
+        divided.embed(torch.randn(2, 3, 4, 24, 24), torch.zeros(2, 1, dtype=torch.int64))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import av
@@ -13,15 +13,17 @@ from torch import Tensor, nn
 
 from videonet.config import load_config
 from videonet.heads.classification import ClassificationHead
+from videonet.models.common import RunBlock, StageInfo, StageOutput, VideoModel
 from videonet.predict import Predictor
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200)}
 
 
-class ColourModel(nn.Module):
+class ColourModel(VideoModel):
     """Names the channel that is the brightest on average."""
 
     num_features = 3
+    feature_info = (StageInfo(3, (1, 4, 4)),)
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,11 +32,14 @@ class ColourModel(nn.Module):
         with torch.no_grad():
             self.head.projection.weight.copy_(4 * torch.eye(3))
 
-    def forward_features(self, clip: Tensor) -> list[Tensor]:
-        return [self.pool(clip)]
+    def run_stages(self, clip: Tensor, run: RunBlock) -> Iterator[StageOutput]:
+        yield StageOutput([run(self.pool, clip)])
 
-    def forward(self, clip: Tensor) -> Tensor:
-        return self.head(self.pool(clip).mean(dim=(2, 3, 4)))
+    def finish(self, last: StageOutput) -> Tensor:
+        return last.x[0]
+
+    def pool_features(self, features: Tensor) -> Tensor:
+        return features.mean(dim=(2, 3, 4))
 
 
 def write_colours(

@@ -16,7 +16,7 @@ from videonet.data.build import clip_sampler
 from videonet.errors import ConfigError
 from videonet.ops.attention import attention
 from videonet.ops.attention_maps import RecordAttention
-from videonet.predict.explain import grad_cam, grid_layers
+from videonet.predict.explain import grad_cam, grids_of
 from videonet.predict.rollout import attention_rollout, roll_out
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,12 +56,16 @@ def test_the_map_is_of_the_class_and_the_place(colour_predictor):
         assert share > 0.5  # chance is 2/4 of the frames times 1/4 of each: 0.125
 
 
-def test_grid_layers_end_with_the_class_token_s_way_out():
+def test_a_class_token_is_explained_by_the_cells_that_it_was_made_of():
     model = small_model("mvit_v2_s").eval()
-    layers = grid_layers(model, torch.randn(1, 3, FRAMES, SIDE, SIDE))
-    last = [layer.of_input for layer in layers if layer.module is model.blocks[-1]]
-    assert last == [False, True]
-    assert {layer.grid for layer in layers[:3]} == {layers[0].grid}
+    logits, grids = grids_of(model, torch.randn(1, 3, FRAMES, SIDE, SIDE))
+    last, before = (
+        torch.autograd.grad(logits[0, 0], cells.values, retain_graph=True, allow_unused=True)[0]
+        for cells in grids[:2]
+    )
+    assert grids[0].grid == grids[1].grid
+    assert last is None or not grids[0].as_map(last).any()
+    assert grids[1].as_map(before).any()
 
 
 def test_recorded_attention_is_the_fused_one():

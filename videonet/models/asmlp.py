@@ -7,7 +7,7 @@ Parameter names are those of the official implementation.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
 import torch.nn.functional as F
@@ -18,6 +18,8 @@ from videonet.errors import ConfigError
 from videonet.models.common import (
     BlockList,
     RunBlock,
+    StageInfo,
+    StageOutput,
     VideoModel,
     as_clip,
     init_linear,
@@ -104,16 +106,8 @@ class Stage(nn.Module):
             self.downsample = PatchMerging(ClipNorm(4 * dim), reduction)
 
     def forward(self, x: Tensor, run: RunBlock) -> Tensor:
-        """(B, T, H, W, C) -> (B, T, H/2, W/2, 2C), or as it came in the last stage."""
-        return self.merge(self.mix(x, run))
-
-    def mix(self, x: Tensor, run: RunBlock) -> Tensor:
-        """The blocks alone."""
+        """The blocks alone: (B, T, H, W, C) -> the same shape."""
         return self.blocks(x, run)
-
-    def merge(self, x: Tensor) -> Tensor:
-        """The patch merging alone."""
-        return x if self.downsample is None else self.downsample(x)
 
 
 class ASMLP(VideoModel):
@@ -191,6 +185,10 @@ class ASMLP(VideoModel):
             dropout=dropout,
         )
         self.num_features = embed_dim * 2 ** (len(depths) - 1)
+        self.feature_info = tuple(
+            StageInfo(embed_dim * 2**i, (temporal_stride, patch[0] * 2**i, patch[1] * 2**i))
+            for i in range(len(depths))
+        )
         self.norm = ClipNorm(self.num_features)
         self.head_dropout = head_dropout
         self.apply(init_linear)
@@ -214,21 +212,17 @@ class ASMLP(VideoModel):
         tokens, grid = self.patch_embed(as_clip(clip, self.patch_size))
         return self.dropout(tokens.unflatten(1, grid))
 
-    def forward(self, clip: Tensor) -> Tensor:
-        """(B, in_channels, T, H, W), or an image (B, in_channels, H, W), -> (B, num_classes)."""
+    def run_stages(self, clip: Tensor, run: RunBlock) -> Iterator[StageOutput]:
+        """The tokens (B, T', H', W', C) at the end of each stage, before they merge."""
         x = self.embed(clip)
         for stage in self.layers:
-            x = stage(x, self.run_block)
-        return self.head(self.norm(x).mean(dim=(1, 2, 3)))
+            x = stage(x, run)
+            yield StageOutput(x)
+            x = x if stage.downsample is None else stage.downsample(x)
 
-    def forward_features(self, clip: Tensor) -> list[Tensor]:
-        """A clip -> the tokens at the end of each stage, before merging, (B, C, T', H', W')."""
-        x, maps = self.embed(clip), []
-        for stage in self.layers:
-            x = stage.mix(x, self.run_block)
-            maps.append(x.movedim(-1, 1))
-            x = stage.merge(x)
-        return maps
+    def pool_features(self, features: Tensor) -> Tensor:
+        """Normed tokens (B, T, H, W, C) -> their mean (B, C)."""
+        return features.mean(dim=(1, 2, 3))
 
 
 VARIANTS = {  # arXiv 2107.08391, Sec. 3.4; xs is videonet's own, for CPUs

@@ -1,20 +1,57 @@
-"""What models of all architectures share: the head, groups of layers, recomputed blocks."""
+"""What models of all architectures share: stages, features, the head, groups of layers."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from videonet.errors import ConfigError
 from videonet.heads.classification import ClassificationHead
+from videonet.ops.grid import Grid, volume
+from videonet.ops.pooling import to_volume
 
 RunBlock = Callable[..., Any]  # VideoModel.run_block
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+
+class StageInfo(NamedTuple):
+    """A feature map that a model gives.
+
+    Attributes:
+        channels: its width C.
+        strides: frames and pixels (t, h, w) of the clip from one cell to the next.
+    """
+
+    channels: int
+    strides: Grid
+
+
+class StageOutput(NamedTuple):
+    """What a stage gives, in the layout that its architecture works in.
+
+    Attributes:
+        x: tokens (B, prefix + T*H*W, C) on `grid`, cells (B, T, H, W, C), or maps
+            (B, C, T, H, W), one for each branch.
+        grid: (T, H, W) of tokens in a row.
+    """
+
+    x: Tensor | list[Tensor]
+    grid: Grid | None = None
+
+    def maps(self) -> list[Tensor]:
+        """The cells as (B, C, T, H, W), without prefix tokens; one map for each branch."""
+        if not isinstance(self.x, Tensor):
+            return list(self.x)
+        if self.grid is None:
+            return [self.x.permute(0, 4, 1, 2, 3)]
+        prefix = self.x.shape[1] - volume(self.grid)
+        return [to_volume(self.x[:, prefix:] if prefix else self.x, self.grid)]
 
 
 class BlockList(nn.ModuleList):
@@ -113,22 +150,126 @@ def recomputed(block: nn.Module, *inputs: Any) -> Any:
 
 
 class VideoModel(nn.Module):
-    """Base of all architectures.
+    """Base of all architectures, and what they have in common for those who use them.
 
-    A subclass sets ``num_features``, ``head_dropout`` and where it has one ``head_init_scale``,
-    calls :meth:`reset_classifier` last in its constructor, and runs its blocks by
-    :meth:`run_block`.
+    A subclass sets ``num_features``, ``feature_info``, ``head_dropout`` and where it has one
+    ``head_init_scale``, calls :meth:`reset_classifier` last in its constructor, and has
+    :meth:`run_stages` and :meth:`pool_features`.
+
+    Attributes:
+        num_features: width of the vector that the classifier reads.
+        feature_info: of each map of :meth:`forward_intermediates`.
+        num_classes: of the classifier; 0 where there is none.
     """
 
+    num_features: int
+    feature_info: tuple[StageInfo, ...]
+    num_classes: int
     # Beginnings of the last part of a parameter's name.
     undecayed: tuple[str, ...] = ("cls_token", "pos_embed")
     block_names = re.compile(r"(?:.*\.)?blocks\.\d+(?=\.)")
-    top_names = ("norm", "head")  # modules behind the last block
+    top_names: tuple[str, ...] = ("norm", "head")  # modules behind the last block
     head_init_scale = 1.0
     # The class token of a still clip sees as many copies of every patch as there are frames,
     # which changes the logits; true where a model with a class token makes up for that.
     still_clips_are_exact = False
+    works_on_parts = False  # whether a part of the tokens can be run, see `keep`
     grad_checkpointing = False
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """(B, in_channels, T, H, W), or an image (B, in_channels, H, W), -> (B, num_classes)."""
+        return self.forward_head(self.forward_features(clip))
+
+    def forward_features(self, clip: Tensor, keep: Tensor | None = None) -> Tensor:
+        """A clip -> the final tokens or map, for :meth:`forward_head`.
+
+        Args:
+            clip: (B, in_channels, T, H, W), or an image (B, in_channels, H, W).
+            keep: run these tokens of the stem's grid alone: numbers (B, K) in the order of time,
+                height and width, or booleans (B, T*H*W), true for as many in every row.
+
+        Returns:
+            Tokens (B, prefix + N, C) where the architecture works on tokens in a row, else cells
+            (B, T, H, W, C) or a map (B, C, T, H, W).
+
+        Raises:
+            ConfigError: the architecture works on whole grids alone, or `keep` fits no grid.
+        """
+        if keep is not None and not self.works_on_parts:
+            raise ConfigError(f"{type(self).__name__} works on whole grids: leave out keep")
+        parts = {} if keep is None else {"keep": keep}
+        for stage in self.run_stages(clip, self.run_block, **parts):
+            last = stage
+        return self.finish(last)
+
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        """What :meth:`forward_features` gives -> logits (B, num_classes).
+
+        Args:
+            pre_logits: give what the classifier reads instead, (B, num_features).
+        """
+        pooled = self.pool_features(features)
+        return pooled if pre_logits else self.head(pooled)
+
+    def forward_intermediates(
+        self, clip: Tensor, indices: int | Sequence[int] | None = None
+    ) -> list[Tensor]:
+        """A clip -> the maps at the ends of stages, (B, C, T', H', W') each.
+
+        Args:
+            clip: (B, in_channels, T, H, W), or an image (B, in_channels, H, W).
+            indices: numbers of the stages, negative ones counted from the last; or how many of
+                the last stages; None for all. Nothing behind the last of them is computed.
+
+        Raises:
+            ConfigError: there is no such stage.
+        """
+        wanted = self.stage_numbers(indices)
+        maps = {}
+        for number, stage in enumerate(self.run_stages(clip, self.run_block)):
+            if number in wanted:
+                maps[number] = stage.maps()[0]
+            if number == max(wanted, default=0):
+                break
+        return [maps[number] for number in wanted]
+
+    def stage_numbers(self, indices: int | Sequence[int] | None) -> list[int]:
+        """`indices` of :meth:`forward_intermediates` as numbers from 0."""
+        count = len(self.feature_info)
+        if indices is None:
+            return list(range(count))
+        asked = range(-indices, 0) if isinstance(indices, int) else indices
+        for index in asked:
+            if not -count <= index < count:
+                raise ConfigError(
+                    f"indices are {indices!r}, but this {type(self).__name__} has {count} maps"
+                )
+        return [index % count for index in asked]
+
+    def run_stages(self, clip: Tensor, run: RunBlock) -> Iterator[StageOutput]:
+        """What each stage gives, before anything leads to the next one.
+
+        Args:
+            run: called as ``run(block, *inputs)`` for ``block(*inputs)``.
+        """
+        raise NotImplementedError
+
+    def finish(self, last: StageOutput) -> Tensor:
+        """What the last stage gives -> what :meth:`forward_features` gives."""
+        return self.norm(last.x)
+
+    def pool_features(self, features: Tensor) -> Tensor:
+        """What :meth:`forward_features` gives -> one vector per clip, (B, num_features)."""
+        raise NotImplementedError
+
+    def pool_tokens(self, x: Tensor) -> Tensor:
+        """The former name of the way from the last stage to what the classifier reads."""
+        warnings.warn(
+            "pool_tokens will go: use forward_head(features, pre_logits=True)",
+            FutureWarning,
+            stacklevel=2,
+        )
+        return self.pool_features(self.finish(StageOutput(x)))
 
     def run_block(self, block: nn.Module, *inputs):
         """``block(*inputs)``, its activations recomputed in the backward pass where asked for."""
@@ -140,9 +281,18 @@ class VideoModel(nn.Module):
         """A new, randomly initialised head for `num_classes` classes.
 
         It has the type and device of the head before it, and the model's mode, training or not.
+        With 0 classes there is no head: the model gives the vectors that one would read.
+
+        Raises:
+            ConfigError: fewer than 0 classes.
         """
+        if num_classes < 0:
+            raise ConfigError(f"a classifier has {num_classes} classes, expected 0 or more")
         before = getattr(self, "head", None)
         self.num_classes = num_classes
+        if not num_classes:
+            self.head = nn.Identity()
+            return
         self.head = ClassificationHead(
             self.num_features, num_classes, self.head_dropout, self.head_init_scale
         )

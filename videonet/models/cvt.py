@@ -8,7 +8,7 @@ official implementation.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import torch
@@ -16,13 +16,19 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from videonet.errors import ConfigError
-from videonet.models.common import RunBlock, VideoModel, as_clip, init_linear
+from videonet.models.common import (
+    RunBlock,
+    StageInfo,
+    StageOutput,
+    VideoModel,
+    as_clip,
+    init_linear,
+)
 from videonet.models.positions import learned_tokens
 from videonet.ops.conv_attention import ConvAttention
 from videonet.ops.grid import Grid
 from videonet.ops.mlp import Mlp
 from videonet.ops.patch_embed import PatchEmbed
-from videonet.ops.pooling import to_volume
 
 
 class Block(nn.Module):
@@ -237,6 +243,7 @@ class CvT(VideoModel):
             in_channels = plan["dim"]
         self.smallest = plans[0]["patch_kernel"] - 2 * plans[0]["patch_padding"]
         self.num_features = in_channels
+        self.feature_info = _stage_infos(plans)
         self.norm = nn.LayerNorm(in_channels, eps=norm_eps)
         self.head_dropout = head_dropout
         self.apply(init_linear)
@@ -247,29 +254,31 @@ class CvT(VideoModel):
         """The stages from input to output."""
         return [stage for name, stage in self.named_children() if name.startswith("stage")]
 
-    def _run_stages(self, clip: Tensor) -> tuple[list[Tensor], Tensor]:
-        """The feature map of each stage, (B, C, T', H', W'), and the last stage's tokens."""
+    def run_stages(self, clip: Tensor, run: RunBlock) -> Iterator[StageOutput]:
+        """The tokens (B, [1+]T'*H'*W', C) at the end of each stage."""
         volume = as_clip(clip, (self.smallest, self.smallest))
-        volumes = []
         for stage in self.stages:
-            x, grid = stage(volume, self.run_block)
-            volume = to_volume(x if stage.cls_token is None else x[:, 1:], grid)
-            volumes.append(volume)
-        return volumes, x
+            output = StageOutput(*stage(volume, run))
+            yield output
+            (volume,) = output.maps()
 
-    def forward(self, clip: Tensor) -> Tensor:
-        """(B, in_channels, T, H, W), or an image (B, in_channels, H, W), -> (B, num_classes)."""
-        return self.head(self.pool_tokens(self._run_stages(clip)[1]))
+    def finish(self, last: StageOutput) -> Tensor:
+        """The tokens (B, [1+]N, C), normed where the head reads their mean."""
+        return last.x if self.stages[-1].cls_token is not None else self.norm(last.x)
 
-    def pool_tokens(self, x: Tensor) -> Tensor:
-        """Tokens of the last stage (B, [1+]N, C) -> one normed vector per clip (B, C)."""
+    def pool_features(self, features: Tensor) -> Tensor:
+        """Tokens (B, [1+]N, C) -> one normed vector per clip (B, C)."""
         if self.stages[-1].cls_token is not None:
-            return self.norm(x[:, 0])
-        return self.norm(x).mean(dim=1)
+            return self.norm(features[:, 0])
+        return features.mean(dim=1)
 
-    def forward_features(self, clip: Tensor) -> list[Tensor]:
-        """A clip -> the feature map of each stage, (B, C, T', H', W') each."""
-        return self._run_stages(clip)[0]
+
+def _stage_infos(plans: Sequence[dict]) -> tuple[StageInfo, ...]:
+    infos, time, space = [], 1, 1
+    for plan in plans:
+        time, space = time * plan["temporal_stride"], space * plan["patch_stride"]
+        infos.append(StageInfo(plan["dim"], (time, space, space)))
+    return tuple(infos)
 
 
 VARIANTS = {  # arXiv 2103.15808, Tab. 2; xs is videonet's own

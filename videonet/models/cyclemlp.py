@@ -7,7 +7,7 @@ Parameter names are those of the official implementation.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from torchvision.ops import StochasticDepth
 from videonet.errors import ConfigError
 from videonet.models.common import (
     BlockList,
+    RunBlock,
+    StageInfo,
+    StageOutput,
     VideoModel,
     as_clip,
     linear_initializer,
@@ -175,17 +178,16 @@ class CycleMLP(VideoModel):
             temporal_size=temporal_size,
         )
         self.num_features = embed_dims[-1]
+        self.feature_info = self._stage_infos(embed_dims, temporal_stride)
         self.head_dropout = head_dropout
         self.fork_feat = fork_feat
         if fork_feat:
             for i, dim in zip(self.stage_ends, embed_dims, strict=True):
                 self.add_module(f"norm{i}", nn.LayerNorm(dim, eps=norm_eps))
-            self.num_classes = 0
         else:
             self.norm = nn.LayerNorm(self.num_features, eps=norm_eps)
         self.apply(init)
-        if not fork_feat:
-            self.reset_classifier(num_classes)
+        self.reset_classifier(0 if fork_feat else num_classes)
 
     def _add_stages(
         self,
@@ -219,46 +221,48 @@ class CycleMLP(VideoModel):
                     "a transition between them"
                 )
 
+    def _stage_infos(self, dims: Sequence[int], temporal_stride: int) -> tuple[StageInfo, ...]:
+        infos, stride = [], 4
+        for part in self.network:
+            if isinstance(part, Downsample):
+                stride *= 2
+            else:
+                infos.append(StageInfo(dims[len(infos)], (temporal_stride, stride, stride)))
+        return tuple(infos)
+
     def forward(self, clip: Tensor) -> Tensor | list[Tensor]:
         """(B, in_channels, T, H, W), or an image (B, in_channels, H, W), -> (B, num_classes).
 
-        With ``fork_feat`` what :meth:`forward_features` gives.
+        With ``fork_feat`` what :meth:`forward_intermediates` gives.
         """
-        if self.fork_feat:
-            return self.forward_features(clip)
-        x = self.stage_maps(clip)[-1]  # (B, T', H', W', C)
-        return self.head(self.norm(x).mean(dim=(1, 2, 3)))
+        return self.forward_intermediates(clip) if self.fork_feat else super().forward(clip)
 
-    def forward_features(self, clip: Tensor) -> list[Tensor]:
-        """A clip -> the tokens at the end of each stage, (B, C, T', H', W') each.
-
-        Normed with ``fork_feat``.
-        """
-        maps = self.stage_maps(clip)
-        if self.fork_feat:
-            norms = [getattr(self, f"norm{i}") for i in self.stage_ends]
-            maps = [norm(x) for norm, x in zip(norms, maps, strict=True)]
-        return [x.movedim(-1, 1) for x in maps]
-
-    def stage_maps(self, clip: Tensor) -> list[Tensor]:
-        """A clip -> the tokens at the end of each stage, (B, T', H', W', C) each."""
+    def run_stages(self, clip: Tensor, run: RunBlock) -> Iterator[StageOutput]:
+        """The tokens (B, T', H', W', C) at the end of each stage; normed with ``fork_feat``."""
         tokens, grid = self.patch_embed(as_clip(clip, (4, 4)))
-        x, maps = tokens.unflatten(1, grid), []
+        x = tokens.unflatten(1, grid)
         for i, part in enumerate(self.network):
             if i in self.stage_ends:
-                x = part(x, self.run_block)
-                maps.append(x)
+                x = part(x, run)
+                yield StageOutput(getattr(self, f"norm{i}")(x) if self.fork_feat else x)
             else:
                 x = part(x)
-        return maps
+
+    def finish(self, last: StageOutput) -> Tensor:
+        """The normed tokens (B, T, H, W, C)."""
+        return last.x if self.fork_feat else self.norm(last.x)
+
+    def pool_features(self, features: Tensor) -> Tensor:
+        """Normed tokens (B, T, H, W, C) -> their mean (B, C)."""
+        return features.mean(dim=(1, 2, 3))
 
     def reset_classifier(self, num_classes: int) -> None:
-        """A new, randomly initialised head for `num_classes` classes.
+        """A new, randomly initialised head for `num_classes` classes; 0 for none.
 
         Raises:
-            ConfigError: built with ``fork_feat``.
+            ConfigError: classes for a model that is built with ``fork_feat``, or fewer than 0.
         """
-        if self.fork_feat:
+        if self.fork_feat and num_classes:
             raise ConfigError("a CycleMLP with fork_feat=True gives feature maps, not classes")
         super().reset_classifier(num_classes)
 

@@ -7,7 +7,7 @@ kernels are flat. Where the paper speaks of windows in a frame, these reach over
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,6 +18,8 @@ from videonet.errors import ConfigError
 from videonet.models.common import (
     BlockList,
     RunBlock,
+    StageInfo,
+    StageOutput,
     VideoModel,
     as_clip,
     init_linear,
@@ -256,32 +258,26 @@ class DilateFormer(VideoModel):
             )
             self.stages.append(Stage(blocks, merging))
         self.num_features = dim
+        self.feature_info = tuple(
+            StageInfo(embed_dim * 2**i, (temporal_stride, *[self.patch_size * 2**i] * 2))
+            for i in range(len(depths))
+        )
         self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
         self.head_dropout = head_dropout
         self.apply(init_linear)
         self.reset_classifier(num_classes)
 
-    def _run_stages(self, clip: Tensor) -> list[Tensor]:
-        """A clip -> the tokens at the end of each stage, (B, T', H', W', C) each."""
-        clip = as_clip(clip, (self.patch_size, self.patch_size))
-        x, ends = self.patch_embed(clip), []
+    def run_stages(self, clip: Tensor, run: RunBlock) -> Iterator[StageOutput]:
+        """The tokens (B, T', H', W', C) at the end of each stage."""
+        x = self.patch_embed(as_clip(clip, (self.patch_size, self.patch_size)))
         for stage in self.stages:
-            x = stage(x, self.run_block)
-            ends.append(x)
+            x = stage(x, run)
+            yield StageOutput(x)
             x = stage.downsample(x)
-        return ends
 
-    def forward(self, clip: Tensor) -> Tensor:
-        """(B, in_channels, T, H, W), or an image (B, in_channels, H, W), -> (B, num_classes)."""
-        return self.head(self.pool_tokens(self._run_stages(clip)[-1]))
-
-    def pool_tokens(self, x: Tensor) -> Tensor:
-        """Tokens of the last stage (B, T, H, W, C) -> one vector per clip (B, C)."""
-        return self.norm(x).mean(dim=(1, 2, 3))
-
-    def forward_features(self, clip: Tensor) -> list[Tensor]:
-        """A clip -> the tokens at the end of each stage, (B, C, T', H', W') each."""
-        return [x.permute(0, 4, 1, 2, 3) for x in self._run_stages(clip)]
+    def pool_features(self, features: Tensor) -> Tensor:
+        """Normed tokens (B, T, H, W, C) -> their mean (B, C)."""
+        return features.mean(dim=(1, 2, 3))
 
 
 def _dilations(space: Sequence[int], time: int | Sequence[int]) -> list[Grid]:

@@ -8,7 +8,7 @@ of the official implementation, whose kernels and filters are flat.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,6 +20,9 @@ from torchvision.ops import StochasticDepth
 from videonet.errors import ConfigError
 from videonet.models.common import (
     BlockList,
+    RunBlock,
+    StageInfo,
+    StageOutput,
     VideoModel,
     as_clip,
     init_linear,
@@ -149,32 +152,29 @@ class HorNet(VideoModel):
                 )
             )
         self.num_features = dims[-1]
+        self.feature_info = tuple(
+            StageInfo(dim, (temporal_stride, *[PATCH * 2**i] * 2)) for i, dim in enumerate(dims)
+        )
         self.norm = nn.LayerNorm(dims[-1], eps=NORM_EPS)
         self.head_dropout, self.head_init_scale = head_dropout, head_init_scale
         self.apply(init_linear)
         self.reset_classifier(num_classes)
 
-    def _run_stages(self, clip: Tensor) -> list[Tensor]:
-        """A clip -> the tokens at the end of each stage, (B, T', H', W', C) each."""
+    def run_stages(self, clip: Tensor, run: RunBlock) -> Iterator[StageOutput]:
+        """The tokens (B, T', H', W', C) at the end of each stage."""
         least = PATCH * 2 ** (len(self.stages) - 1)
         x = as_clip(clip, (least, least)).permute(0, 2, 3, 4, 1)
-        ends = []
         for downsample, stage in zip(self.downsample_layers, self.stages, strict=True):
-            x = stage(downsample(x), self.run_block)
-            ends.append(x)
-        return ends
+            x = stage(downsample(x), run)
+            yield StageOutput(x)
 
-    def forward(self, clip: Tensor) -> Tensor:
-        """(B, in_channels, T, H, W), or an image (B, in_channels, H, W), -> (B, num_classes)."""
-        return self.head(self.pool_tokens(self._run_stages(clip)[-1]))
+    def finish(self, last: StageOutput) -> Tensor:
+        """The tokens (B, T, H, W, C) as they are: the norm follows their mean."""
+        return last.x
 
-    def pool_tokens(self, x: Tensor) -> Tensor:
-        """Tokens of the last stage (B, T, H, W, C) -> one normed vector per clip (B, C)."""
-        return self.norm(x.mean(dim=(1, 2, 3)))
-
-    def forward_features(self, clip: Tensor) -> list[Tensor]:
-        """A clip -> the tokens at the end of each stage, (B, C, T', H', W') each."""
-        return [x.permute(0, 4, 1, 2, 3) for x in self._run_stages(clip)]
+    def pool_features(self, features: Tensor) -> Tensor:
+        """Tokens (B, T, H, W, C) -> one normed vector per clip (B, C)."""
+        return self.norm(features.mean(dim=(1, 2, 3)))
 
     def layer_groups(self) -> list[list[str]]:
         """Parameter names from input to output: stem, each block, norm and head.

@@ -9,7 +9,7 @@ the stem changes the number of frames.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial, reduce
 from itertools import pairwise
 from typing import NamedTuple
@@ -20,7 +20,16 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from videonet.errors import ConfigError
-from videonet.models.common import BlockList, VideoModel, as_clip, refuse_class_token, rising_rates
+from videonet.models.common import (
+    BlockList,
+    RunBlock,
+    StageInfo,
+    StageOutput,
+    VideoModel,
+    as_clip,
+    refuse_class_token,
+    rising_rates,
+)
 from videonet.ops.conv import Conv3d
 from videonet.ops.tracing import transformed
 
@@ -234,7 +243,7 @@ class HRNet(VideoModel):
         head_channels, final_channels: of the classification neck: a quarter of each branch's
             width there, and the width that the classifier reads.
         head_conv_bias: biases of the neck's convolutions.
-        features: what :meth:`forward_features` gives, see there.
+        features: what :meth:`forward_intermediates` gives, see there.
         cls_token: refused: there is none.
         drop_path_rate: of the residuals in the last module, rising linearly from 0 (the paper
             drops none); head_dropout: before the classifier.
@@ -278,6 +287,7 @@ class HRNet(VideoModel):
         dims = self._add_stages(plans, stem_width, taps, drop_path_rate)
         self._add_neck(dims, head_channels, final_channels, head_conv_bias, taps)
         self.num_features = final_channels
+        self.feature_info = self._map_infos(dims, step)
         self.head_dropout = head_dropout
         self.apply(_init_weights)
         self.reset_classifier(num_classes)
@@ -318,48 +328,69 @@ class HRNet(VideoModel):
         last = Conv3d(widths[-1], final, 1, bias=bias)
         self.final_layer = nn.Sequential(last, norm(final), nn.ReLU())
 
-    def branches(self, clip: Tensor) -> list[Tensor]:
-        """A clip -> the last stage's maps, (B, C_i, T', H / 2^(i + 2), W / 2^(i + 2))."""
+    def run_stages(self, clip: Tensor, run: RunBlock) -> Iterator[StageOutput]:
+        """The branches at the end of each stage, (B, C_i, T', H / 2^(i + 2), W / 2^(i + 2))."""
         x = as_clip(clip, (1, 1))
         if x.is_cpu and not transformed():  # oneDNN's layout: saves a reordering per convolution
             x = x.contiguous(memory_format=torch.channels_last_3d)
         x = F.relu(self.bn1(self.conv1(x)))
         x = F.relu(self.bn2(self.conv2(x)))
-        maps = [self.run_block(self.layer1, x)]
+        maps = [run(self.layer1, x)]
+        yield StageOutput(maps)
         for i in range(1, self.num_stages):
             changes = getattr(self, f"transition{i}")
             # A branch that is there goes on; a new one starts from the lowest resolution.
-            maps += [maps[-1]] * (len(changes) - len(maps))
+            maps = maps + [maps[-1]] * (len(changes) - len(maps))
             maps = [change(x) for change, x in zip(changes, maps, strict=True)]
-            maps = getattr(self, f"stage{i + 1}")(maps, self.run_block)
-        return maps
+            maps = getattr(self, f"stage{i + 1}")(maps, run)
+            yield StageOutput(maps)
 
-    def forward(self, clip: Tensor) -> Tensor:
-        """(B, in_channels, T, H, W), or an image (B, in_channels, H, W), -> (B, num_classes)."""
-        maps = self.branches(clip)
+    def branches(self, clip: Tensor) -> list[Tensor]:
+        """A clip -> the last stage's maps, (B, C_i, T', H / 2^(i + 2), W / 2^(i + 2))."""
+        for stage in self.run_stages(clip, self.run_block):
+            last = stage
+        return last.maps()
+
+    def finish(self, last: StageOutput) -> Tensor:
+        """The neck: branches -> one map (B, num_features, T', H', W') at the lowest resolution."""
+        maps = last.maps()
         x = self.incre_modules[0](maps[0])
         for i, downsample in enumerate(self.downsamp_modules, start=1):
             x = self.incre_modules[i](maps[i]) + downsample(x)
-        return self.head(self.final_layer(x).mean(dim=(2, 3, 4)))
+        return self.final_layer(x)
 
-    def forward_features(self, clip: Tensor) -> list[Tensor]:
-        """A clip -> maps (B, C, T', H', W'), by the constructor's `features` (Sec. 3.3).
+    def pool_features(self, features: Tensor) -> Tensor:
+        """The map (B, C, T, H, W) -> its mean (B, C)."""
+        return features.mean(dim=(2, 3, 4))
+
+    def forward_intermediates(
+        self, clip: Tensor, indices: int | Sequence[int] | None = None
+    ) -> list[Tensor]:
+        """A clip -> maps (B, C, T', H', W') of the last stage, by the constructor's `features`.
 
         ``branches``: one per resolution. ``v1``: the highest resolution alone. ``v2``: all
         branches brought to the highest resolution and put side by side. ``v2p``: that map at
-        every branch's resolution, by averages.
+        every branch's resolution, by averages (Sec. 3.3).
         """
+        wanted = self.stage_numbers(indices)
         maps = self.branches(clip)
-        if self.features == "branches":
-            return maps
-        if self.features == "v1":
-            return maps[:1]
-        # Trilinear is bilinear here: time keeps its size.
-        rest = [resize_space(x, maps[0], "trilinear") for x in maps[1:]]
-        together = torch.cat([maps[0], *rest], dim=1)
-        if self.features == "v2":
-            return [together]
-        return [F.adaptive_avg_pool3d(together, x.shape[2:]) for x in maps]
+        if self.features in ("v2", "v2p"):
+            # Trilinear is bilinear here: time keeps its size.
+            rest = [resize_space(x, maps[0], "trilinear") for x in maps[1:]]
+            together = torch.cat([maps[0], *rest], dim=1)
+            grids = [x.shape[2:] for x in maps]
+            maps = [together]
+            if self.features == "v2p":
+                maps = [F.adaptive_avg_pool3d(together, grid) for grid in grids]
+        return [maps[number] for number in wanted]
+
+    def _map_infos(self, dims: Sequence[int], temporal_stride: int) -> tuple[StageInfo, ...]:
+        side_by_side = self.features in ("v2", "v2p")
+        infos = [
+            StageInfo(sum(dims) if side_by_side else dim, (temporal_stride, *[4 * 2**i] * 2))
+            for i, dim in enumerate(dims)
+        ]
+        return tuple(infos[:1] if self.features in ("v1", "v2") else infos)
 
 
 def _init_weights(module: nn.Module) -> None:

@@ -6,7 +6,7 @@ the published variants. Parameter names are those of the official implementation
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -15,13 +15,20 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from videonet.errors import ConfigError
-from videonet.models.common import VideoModel, as_clip, init_linear
+from videonet.models.common import (
+    RunBlock,
+    StageInfo,
+    StageOutput,
+    VideoModel,
+    as_clip,
+    init_linear,
+)
 from videonet.models.positions import AbsolutePositions, learned_tokens
 from videonet.ops.grid import Grid, volume
 from videonet.ops.linear import call_linear
 from videonet.ops.mlp import Mlp
 from videonet.ops.patch_embed import PatchEmbed
-from videonet.ops.pooling import max_pool, to_volume
+from videonet.ops.pooling import max_pool
 from videonet.ops.pooling_attention import NORM_EPS, PoolingAttention
 
 StridePlan = Mapping[int, Grid]  # block index -> (t, h, w); blocks left out do not pool
@@ -96,6 +103,17 @@ def stage_ends(plans: Sequence[BlockPlan]) -> list[int]:
     """The last block of each stage: a stage ends where the next block strides."""
     last = len(plans) - 1
     return [i for i in range(last) if plans[i + 1].downsamples] + [last]
+
+
+def stage_infos(plans: Sequence[BlockPlan], patch_stride: Grid) -> tuple[StageInfo, ...]:
+    """Width and strides of the map at the end of each stage."""
+    infos, strides = [], tuple(patch_stride)
+    for i, plan in enumerate(plans):
+        if plan.q_stride is not None:
+            strides = tuple(s * q for s, q in zip(strides, plan.q_stride, strict=True))
+        if i in stage_ends(plans):
+            infos.append(StageInfo(plan.dim_out, strides))
+    return tuple(infos)
 
 
 def with_windows(plans: Sequence[BlockPlan], window: Grid) -> list[BlockPlan]:
@@ -322,6 +340,7 @@ class MViT(VideoModel, AbsolutePositions):
             cls_key_log_frames=cls_key_log_frames,
         )
         self.num_features = plans[-1].dim_out
+        self.feature_info = stage_infos(plans, patch_stride)
         self.norm = nn.LayerNorm(self.num_features, eps=NORM_EPS)
         self.head_dropout, self.head_init_scale = head_dropout, head_init_scale
         self.apply(init_linear)
@@ -348,29 +367,23 @@ class MViT(VideoModel, AbsolutePositions):
         x = self.dropout(x)
         return (x if self.norm_stem is None else self.norm_stem(x)), grid
 
-    def forward(self, clip: Tensor) -> Tensor:
-        """(B, in_channels, T, H, W), or an image (B, in_channels, H, W), -> (B, num_classes)."""
+    def run_stages(self, clip: Tensor, run: RunBlock) -> Iterator[StageOutput]:
+        """The tokens (B, [1+]T*H*W, C) at the end of each stage."""
         x, grid = self.embed(clip)
-        for block in self.blocks:
-            x, grid = self.run_block(block, x, grid)
-        return self.head(self.pool_tokens(x))
-
-    def pool_tokens(self, x: Tensor) -> Tensor:
-        """Tokens of the last block (B, [1+]N, C) -> one normed vector per clip (B, C)."""
-        if self.mean_pooling:
-            return self.norm(x[:, int(self.cls_token is not None) :].mean(dim=1))
-        x = self.norm(x)
-        return x[:, 0] if self.cls_token is not None else x.mean(dim=1)
-
-    def forward_features(self, clip: Tensor) -> list[Tensor]:
-        """A clip -> the patch tokens at the end of each stage, (B, C, T', H', W') each."""
-        x, grid = self.embed(clip)
-        features = []
         for i, block in enumerate(self.blocks):
-            x, grid = self.run_block(block, x, grid)
+            x, grid = run(block, x, grid)
             if i in self.stage_ends:
-                features.append(to_volume(x[:, int(self.cls_token is not None) :], grid))
-        return features
+                yield StageOutput(x, grid)
+
+    def finish(self, last: StageOutput) -> Tensor:
+        """The tokens (B, [1+]N, C), normed unless the norm follows the mean."""
+        return last.x if self.mean_pooling else self.norm(last.x)
+
+    def pool_features(self, features: Tensor) -> Tensor:
+        """Tokens (B, [1+]N, C) -> one normed vector per clip (B, C)."""
+        if self.mean_pooling:
+            return self.norm(features[:, int(self.cls_token is not None) :].mean(dim=1))
+        return features[:, 0] if self.cls_token is not None else features.mean(dim=1)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ and the published variants. Parameter names are those of the official implementa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,7 +16,14 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from videonet.errors import ConfigError
-from videonet.models.common import VideoModel, as_clip, linear_initializer
+from videonet.models.common import (
+    RunBlock,
+    StageInfo,
+    StageOutput,
+    VideoModel,
+    as_clip,
+    linear_initializer,
+)
 from videonet.models.positions import AbsolutePositions
 from videonet.ops.grid import Grid, volume
 from videonet.ops.mlp import Mlp
@@ -117,7 +124,7 @@ class SwinStage(nn.Module):
         rows = relative_rows(volume(still.size), layout, self.window, x.device)
         return WindowPlan.of(still, rows, x), WindowPlan.of(shifted, rows, x)
 
-    def forward(self, x: Tensor, run: Callable) -> Tensor:
+    def forward(self, x: Tensor, run: RunBlock) -> Tensor:
         """The blocks, each called by `run(block, x, plan)`: (B, T, H, W, C) -> the same shape."""
         plans = self.plans(x)
         for i, block in enumerate(self.blocks):
@@ -224,6 +231,10 @@ class Swin(VideoModel, AbsolutePositions):
             )
             h, w = (h + 1) // 2, (w + 1) // 2
         self.num_features = dim
+        t, h, w = self.patch_size
+        self.feature_info = tuple(
+            StageInfo(embed_dim * 2**i, (t, h * 2**i, w * 2**i)) for i in range(len(depths))
+        )
         self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
         self.head_dropout = head_dropout
         self.apply(init)
@@ -242,25 +253,17 @@ class Swin(VideoModel, AbsolutePositions):
         x = self.dropout(x if positions is None else x + positions)
         return x.unflatten(1, grid)
 
-    def stages(self, x: Tensor) -> Iterator[Tensor]:
+    def run_stages(self, clip: Tensor, run: RunBlock) -> Iterator[StageOutput]:
         """The tokens (B, T, H, W, C) at the end of each stage, before they merge."""
+        x = self.embed(clip)
         for stage in self.layers:
-            x = stage(x, self.run_block)
-            yield x
+            x = stage(x, run)
+            yield StageOutput(x)
             x = x if stage.downsample is None else stage.downsample(x)
 
-    def forward(self, clip: Tensor) -> Tensor:
-        """(B, in_channels, T, H, W), or an image (B, in_channels, H, W), -> (B, num_classes)."""
-        *_, x = self.stages(self.embed(clip))
-        return self.head(self.pool_tokens(x))
-
-    def pool_tokens(self, x: Tensor) -> Tensor:
-        """Tokens of the last stage (B, T, H, W, C) -> one normed vector per clip (B, C)."""
-        return self.norm(x).mean(dim=(1, 2, 3))
-
-    def forward_features(self, clip: Tensor) -> list[Tensor]:
-        """A clip -> the tokens at the end of each stage, (B, C, T', H', W') each."""
-        return [x.permute(0, 4, 1, 2, 3) for x in self.stages(self.embed(clip))]
+    def pool_features(self, features: Tensor) -> Tensor:
+        """Normed tokens (B, T, H, W, C) -> their mean (B, C)."""
+        return features.mean(dim=(1, 2, 3))
 
 
 def _check_arguments(

@@ -7,6 +7,7 @@ the blocks, the network, the published sizes. Parameter names are those of timm.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 
 import torch
@@ -15,14 +16,21 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from videonet.errors import ConfigError
-from videonet.models.common import VideoModel, as_clip, linear_initializer
+from videonet.models.common import (
+    RunBlock,
+    StageInfo,
+    StageOutput,
+    VideoModel,
+    as_clip,
+    linear_initializer,
+)
 from videonet.models.positions import AbsolutePositions, learned_tokens
 from videonet.ops.grid import Grid
 from videonet.ops.layer_scale import LayerScale
 from videonet.ops.mlp import Mlp
 from videonet.ops.patch_embed import PatchEmbed
-from videonet.ops.pooling import to_volume
 from videonet.ops.self_attention import SelfAttention
+from videonet.ops.tracing import traced
 
 POOLINGS = ("token", "avg", "max", "avgmax")
 
@@ -120,6 +128,34 @@ class DividedBlock(Block):
         return self.drop_path(torch.cat((first, cells), dim=1))
 
 
+def token_numbers(keep: Tensor, clips: int, cells: int) -> Tensor:
+    """Which cells of a grid are kept, (B, K), from such numbers or from booleans (B, cells).
+
+    Raises:
+        ConfigError: rows of booleans keep different numbers of cells, there is no cell of a
+            number, or the shape or type fits neither way.
+    """
+    fits = keep.dim() == 2 and len(keep) == clips
+    if fits and keep.dtype == torch.int64:
+        if not traced() and keep.numel() and not 0 <= keep.min() <= keep.max() < cells:
+            raise ConfigError(
+                f"keep has the numbers {keep.min()} to {keep.max()}, but the grid has {cells} cells"
+            )
+        return keep
+    if not fits or keep.dtype != torch.bool or keep.shape[1] != cells:
+        raise ConfigError(
+            f"keep is {keep.dtype} of shape {tuple(keep.shape)}, expected torch.int64 "
+            f"({clips}, K) or torch.bool ({clips}, {cells})"
+        )
+    counts = keep.sum(dim=1)
+    if (counts != counts[0]).any():
+        raise ConfigError(
+            f"keep is true for {counts.min()} to {counts.max()} tokens of a clip, expected as many "
+            "in all of them"
+        )
+    return keep.nonzero()[:, 1].unflatten(0, (clips, -1))
+
+
 BLOCKS = {"joint": Block, "divided": DividedBlock}
 
 
@@ -154,6 +190,7 @@ class ViT(VideoModel, AbsolutePositions):
     """
 
     position_resize = "bicubic"
+    works_on_parts = True
     undecayed = ("cls_token", "reg_token", "pos_embed")
     top_names = ("norm", "fc_norm", "pre_logits", "head")
 
@@ -252,6 +289,7 @@ class ViT(VideoModel, AbsolutePositions):
         )
         # A ViT has no stages: feature maps are taken after every quarter of the blocks.
         self.stage_ends = sorted({(depth * quarter + 3) // 4 - 1 for quarter in (1, 2, 3, 4)})
+        self.feature_info = (StageInfo(embed_dim, self.patch),) * len(self.stage_ends)
 
         fc_norm = pooling != "token" if fc_norm is None else fc_norm
         self.norm = nn.LayerNorm(embed_dim, eps=norm_eps) if final_norm and not fc_norm else None
@@ -269,8 +307,16 @@ class ViT(VideoModel, AbsolutePositions):
             max((n + more) // p, 1) for n, p, more in zip(sizes, self.patch, round_up, strict=True)
         )
 
-    def embed(self, clip: Tensor) -> tuple[Tensor, Grid]:
-        """Patches and positions: a clip -> tokens (B, leading + T*H*W, C) and their grid."""
+    def embed(self, clip: Tensor, keep: Tensor | None = None) -> tuple[Tensor, Grid]:
+        """Patches and positions: a clip -> tokens (B, leading + T*H*W, C) and the grid.
+
+        Args:
+            keep: see :meth:`forward_features`; the tokens are then (B, leading + K, C).
+
+        Raises:
+            ConfigError: a frame or the clip is smaller than a tubelet, `keep` does not fit the
+                grid, or attention is divided, which needs whole columns of cells.
+        """
         clip = as_clip(clip, (1, 1) if self.pad_to_patch else self.patch[1:])
         if clip.shape[2] < self.patch[0]:
             raise ConfigError(
@@ -282,6 +328,10 @@ class ViT(VideoModel, AbsolutePositions):
             clip = F.pad(clip, (0, -clip.shape[4] % width, 0, -clip.shape[3] % height))
         x, grid = self.patch_embed(clip)
         positions = self.absolute_positions(grid)
+        if keep is not None:
+            if isinstance(self.blocks[0], DividedBlock):
+                raise ConfigError("divided attention works on whole grids: leave out keep")
+            x, positions = self._keep(x, positions, token_numbers(keep, *x.shape[:2]))
         first = [t for t in (self.cls_token, self.reg_token) if t is not None]
         first = [t.expand(x.shape[0], -1, -1) for t in first]
         if positions is not None and self.leading_positions < self.leading:
@@ -290,35 +340,43 @@ class ViT(VideoModel, AbsolutePositions):
         x = self.dropout(x if positions is None else x + positions)
         return (x if self.norm_pre is None else self.norm_pre(x)), grid
 
-    def forward(self, clip: Tensor) -> Tensor:
-        """(B, in_channels, T, H, W), or an image (B, in_channels, H, W), -> (B, num_classes)."""
-        x, grid = self.embed(clip)
-        for block in self.blocks:
-            x = self.run_block(block, x, grid)
-        return self.head(self.pool_tokens(x))
+    def _keep(
+        self, x: Tensor, positions: Tensor | None, keep: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """Cells (B, N, C) and positions (1, leading + N, C) of the numbers (B, K) alone."""
+        places = keep.to(x.device).unsqueeze(2).expand(-1, -1, x.shape[2])  # (B, K, C)
+        if positions is not None:
+            positions = positions.expand(len(x), -1, -1)
+            first = positions[:, : self.leading_positions]
+            cells = positions[:, self.leading_positions :].gather(1, places)
+            positions = torch.cat((first, cells), dim=1)
+        return x.gather(1, places), positions
 
-    def pool_tokens(self, x: Tensor) -> Tensor:
-        """Tokens of the last block (B, leading + N, C) -> what the head reads (B, C)."""
-        x = x if self.norm is None else self.norm(x)
+    def run_stages(
+        self, clip: Tensor, run: RunBlock, keep: Tensor | None = None
+    ) -> Iterator[StageOutput]:
+        """The tokens (B, leading + N, C) after each quarter of the blocks; N cells with `keep`."""
+        x, grid = self.embed(clip, keep)
+        for i, block in enumerate(self.blocks):
+            x = run(block, x, grid)
+            if i in self.stage_ends:
+                yield StageOutput(x, grid)
+
+    def finish(self, last: StageOutput) -> Tensor:
+        """The tokens (B, leading + N, C), normed unless the norm follows the pooling."""
+        return last.x if self.norm is None else self.norm(last.x)
+
+    def pool_features(self, features: Tensor) -> Tensor:
+        """Tokens (B, leading + N, C) -> what the head reads (B, num_features)."""
         if self.pooling == "token":
-            x = x[:, 0]
+            x = features[:, 0]
         else:
-            cells = x if self.pool_leading else x[:, self.leading :]
+            cells = features if self.pool_leading else features[:, self.leading :]
             pooled = {"avg": cells.mean(dim=1), "max": cells.amax(dim=1)}
             pooled["avgmax"] = (pooled["avg"] + pooled["max"]) / 2
             x = pooled[self.pooling]
         x = x if self.fc_norm is None else self.fc_norm(x)
         return x if self.pre_logits is None else torch.tanh(self.pre_logits(x))
-
-    def forward_features(self, clip: Tensor) -> list[Tensor]:
-        """A clip -> the patch tokens after each quarter of the blocks, (B, C, T', H', W') each."""
-        x, grid = self.embed(clip)
-        features = []
-        for i, block in enumerate(self.blocks):
-            x = self.run_block(block, x, grid)
-            if i in self.stage_ends:
-                features.append(to_volume(x[:, self.leading :], grid))
-        return features
 
 
 VARIANTS = {  # arXiv 2010.11929, Tab. 1; s is DeiT's (arXiv 2012.12877); xs is videonet's own

@@ -53,7 +53,12 @@ class SelfAttention(nn.Module):
         self.proj = nn.Linear(dim, dim, bias=proj_bias)
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
-        """(B, class_tokens + T*H*W, dim) -> the same shape."""
+        """(B, class_tokens + N, dim) -> the same shape.
+
+        Args:
+            grid: (T, H, W) of the clip, of whose T*H*W cells the tokens may be a part.
+        """
+        cells = (1, 1, x.shape[1] - self.class_tokens)
         q, k, v = self.qkv(x).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         if self.q_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
@@ -61,8 +66,8 @@ class SelfAttention(nn.Module):
             q,
             k,
             v,
-            q_grid=grid,
-            k_grid=grid,
+            q_grid=cells,
+            k_grid=cells,
             class_tokens=self.class_tokens,
             class_key_bias=math.log(grid[0]) if self.cls_key_log_frames else 0.0,
             scale=self.qk_scale,

@@ -1,6 +1,6 @@
 """Where a model looks: Grad-CAM over space and time, for any architecture.
 
-It works on the grid of the last stage that ``forward_features`` gives and the logits depend on.
+It works on the grid of the last stage that the logits depend on.
 """
 
 from __future__ import annotations
@@ -14,99 +14,53 @@ from torch import Tensor, nn
 
 from videonet.data.device import normalize
 from videonet.errors import ConfigError
-from videonet.ops.grid import Grid, volume
+from videonet.models.common import StageOutput, VideoModel
+from videonet.ops.grid import Grid
 from videonet.predict.predictor import Predictor
 
 
 @dataclass(frozen=True)
-class GridLayer:
-    """A tensor that goes into a module or comes out of it and holds the vectors of a grid.
+class Cells:
+    """Values of a forward pass that hold the vectors of a grid.
 
     Attributes:
-        of_input: among the module's inputs, else among its outputs.
-        place: which of them, as they are given or in lists.
+        values: as the model has them, in the graph of its logits.
+        grid: of tokens in a row, see :class:`StageOutput`.
     """
 
-    module: nn.Module
-    grid: Grid
-    of_input: bool = False
-    place: int = 0
+    values: Tensor
+    grid: Grid | None
+    channels_first: bool
 
-    def tensor(self, inputs: object, output: object) -> Tensor:
-        """The tensor, of one call of the module."""
-        return _tensors(inputs if self.of_input else output)[self.place]
-
-    def cells(self, tensor: Tensor) -> Tensor | None:
-        """The vectors of the cells as (B, C, T', H', W'); None where the tensor is something else.
-
-        Class tokens, which come first, are left out.
-        """
-        if tensor.dim() == 5 and tuple(tensor.shape[2:]) == self.grid:
-            return tensor
-        if tensor.dim() == 5 and tuple(tensor.shape[1:4]) == self.grid:
-            return tensor.permute(0, 4, 1, 2, 3)
-        extra = tensor.shape[1] - volume(self.grid) if tensor.dim() == 3 else -1
-        if extra in (0, 1):
-            return tensor[:, extra:].unflatten(1, self.grid).permute(0, 4, 1, 2, 3)
-        return None
+    def as_map(self, values: Tensor) -> Tensor:
+        """These values, or others of their layout, as (B, C, T', H', W')."""
+        return StageOutput([values] if self.channels_first else values, self.grid).maps()[0]
 
 
-def grid_layers(model: nn.Module, clip: Tensor) -> list[GridLayer]:
-    """Where the maps of ``forward_features`` pass in ``forward``, the last stage and module first.
+def grids_of(model: VideoModel, clip: Tensor) -> tuple[Tensor, list[Cells]]:
+    """Logits, and the grids that lead to them, the last stage first.
 
-    After what a module gives comes what it was given, where that is on the same grid: of a model
-    whose head reads a class token the last block's output has no gradient, but its input has.
+    After what a stage gives comes what its last block was given, where that is on the same grid:
+    of a model whose head reads a class token the last block's cells have no gradient, but those
+    before it have.
 
     Args:
-        clip: float (1, 3, T, H, W).
+        clip: float (B, 3, T, H, W).
     """
-    calls: list[tuple[nn.Module, list[Tensor], list[Tensor]]] = []
+    found: list[Cells] = []
+    given: list[object] = []
 
-    def keep(module: nn.Module, inputs, output) -> None:
-        calls.append((module, _tensors(inputs), _tensors(output)))
+    def run(block: nn.Module, *inputs: object) -> object:
+        given[:] = inputs
+        return model.run_block(block, *inputs)
 
-    with torch.no_grad():
-        stages = model.forward_features(clip)
-        inner = [module for module in model.modules() if module is not model]
-        hooks = [module.register_forward_hook(keep) for module in inner]
-        try:
-            model(clip)
-        finally:
-            for hook in hooks:
-                hook.remove()
-    layers: list[GridLayer] = []
-    for stage in reversed(stages):
-        for module, inputs, outputs in reversed(calls):
-            layers += _places_of(stage, module, inputs, outputs)
-    return layers
-
-
-def _places_of(
-    stage: Tensor, module: nn.Module, inputs: list[Tensor], outputs: list[Tensor]
-) -> list[GridLayer]:
-    """Where a map is among what one call of a module gave and was given."""
-    grid = tuple(stage.shape[2:])
-    found = []
-    for of_input, tensors in ((False, outputs), (True, inputs)):
-        for place, tensor in enumerate(tensors):
-            layer = GridLayer(module, grid, of_input, place)
-            cells = layer.cells(tensor)
-            if cells is not None and cells.shape == stage.shape and torch.equal(cells, stage):
-                found.append(layer)
-    if found and not found[-1].of_input and inputs:
-        before = GridLayer(module, grid, of_input=True)
-        if before.cells(inputs[0]) is not None:
-            found.append(before)
-    return found
-
-
-def _tensors(value: object) -> list[Tensor]:
-    """The tensors of a module's inputs or output, those in lists too."""
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, tuple | list):
-        return [tensor for item in value for tensor in _tensors(item)]
-    return []
+    for stage in model.run_stages(clip, run):
+        parallel = not isinstance(stage.x, Tensor)
+        if not parallel and given and given[0].shape[:-1] == stage.x.shape[:-1]:
+            found.append(Cells(given[0], stage.grid, parallel))
+        outputs = stage.x if parallel else [stage.x]
+        found += [Cells(values, stage.grid, parallel) for values in outputs]
+    return model.forward_head(model.finish(stage)), found[::-1]
 
 
 def grad_cam(
@@ -132,46 +86,23 @@ def grad_cam(
         raise ConfigError(f"activations are weighted by cell or grid, not by {weights!r}")
     model, cfg = predictor.model, predictor.cfg
     x = normalize(clips.to(predictor.device), cfg.DATA.MEAN, cfg.DATA.STD)
-    for layer in grid_layers(model, x[:1]):
-        found = _activation_and_gradient(model, x, labels, layer)
-        if found is not None:
-            activation, gradient = found  # (N, C, T', H', W')
-            if weights == "cell":
-                factor = gradient.relu()
-            else:
-                factor = gradient.mean(dim=(2, 3, 4), keepdim=True)
-            heat = (factor * activation).sum(dim=1, keepdim=True).relu()
-            return as_heat(heat, clips.shape[2:])
-    raise ConfigError(
-        f"{type(model).__name__} has no module between its feature maps and its logits to explain"
-    )
-
-
-def _activation_and_gradient(
-    model: nn.Module, x: Tensor, labels: int | Tensor, layer: GridLayer
-) -> tuple[Tensor, Tensor] | None:
-    """Values on the layer's grid, and the gradient of the labels' logits; None without one."""
-    kept: list[Tensor] = []
-
-    def keep(_, inputs, output) -> None:
-        kept[:] = [layer.tensor(inputs, output)]  # of the last call
-
-    hook = layer.module.register_forward_hook(keep)
-    try:
-        with torch.enable_grad():
-            logits = model(x.detach().requires_grad_())
-    finally:
-        hook.remove()
+    with torch.enable_grad():
+        logits, grids = grids_of(model, x.detach().requires_grad_())
     rows = torch.arange(len(logits), device=logits.device)
     chosen = logits[rows, torch.as_tensor(labels, device=logits.device)].sum()
-    if not kept or not kept[0].requires_grad:
-        return None
-    (gradient,) = torch.autograd.grad(chosen, kept, allow_unused=True)
-    activation = layer.cells(kept[0].detach())
-    gradient = None if gradient is None else layer.cells(gradient)
-    if activation is None or gradient is None or not gradient.any():
-        return None
-    return activation, gradient
+    for cells in grids:
+        (gradient,) = torch.autograd.grad(
+            chosen, cells.values, retain_graph=True, allow_unused=True
+        )
+        if gradient is None or not cells.as_map(gradient).any():
+            continue
+        activation, gradient = cells.as_map(cells.values.detach()), cells.as_map(gradient)
+        factor = gradient.relu() if weights == "cell" else gradient.mean((2, 3, 4), keepdim=True)
+        heat = (factor * activation).sum(dim=1, keepdim=True).relu()
+        return as_heat(heat, clips.shape[2:])
+    raise ConfigError(
+        f"the logits of {type(model).__name__} depend on none of its stages: nothing to explain"
+    )
 
 
 def as_heat(maps: Tensor, size: Sequence[int]) -> Tensor:

@@ -81,8 +81,9 @@ class Predictor:
     runs for one call at a time. Two predictors need two models.
 
     Args:
-        model: maps clips (N, 3, T, S, S) to logits (N, K); what its ``head`` reads is the
-            embedding of a clip.
+        model: maps clips (N, 3, T, S, S) to logits (N, K), and has the surface of
+            :class:`videonet.models.common.VideoModel`; what its ``head`` reads is the embedding of
+            a clip.
         cfg: how clips are made (``DATA``, ``TEST``) and where the model runs.
         names: of the K classes.
         multi_label: a video may have several labels: scores are one sigmoid per class instead of
@@ -240,14 +241,13 @@ class Predictor:
             ScoreError: a number of them is not finite.
         """
         embeddings: list[Tensor] = []
-        with self.lock:
-            keep = self.model.head.register_forward_pre_hook(
-                lambda _, inputs: embeddings.append(inputs[0].float().cpu())
-            )
-            try:
-                logits = self._apply(self.model, clips)
-            finally:
-                keep.remove()
+
+        def logits_of(batch: Tensor) -> Tensor:
+            vectors = self.model.forward_head(self.model.forward_features(batch), pre_logits=True)
+            embeddings.append(vectors.float().cpu())
+            return self.model.head(vectors)
+
+        logits = self._apply(logits_of, clips)
         vectors = torch.cat(embeddings)
         self._refuse_infinite(logits, vectors)
         if self.video_head is not None and self.video_head.levels == 2:
@@ -270,7 +270,8 @@ class Predictor:
         """
 
         def means(batch: Tensor) -> Tensor:
-            return self.model.forward_features(batch)[-1].mean(dim=(3, 4)).transpose(1, 2)
+            (last,) = self.model.forward_intermediates(batch, indices=1)
+            return last.mean(dim=(3, 4)).transpose(1, 2)
 
         vectors = self._apply(means, clips)
         self._refuse_infinite(vectors)

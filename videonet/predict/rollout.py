@@ -35,7 +35,7 @@ def attention_rollout(predictor: Predictor, clips: Tensor) -> Tensor:
     model, cfg = predictor.model, predictor.cfg
     x = normalize(clips.to(predictor.device), cfg.DATA.MEAN, cfg.DATA.STD)
     with RecordAttention() as record:
-        stages = [tuple(stage.shape[2:]) for stage in model.forward_features(x)]
+        stages = [tuple(stage.shape[2:]) for stage in model.forward_intermediates(x)]
     name = type(model).__name__
     if not record.weights:
         raise ConfigError(f"{name} has no attention to follow; explain it by gradcam")
