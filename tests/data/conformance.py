@@ -7,6 +7,7 @@ table of docs/data.md.
 
 from __future__ import annotations
 
+import struct
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ import av
 import numpy as np
 
 from videonet.data.decode import open_video
+from videonet.data.video import boxes
 from videonet.errors import DecodeError
 
 FRAMES, RATE = 40, 25
@@ -252,6 +254,50 @@ def set_matrix(path: Path, a: int, b: int, c: int, d: int) -> Path:
     data[place : place + 36] = values.astype(">i4").tobytes()
     path.write_bytes(data)
     return path
+
+
+def add_clean_aperture(path: Path, left: int, top: int, width: int, height: int) -> Path:
+    """Tell in an mp4 file of one track, its index at the end, which part of pictures is shown."""
+    data = bytearray(path.read_bytes())
+    values = (width, 1, height, 1, 2 * left + width - WIDTH, 2, 2 * top + height - HEIGHT, 2)
+    box = struct.pack(">I4sIIIIiIiI", 40, b"clap", *values)
+    place = data.index(b"stsd") + 12  # of its first entry
+    for name in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd"):
+        grow(data, data.index(name) - 4, 4, len(box))
+    end = place + int.from_bytes(data[place : place + 4], "big")
+    grow(data, place, 4, len(box))
+    data[end:end] = box
+    path.write_bytes(data)
+    return path
+
+
+def add_pixel_crop(path: Path, left: int, top: int, width: int, height: int) -> Path:
+    """The same in a Matroska file as FFmpeg writes it, which leaves room before its tracks."""
+    data = bytearray(path.read_bytes())
+    sides = (left, WIDTH - left - width, top, HEIGHT - top - height)
+    codes = (0x54CC, 0x54DD, 0x54BB, 0x54AA)  # left, right, top, bottom
+    crop = b"".join(struct.pack(">HBB", c, 0x81, n) for c, n in zip(codes, sides, strict=True))
+    with path.open("rb") as file:
+        _, start, _ = next(e for e in boxes.elements(file) if e[0] == 0x18538067)
+        level = {kind: (place, end) for kind, place, end in boxes.elements(file, start)}
+        tracks = level[0x1654AE6B]
+        track = next(e[1:] for e in boxes.elements(file, *tracks) if e[0] == 0xAE)
+        video = next(e[1:] for e in boxes.elements(file, *track) if e[0] == 0xE0)
+        room = level[0xEC][0]
+    for place, _ in (tracks, track, video):
+        width = next(w for w in (1, 2, 3, 4, 8) if data[place - w].bit_length() == 9 - w)
+        grow(data, place - width, width, len(crop))
+    data[video[1] : video[1]] = crop
+    grow(data, room - 8, 8, -len(crop))
+    del data[room : room + len(crop)]
+    path.write_bytes(data)
+    return path
+
+
+def grow(data: bytearray, place: int, width: int, more: int) -> None:
+    """Add to the big-endian number of ``width`` bytes at a place."""
+    value = int.from_bytes(data[place : place + width], "big") + more
+    data[place : place + width] = value.to_bytes(width, "big")
 
 
 FEATURES: dict[str, tuple[Callable[[Path, str, str], Path], dict[str, tuple[str, ...]]]] = {

@@ -126,6 +126,36 @@ def test_pixels_that_are_not_square(tmp_path):
             assert [conformance.number_of(f) for f in frames.numpy()] == [0, 33]
 
 
+@pytest.mark.parametrize(
+    ("suffix", "add"),
+    [("mp4", conformance.add_clean_aperture), ("mkv", conformance.add_pixel_crop)],
+)
+def test_cropping_that_the_container_asks_for(tmp_path, suffix, add):
+    plain = conformance.plain(tmp_path, "h264", suffix)
+    with open_video(plain) as reader:
+        whole = reader.frames_at([3, 30]).numpy()
+    path = tmp_path / f"cropped.{suffix}"
+    for left, top, width, height in ((8, 4, 48, 40), (1, 3, 62, 41)):
+        path.write_bytes(plain.read_bytes())
+        add(path, left, top, width, height)
+        expected = whole[:, top : top + height, left : left + width]
+        for backend in ("pyav", "decord") if importlib.util.find_spec("decord") else ("pyav",):
+            with open_video(path, backend) as reader:
+                assert (reader.info.width, reader.info.height) == (width, height)
+                assert np.array_equal(reader.frames_at([3, 30]).numpy(), expected), backend
+    with open_video(path, short_side=20) as reader:
+        assert reader.frames_at([3]).shape == (1, 20, 30, 3)
+    target = tmp_path / "small" / "cropped.mp4"
+    assert Encoder(40, 4, 10)((str(path), str(target))) is None
+    with open_video(target) as reader:
+        assert (reader.info.width, reader.info.height) == (60, 40)
+    if suffix == "mp4":  # a part outside of the picture is damage
+        path.write_bytes(plain.read_bytes())
+        add(path, 40, 4, 48, 40)
+        with open_video(path) as reader:
+            assert (reader.info.width, reader.info.height) == (64, 48)
+
+
 def test_a_picture_attached_to_sound_is_no_video(tmp_path):
     path = tmp_path / "song.mp4"
     with av.open(str(path), "w") as container:

@@ -8,6 +8,7 @@ import pytest
 
 from videonet.data.decode import open_video
 from videonet.data.verify import Examiner
+from videonet.errors import DecodeError
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
@@ -52,6 +53,55 @@ def test_packets_lost_on_the_way_are_counted(tmp_path):
     lossy = tmp_path / "b.ts"
     lossy.write_bytes(b"".join(p for k, p in enumerate(packets) if k != own[len(own) // 2]))
     assert Examiner()(str(whole))["reason"] == "" and Examiner()(str(lossy))["reason"] != ""
+
+
+def test_a_unit_of_a_transport_stream_without_its_start(tmp_path):
+    """Its packets are all there; the header of a picture was overwritten."""
+    path = conformance.write(tmp_path / "a.ts", conformance.Film("h264"))
+    data = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        number = container.streams.video[0].id
+    starts = [
+        k for k in range(0, len(data), 188)
+        if (data[k + 1] & 31) << 8 | data[k + 2] == number and data[k + 1] & 0x40
+    ]  # fmt: skip
+    place = data.index(b"\0\0\1\xe0", starts[20])
+    data[place : place + 14] = bytes(14)
+    path.write_bytes(data)
+    assert "packet of its transport stream is missing at byte" in Examiner()(str(path))["reason"]
+
+
+def test_a_time_stamp_far_from_its_neighbours(tmp_path):
+    stamps = [40 * k for k in range(40)]
+    stamps[30] += 2**21  # a damaged bit
+    whole = conformance.write(tmp_path / "a.mkv", conformance.Film("mjpeg"))
+
+    def moved(k, packet):
+        packet.pts = stamps[k]
+        return True
+
+    path = conformance.remux(whole, tmp_path / "b.nut", moved)
+    assert Examiner()(str(path))["reason"] == (
+        "the time stamp of frame 30 is far from those around it"
+    )
+    with open_video(conformance.remux(whole, tmp_path / "c.nut")) as reader:
+        assert reader.table.stray is None
+
+
+def test_damage_before_the_first_frame_that_is_shown(tmp_path):
+    """Frames before the start of an edit list are not shown, but others are decoded from them."""
+    path = conformance.with_edit_list(tmp_path, "h264", "mp4")
+    assert Examiner()(str(path))["reason"] == ""
+    data = path.read_bytes()
+    with av.open(str(path)) as container:
+        packets = [(p.pos, p.size) for p in container.demux(video=0) if p.size and p.pts < 0]
+    assert len(packets) > 3
+    for place, size in packets[:3]:
+        start, end = place + max(size // 2, 8), place + size - 4
+        path.write_bytes(data[:start] + bytes(end - start) + data[end:])
+        assert Examiner()(str(path))["reason"] != ""
+        with pytest.raises(DecodeError), open_video(path) as reader:
+            reader.frames_at([0])
 
 
 def test_frames_that_a_header_promises_are_missed(tmp_path):

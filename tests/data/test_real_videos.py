@@ -182,8 +182,8 @@ def test_backends_show_the_same(rows, folder, backend):
         except ConfigError as error:  # torchcodec without FFmpeg's libraries
             pytest.skip(str(error))
         assert frames.shape == expected.shape, name
-        if name in COLOUR_EDGES:
-            assert psnr(frames, expected) >= COLOUR_EDGES[name], name
+        if name in COLOUR_EDGES or backend == "torchcodec":  # it has the system's FFmpeg
+            assert psnr(frames, expected) >= COLOUR_EDGES.get(name, 40), name
         else:
             assert torch.equal(frames, expected), name
         compared += 1

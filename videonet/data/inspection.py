@@ -97,6 +97,8 @@ def _facts(reader: VideoReader) -> list[tuple[str, str]]:
     turns += ["mirrored"] if info.mirrored else []
     aspect = getattr(reader, "aspect", 1.0)
     turns += [f"stretched by {aspect:.3f}, the shape of its pixels"] if aspect != 1 else []
+    if (crop := getattr(reader, "crop", None)) is not None:
+        turns.append(f"cropped to {crop.width} x {crop.height} at ({crop.left}, {crop.top})")
     rows.append(("orientation", ", ".join(turns) or "as it was coded"))
     if isinstance(reader, PyAVReader):
         rows.append(("colours", reader.colours))

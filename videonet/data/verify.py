@@ -164,6 +164,10 @@ def _read_through(path: str, *, count: bool) -> tuple[VideoInfo, str]:
         damage = damage or complaints.about(*reader.speakers, since=opening)
         if damage:
             return info, f"FFmpeg reports {damage}"
+        if table.lost:
+            return info, f"its first {table.lost} frames cannot be decoded"
+        if table.stray is not None:
+            return info, f"the time stamp of frame {table.stray} is far from those around it"
         wrong = [key for key in table.keys[1:].tolist() if not _is_sought(reader, key, pictures)]
         if wrong:
             table = replace(table, keys=np.setdiff1d(table.keys, wrong))

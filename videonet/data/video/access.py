@@ -142,6 +142,18 @@ def demux(container: av.container.InputContainer, stream: av.VideoStream) -> Ite
             continue
 
 
+def is_key(stream: av.VideoStream, packet: av.Packet) -> bool:
+    """Whether a packet, the first of a file, is meant to be a key frame.
+
+    FFmpeg takes the mark from a packet that it cannot split into its parts; the container's index
+    still has it. PyAV before 17 does not show the index.
+    """
+    entries = getattr(stream, "index_entries", ())
+    if packet.is_keyframe or not len(entries):
+        return packet.is_keyframe
+    return entries[0].is_keyframe and entries[0].timestamp in (packet.pts, packet.dts)
+
+
 def decode_error(path: str, error: BaseException) -> DecodeError:
     """One sentence from a backend's error, without its source lines and stack traces."""
     return DecodeError(f"cannot read {path}: {reason_of(error)}")

@@ -11,6 +11,8 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from videonet.data.video.cropping import Crop
+
 # From av 17 on the marks of the frame are followed; before, they have to be given as arguments.
 _FOLLOWS_MARKS = int(av.__version__.split(".")[0]) >= 17
 _BT709, _BT601, _FULL, _LIMITED = 1, 5, 2, 1
@@ -31,6 +33,13 @@ class RGBConverter:
             frame, width, height, format="rgb24", interpolation="BILINEAR", **_THREADS, **marks
         )
         return scaled.to_ndarray()
+
+    def cropped(self, frame: av.VideoFrame, crop: Crop, width: int, height: int) -> np.ndarray:
+        """The same of a part of the frame."""
+        part = crop.cut(self(frame, frame.width, frame.height))
+        if part.shape[:2] == (height, width):
+            return part
+        return self(av.VideoFrame.from_ndarray(np.ascontiguousarray(part)), width, height)
 
 
 def _marks(frame: av.VideoFrame) -> dict[str, int]:

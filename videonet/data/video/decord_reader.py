@@ -74,6 +74,7 @@ def _weakness(reference: PyAVReader) -> str:
     weaknesses = {
         "files with open GOPs": info.open_gop,
         "mirrored pictures": info.mirrored,
+        "cropped pictures": reference.crop is not None,
         "pixels that are not square": reference.aspect != 1,
         "files with several video streams": reference.streams > 1,
         "files whose packets do not tell their frames": bool(info.counted),

@@ -12,6 +12,7 @@ from videonet.errors import DecodeError
 NO_STAMP = -(2**63)  # FFmpeg's mark for a frame without a time stamp
 UNKNOWN_RATE = 25.0  # frames per second where neither header nor time stamps say
 HIGHEST_RATE = 1000.0  # above it a header's rate is the clock of its time stamps
+_STRAY = 30  # frames by which a stamp alone may differ, as stamps of decoding do by a few
 AGREEMENT = 0.01  # a header's rate and that of the stamps are the same up to this share
 
 
@@ -54,10 +55,24 @@ class FrameTable:
     stamped: bool  # a frame can be told by its time stamp, whatever was decoded before
     open_gop: bool = False  # a frame is shown before the key frame that it follows in the file
     counted: bool = False  # found by decoding, not from the packets
+    lost: int = 0  # frames before the first that its key frame should have started, and did not
 
     @property
     def even(self) -> bool:
         return is_even(self.times)
+
+    @property
+    def stray(self) -> int | None:
+        """The first frame whose time stamp lies far ahead while its neighbours go on; or None."""
+        steps = np.diff(self.pts)
+        rising = steps[steps > 0]
+        if not len(rising) or NO_STAMP in self.pts:
+            return None
+        far = _STRAY * np.median(rising)
+        back = np.flatnonzero(steps[1:] < -far) + 1  # far ahead of the next one
+        goes_on = self.pts[back + 1] >= self.pts[back - 1]
+        found = back[goes_on & (steps[back - 1] > far)]
+        return int(found[0]) if len(found) else None
 
 
 def is_even(times: np.ndarray) -> bool:

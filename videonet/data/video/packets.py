@@ -13,7 +13,14 @@ from typing import NamedTuple
 import av
 import numpy as np
 
-from videonet.data.video.access import INDEXED, READ_ERRORS, decode_error, demux, open_container
+from videonet.data.video.access import (
+    INDEXED,
+    READ_ERRORS,
+    decode_error,
+    demux,
+    is_key,
+    open_container,
+)
 from videonet.data.video.info import (
     HIGHEST_RATE,
     NO_STAMP,
@@ -117,10 +124,10 @@ def _table(
 def _has_open_gop(rows: list[tuple[int, bool]]) -> bool:
     """Whether, in the order of the file, a key frame is followed by an earlier time stamp."""
     newest_key = rows[0][0]
-    for pts, is_key in rows:
+    for pts, starts in rows:
         if pts < newest_key:
             return True
-        if is_key:
+        if starts:
             newest_key = pts
     return False
 
@@ -134,6 +141,8 @@ def count_frames(path: str) -> tuple[FrameTable, av.VideoFrame]:
     container, stream = open_container(path, careful=False)
     look = _looker(stream, container.format.name)
     stamps: list[int] = []
+    announced: list[int] = []  # stamps of packets from the first key frame on
+    first_key: int | None = None
     starts: set[int] = set()
     open_gop, newest_key, first = False, None, None
     with container:
@@ -144,6 +153,11 @@ def count_frames(path: str) -> tuple[FrameTable, av.VideoFrame]:
                     newest_key = packet.pts
                 elif packet.pts is not None and newest_key is not None:
                     open_gop = open_gop or packet.pts < newest_key
+                if packet.pts is not None:
+                    if first_key is None and is_key(stream, packet):
+                        first_key = packet.pts
+                    if first_key is not None and not packet.is_discard:
+                        announced.append(packet.pts)
                 for frame in _shown(packet):
                     first = first or frame
                     stamps.append(NO_STAMP if frame.pts is None else frame.pts)
@@ -158,7 +172,8 @@ def count_frames(path: str) -> tuple[FrameTable, av.VideoFrame]:
         keys = [k for k, stamp in enumerate(stamps) if stamp in starts] if stamped else []
         keys = np.union1d(keys, [0]).astype(np.int64)
         times = times_of(pts, float(stream.time_base), header_rate(stream))
-    return FrameTable(pts, times, keys, stamped, open_gop, counted=True), first
+    lost = sum(first_key <= stamp < pts[0] for stamp in announced) if stamped else 0
+    return FrameTable(pts, times, keys, stamped, open_gop, counted=True, lost=lost), first
 
 
 def _starts(look: Looker | None, packet: av.Packet) -> bool:

@@ -15,6 +15,7 @@ import av
 import numpy as np
 
 from videonet.data.video.access import READ_ERRORS, open_container
+from videonet.data.video.boxes import boxes, element
 
 _SLACK_SECONDS = 0.5  # that a header may promise too much: sound ends a little later, and rounding
 _SLACK_SHARE = 0.02
@@ -100,20 +101,10 @@ def _short(what: str, end: int, size: int) -> str:
 
 
 def _mp4(file: BinaryIO, size: int) -> str:
-    """ISO/IEC 14496-12: boxes of a length of 32 or 64 bits and a type, one after the other."""
-    place = 0
-    while place + 8 <= size:
-        file.seek(place)
-        length, kind = struct.unpack(">I4s", file.read(8))
-        if length == 1:
-            length = struct.unpack(">Q", file.read(8))[0]
-        if length == 0:  # to the end of the file
-            return ""
-        if length < 8 or not kind.isascii():
-            return ""
-        if place + length > size:
-            return _short(f"its box {kind.decode('ascii', 'replace')}", place + length, size)
-        place += length
+    """ISO/IEC 14496-12: boxes, one after the other."""
+    for kind, _, end in boxes(file):
+        if end > size:
+            return _short(f"its box {kind.decode('ascii')}", end, size)
     return ""
 
 
@@ -123,13 +114,13 @@ def _matroska(file: BinaryIO, size: int) -> str:
     The segment says how long it is; where a stream was written that could not be known then, the
     clusters in it do.
     """
-    _, place, length = _element(file, 0)  # the EBML header
+    _, place, length = element(file, 0)  # the EBML header
     place += length or 0
-    _, place, length = _element(file, place)
+    _, place, length = element(file, place)
     if length is not None:
         return _short("its segment", place + length, size)
     while place < size:
-        kind, content, length = _element(file, place)
+        kind, content, length = element(file, place)
         if length is None:  # a cluster of unknown length: its blocks are elements of this level
             place = content
             continue
@@ -139,21 +130,6 @@ def _matroska(file: BinaryIO, size: int) -> str:
             )
         place = content + length
     return ""
-
-
-def _element(file: BinaryIO, place: int) -> tuple[int, int, int | None]:
-    """Identifier of the element at a place, where its content begins, its length if it has one."""
-    file.seek(place)
-    head = file.read(12)
-    width = 9 - head[0].bit_length()
-    kind = int.from_bytes(head[:width], "big")
-    first = head[width]
-    more = 9 - first.bit_length()
-    if more > 8:
-        raise ValueError("no length")
-    value = int.from_bytes(head[width : width + more], "big") & ((1 << 7 * more) - 1)
-    unknown = value == (1 << 7 * more) - 1
-    return kind, place + width + more, None if unknown else value
 
 
 def _avi(file: BinaryIO, size: int) -> str:
@@ -261,6 +237,9 @@ def lost_packet(path: str, number: int) -> int | None:
                 return start + int(unsynced[0]) * length
             places = np.flatnonzero(((rows[:, 1] & 31) << 8 | rows[:, 2]) == number)
             places = places[rows[places, 3] & 0x10 > 0]
+            unit = _without_start(block, length, sync, rows, places)
+            if unit is not None:
+                return start + unit * length
             counters = rows[places, 3] & 15
             if len(places):
                 before = counters[0] - 1 if newest is None else newest
@@ -273,6 +252,19 @@ def lost_packet(path: str, number: int) -> int | None:
                     return start + int(places[odd[0]]) * length
                 newest = int(counters[-1])
             start += len(block)
+    return None
+
+
+def _without_start(
+    block: bytes, length: int, sync: int, rows: np.ndarray, places: np.ndarray
+) -> int | None:
+    """The first packet that says that a unit begins in it, and does not hold its start code."""
+    for row in places[rows[places, 1] & 0x40 > 0].tolist():
+        has_adaptation = rows[row, 3] & 0x20 > 0
+        content = row * length + sync + 4 + (1 + int(rows[row, 4]) if has_adaptation else 0)
+        end = row * length + sync + 188
+        if content + 3 > end or block[content : content + 3] != b"\0\0\1":
+            return row
     return None
 
 

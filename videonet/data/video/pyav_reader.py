@@ -15,9 +15,11 @@ from videonet.data.video.access import (
     READ_ERRORS,
     decode_error,
     demux,
+    is_key,
     open_container,
 )
 from videonet.data.video.colours import RGBConverter, describe_colours
+from videonet.data.video.cropping import Crop, find_crop
 from videonet.data.video.info import (
     NO_STAMP,
     FrameTable,
@@ -72,6 +74,7 @@ class PyAVReader(VideoReader):
         self._path = path
         self._convert = RGBConverter()
         self._container, self._stream = open_container(path)
+        self.crop = self._find_crop()  # what the container shows of each picture; None: all
         self._decoded: Iterator[av.VideoFrame] = iter(())
         self._frame, self._index = None, -1  # the frame last decoded, and its index
         self._key = 0  # the key frame that decoding started at
@@ -132,6 +135,16 @@ class PyAVReader(VideoReader):
         self._decoded = iter(())
         self._container.close()
 
+    def _find_crop(self) -> Crop | None:
+        context, kind = self._stream.codec_context, self._container.format.name
+        number = self._stream.index if kind == "matroska,webm" else self._stream.id
+        return find_crop(self._path, kind, number, context.width, context.height)
+
+    def _shown_size(self, width: int, height: int, turn: Orientation) -> tuple[int, int]:
+        if self.crop is not None:
+            width, height = self.crop.width, self.crop.height
+        return shown_size(width, height, pixel_aspect(self._stream), turn)
+
     def _find_table(self, known: VideoInfo | None) -> FrameTable:
         """The frames of the file, from the manifest, its packets, or by decoding."""
         if known is not None and known.counted:
@@ -149,7 +162,7 @@ class PyAVReader(VideoReader):
             return None
         context, table = self._stream.codec_context, self._table
         turn = Orientation(known.rotation, known.mirrored)
-        size = shown_size(context.width, context.height, pixel_aspect(self._stream), turn)
+        size = self._shown_size(context.width, context.height, turn)
         same = (known.frames, known.width, known.height) == (len(table.pts), *size)
         same = same and known.container == self._container.format.name
         same = same and known.codec == context.codec.canonical_name
@@ -179,7 +192,7 @@ class PyAVReader(VideoReader):
             raise DecodeError(f"cannot read {self._path}: its first frame is damaged")
         table = self._table
         turn = orientation_of(frame)
-        width, height = shown_size(frame.width, frame.height, pixel_aspect(self._stream), turn)
+        width, height = self._shown_size(frame.width, frame.height, turn)
         fps = frame_rate(header_rate(self._stream), table.times)
         return VideoInfo(
             frames=len(table.pts),
@@ -268,7 +281,8 @@ class PyAVReader(VideoReader):
         Raises _Unexpected where the first frame of the file is not one of the table.
         """
         self._key = key
-        if self._table.stamped:
+        # What is before the first frame that decoding found is damage: it has to be met.
+        if self._table.stamped and (key or not self._table.counted):
             with contextlib.suppress(
                 av.FFmpegError, DecodeError, _Unexpected
             ):  # the next way follows
@@ -330,15 +344,19 @@ class PyAVReader(VideoReader):
         return True
 
     def _frames(self) -> Iterator[av.VideoFrame]:
-        decoder, shown = self._stream.codec_context, False
+        decoder, has_key, begun, shown = self._stream.codec_context, False, False, False
         for packet in demux(self._container, self._stream):
+            has_key = has_key or is_key(self._stream, packet)
             decoder.skip_frame = "NONREF" if self._is_needless(packet) else "DEFAULT"
             try:
                 frames = packet.decode()
             except av.FFmpegError:
-                if shown or not self._leads(packet):
+                # Nothing can be decoded before a key frame, nor what leads the one sought. Others
+                # that are not shown (before the start of an edit list) are referred to.
+                if shown or (has_key and not (begun and self._leads(packet))):
                     raise
                 continue
+            begun = begun or packet.pts is None or not self._leads(packet)
             for frame in frames:
                 shown = True
                 yield frame
@@ -363,6 +381,8 @@ class PyAVReader(VideoReader):
             self._check(frame, turn)
         width, height = self.size if turn.rotation % 180 == 0 else self.size[::-1]
         try:
+            if self.crop is not None:
+                return turn.upright(self._convert.cropped(frame, self.crop, width, height))
             return turn.upright(self._convert(frame, width, height))
         except READ_ERRORS as error:  # a picture in a format that cannot be converted
             raise decode_error(self._path, error) from None

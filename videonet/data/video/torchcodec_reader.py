@@ -74,4 +74,6 @@ def _weakness(reference: PyAVReader) -> str:
         return info.container
     if info.mirrored:
         return "mirrored pictures"
+    if reference.crop is not None:
+        return "cropped pictures"
     return "files whose packets do not tell their frames" if info.counted else ""
