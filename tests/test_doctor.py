@@ -6,7 +6,7 @@ from videonet import doctor
 
 
 def test_report_of_this_machine(capsys):
-    assert doctor.main() == 0
+    assert doctor.main([]) == 0
     said = capsys.readouterr().out
     for subject in ("python", "videonet", "torch", "cpu", "cuda", "decoder pyav", "model"):
         assert f"\n{subject} " in f"\n{said}", subject
@@ -26,7 +26,7 @@ def test_a_machine_without_a_working_decoder_fails(monkeypatch, capsys):
         raise OSError("libavcodec.so is missing\nsecond line")
 
     monkeypatch.setattr("videonet.data.decode.open_video", broken)
-    assert doctor.main() == 1
+    assert doctor.main([]) == 1
     said = capsys.readouterr().out
     assert "decoder decord     does not work" in said and "no video can be read" in said
     assert "libavcodec.so is missing" in said and "second line" not in said

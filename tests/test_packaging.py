@@ -1,6 +1,7 @@
 """What a user gets from the built wheel, not from the checkout."""
 
 import configparser
+import importlib
 import os
 import re
 import shutil
@@ -56,7 +57,7 @@ def files_below(folder: str, pattern: str) -> set[str]:
 def test_the_wheel_has_every_module_tool_and_config(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     wanted = files_below("videonet", "*.py") | files_below("videonet", "*.yaml")
-    wanted |= {f"videonet/{name}" for name in files_below("tools", "*.py")}
+    wanted |= {f"videonet/{name}" for name in files_below("tools", "*.py")} | {"videonet/py.typed"}
     wanted |= {f"videonet/{name}" for name in files_below("configs", "*.yaml")}
     assert wanted - names == set()
     packaged = {name for name in names if ".dist-info/" not in name}
@@ -67,6 +68,14 @@ def test_the_wheel_says_the_version_of_the_package(wheel):
     import videonet
 
     assert wheel.name.startswith(f"videonet-{videonet.__version__}-py3-none-any")
+
+
+def test_the_wheel_has_the_console_command(unpacked):
+    entries = configparser.ConfigParser()
+    (info,) = unpacked.glob("*.dist-info")
+    entries.read(info / "entry_points.txt", encoding="utf-8")
+    module, _, function = entries["console_scripts"]["videonet"].partition(":")
+    assert callable(getattr(importlib.import_module(module), function))
 
 
 def test_the_wheel_has_the_licence_and_its_requirements(unpacked):

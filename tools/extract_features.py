@@ -1,61 +1,7 @@
-"""Write the embeddings of videos' clips, with times, for retrieval, probes and heads.
+"""Write the embeddings of videos' clips: ``videonet features``."""
 
-python tools/extract_features.py data/demo/train.csv --checkpoint runs/demo --output features/train
-python tools/extract_features.py talks/ --checkpoint runs/demo --stride 1 --output features/talks
-
-The same command again goes on where it was stopped; another checkpoint or other options need
-another --output, or --overwrite. The exit code is 0 where all videos could be read, 3 where some
-could not, 1 where none could.
-"""
-
-from __future__ import annotations
-
-import argparse
-from pathlib import Path
-
-from videonet.data.features import FORMATS, FeatureWriter
-from videonet.engine.runlog import start_logging
-from videonet.errors import ConfigError, exit_code, run_tool
-from videonet.predict.features import describe_features, extract_features
-from videonet.predict.options import (
-    add_model_arguments,
-    add_window_arguments,
-    is_sliding,
-    make_predictor,
-)
-from videonet.predict.run import Options
-from videonet.predict.sources import find_videos
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "videos", nargs="+", help="files, folders, glob patterns or lists (.txt, .csv)"
-    )
-    add_model_arguments(parser)
-    add_window_arguments(parser)
-    parser.add_argument("--output", type=Path, required=True, help="folder to write to")
-    parser.add_argument("--overwrite", action="store_true", help="begin anew what is in --output")
-    parser.add_argument("--format", choices=FORMATS, default=FORMATS[0])
-    parser.add_argument("--frames", action="store_true", help="also a vector per frame of the grid")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    args = parser.parse_args()
-    start_logging(main=False)
-    sources = find_videos(args.videos)
-    sliding = is_sliding(args)
-    if sliding and args.frames:
-        raise ConfigError("--frames goes with the views of testing, not with a sliding window")
-    predictor = make_predictor(args)
-    options = Options(sliding=sliding, window=args.window, stride=args.stride, crops=args.crops)
-    about = describe_features(predictor, options, frames=args.frames)
-    with FeatureWriter(args.output, about, args.format, overwrite=args.overwrite) as writer:
-        failed = extract_features(
-            predictor, sources, writer, options, frames=args.frames, progress=not args.quiet
-        )
-    return exit_code(failed, len(sources))
-
+from videonet.commands.features import main
+from videonet.errors import run_tool
 
 if __name__ == "__main__":
     run_tool(main)

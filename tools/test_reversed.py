@@ -1,48 +1,7 @@
-"""Does a model look at the order of frames? Test it on a list, forwards and played backwards.
+"""Does a model look at the order of frames? ``videonet reversed``."""
 
-    python tools/test_reversed.py --checkpoint runs/egogestar8 DATA.PATH_TO_DATA_DIR /data/ego
-
-Prints the top-1 accuracy of both, and what the clips of every class look like backwards.
-"""
-
-from __future__ import annotations
-
-import argparse
-from collections import Counter
-
-from tqdm import tqdm
-
-from videonet.data.build import build_dataset
-from videonet.engine.runlog import start_logging
+from videonet.commands.reversed import main
 from videonet.errors import run_tool
-from videonet.predict import Predictor
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--checkpoint", required=True, help="a checkpoint, or the folder of a run")
-    parser.add_argument("--cfg", help="a YAML file; by default the one inside the checkpoint")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides of the file")
-    args = parser.parse_args()
-    start_logging(main=False)
-    predictor = Predictor.from_config(args.cfg, checkpoint=args.checkpoint, overrides=args.opts)
-    dataset = build_dataset(predictor.cfg, "test")
-    names = predictor.class_names
-    seen: dict[str, tuple[Counter, Counter]] = {name: (Counter(), Counter()) for name in names}
-    for path, label in tqdm(zip(dataset.paths, dataset.labels, strict=True), total=len(dataset)):
-        clips = predictor.views(path)
-        for direction, views in enumerate((clips, clips.flip(2))):
-            best = predictor.score(views).scores.argmax()
-            seen[names[label]][direction][names[best]] += 1
-    for direction, title in enumerate(("forwards", "backwards")):
-        right = sum(counts[direction][name] for name, counts in seen.items())
-        print(f"{title}: {right} of {len(dataset)} right, {100 * right / len(dataset):.1f} %")
-    for name, (_, backwards) in seen.items():
-        guesses = ", ".join(f"{count} {guess}" for guess, count in backwards.most_common())
-        print(f"  {name} backwards: {guesses or 'none'}")
-
 
 if __name__ == "__main__":
     run_tool(main)

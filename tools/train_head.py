@@ -1,40 +1,7 @@
-"""Train an attention head over the frozen features of a video's clips, and compare it.
+"""Train an attention head over the frozen features of clips: ``videonet head``."""
 
-python tools/extract_features.py data/demo/train.csv --checkpoint runs/demo --output features/train
-python tools/extract_features.py data/demo/val.csv --checkpoint runs/demo --output features/val
-python tools/train_head.py --cfg configs/DEMO/video_head.yaml \\
-    --train features/train --val features/val OUTPUT_DIR runs/head
-python tools/predict.py video.mp4 --checkpoint runs/demo --aggregate attention --head runs/head
-"""
-
-from __future__ import annotations
-
-import argparse
-import json
-from pathlib import Path
-
-from videonet.config import load_config
-from videonet.data.features import read_description, read_features
-from videonet.engine.runlog import start_logging
-from videonet.engine.video_head import train_video_head
+from videonet.commands.head import main
 from videonet.errors import run_tool
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--cfg", required=True, help="VIDEO_HEAD and SOLVER in a YAML file")
-    parser.add_argument("--train", type=Path, required=True, help="folder of features with labels")
-    parser.add_argument("--val", type=Path, required=True, help="folder of features with labels")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides of the file")
-    args = parser.parse_args()
-    cfg = load_config(args.cfg, args.opts)
-    start_logging(Path(cfg.OUTPUT_DIR))
-    names = read_description(args.train)["classes"]
-    results = train_video_head(cfg, read_features(args.train), read_features(args.val), names)
-    print(json.dumps(results, indent=2))
-
 
 if __name__ == "__main__":
     run_tool(main)

@@ -1,8 +1,74 @@
 """Video understanding, spatiotemporal-first: an image is a one-frame clip."""
 
-from videonet.checkpoint import load_checkpoint
-from videonet.models import create_model, list_models
-from videonet.predict import Predictor
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from videonet.checkpoint import LoadReport, load_checkpoint
+    from videonet.errors import (
+        CheckpointError,
+        ConfigError,
+        DataError,
+        DecodeError,
+        Interrupted,
+        ScoreError,
+        TrainingError,
+        VideonetError,
+        WriteError,
+    )
+    from videonet.models import create_model, list_models
+    from videonet.predict import Prediction, Predictor, WindowScores
 
 __version__ = "0.1.0"
-__all__ = ["Predictor", "create_model", "list_models", "load_checkpoint"]
+
+# Where each name is, which is imported when it is first asked for: torch takes seconds to import.
+_PLACES = {
+    "videonet.checkpoint": ("LoadReport", "load_checkpoint"),
+    "videonet.errors": (
+        "CheckpointError",
+        "ConfigError",
+        "DataError",
+        "DecodeError",
+        "Interrupted",
+        "ScoreError",
+        "TrainingError",
+        "VideonetError",
+        "WriteError",
+    ),
+    "videonet.models": ("create_model", "list_models"),
+    "videonet.predict": ("Prediction", "Predictor", "WindowScores"),
+}
+_MODULES = {name: module for module, names in _PLACES.items() for name in names}
+
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "DecodeError",
+    "Interrupted",
+    "LoadReport",
+    "Prediction",
+    "Predictor",
+    "ScoreError",
+    "TrainingError",
+    "VideonetError",
+    "WindowScores",
+    "WriteError",
+    "create_model",
+    "list_models",
+    "load_checkpoint",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'videonet' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_MODULES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

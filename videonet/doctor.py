@@ -1,4 +1,4 @@
-"""What of videonet works on this machine: ``python -m videonet.doctor``.
+"""What of videonet works on this machine: ``videonet doctor``, ``python -m videonet.doctor``.
 
 Prints versions, devices and decoders, and for each thing that will not work the reason. The exit
 code is 1 where a model cannot be run or no video can be read.
@@ -16,6 +16,8 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from videonet.commands.arguments import Words, new_parser
 
 NEEDED = ("torch", "torchvision", "av", "fvcore", "iopath", "pytorchvideo", "torchmetrics",
           "safetensors", "tensorboard")  # fmt: skip
@@ -147,7 +149,9 @@ def _model() -> Iterator[Finding]:
         yield Finding("model", "does not run", f"{type(error).__name__}: {error}", fatal=True)
 
 
-def main() -> int:
+def main(argv: Words = None, prog: str | None = None) -> int:
+    """Print the report; 1 where a model cannot be run or no video can be read."""
+    new_parser(__doc__, prog).parse_args(argv)
     fatal = False
     for finding in examine():
         line = f"{finding.subject:18} {finding.value}"

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from videonet.benchmark import model, scaling
+from videonet.benchmark.arguments import add_model, add_scaling
 from videonet.benchmark.contenders import Contender, parse_contender
 from videonet.benchmark.flops import multiply_adds
 from videonet.benchmark.machine import describe, product_rate
@@ -161,7 +162,7 @@ TINY = ["--frames", "2", "--size", "32", "--threads", "1", "--rounds", "2", "--s
 
 def run(module, arguments):
     parser = argparse.ArgumentParser()
-    module.add_arguments(parser)
+    {model: add_model, scaling: add_scaling}[module](parser)
     return module.run(parser.parse_args(arguments + TINY))
 
 

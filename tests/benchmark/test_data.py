@@ -4,6 +4,7 @@ import json
 import pytest
 
 from videonet.benchmark import data
+from videonet.benchmark.arguments import add_data
 from videonet.errors import ConfigError
 
 
@@ -18,7 +19,7 @@ def folder(tmp_path_factory):
 
 def arguments(folder, *options):
     parser = argparse.ArgumentParser()
-    data.add_arguments(parser)
+    add_data(parser)
     overrides = [
         *("DATA.PATH_TO_DATA_DIR", str(folder), "MODEL.NUM_CLASSES", "8", "TRAIN.BATCH_SIZE", "4"),
         *("DATA.NUM_FRAMES", "4", "DATA.TRAIN_CROP_SIZE", "32", "DATA.TEST_CROP_SIZE", "32"),

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.data import main
+from videonet.commands.data import main
 from videonet.data.inspection import inspect, write_contact_sheet
 
 HERE = Path(__file__).parent

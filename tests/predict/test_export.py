@@ -14,12 +14,12 @@ import torch
 from torch import nn
 
 import videonet
+from videonet.choices import EXPORT_SUFFIXES
 from videonet.config import load_config
 from videonet.errors import ConfigError
 from videonet.predict import Predictor
 from videonet.predict import export as exporting
 from videonet.predict.export import (
-    SUFFIXES,
     ExportError,
     export_model,
     read_aoti,
@@ -80,7 +80,7 @@ def test_a_small_model_in_a_fresh_process(kind, tmp_path):
         pytest.importorskip("onnxruntime")
         pytest.importorskip("onnxscript")
     predictor = make_predictor("mvit_v2_xs", 4, 32)
-    path = tmp_path / f"model{SUFFIXES[kind]}"
+    path = tmp_path / f"model{EXPORT_SUFFIXES[kind]}"
     assert export_model(predictor, kind, path) <= 1e-4
     check_in_a_fresh_process(predictor, path, batch=5)
     about = (read_onnx(path) if kind == "onnx" else read_pt2(path, trust_file=True))[1]
@@ -95,7 +95,7 @@ def test_full_size(kind, tmp_path):
         pytest.importorskip("onnxruntime")
         pytest.importorskip("onnxscript")
     predictor = make_predictor("mvit_v2_s", 16, 224)
-    path = tmp_path / f"model{SUFFIXES[kind]}"
+    path = tmp_path / f"model{EXPORT_SUFFIXES[kind]}"
     assert export_model(predictor, kind, path) <= 1e-4
     check_in_a_fresh_process(predictor, path, batch=1)
 

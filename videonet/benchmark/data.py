@@ -13,13 +13,13 @@ import logging
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
+from videonet.choices import BENCHMARK_PEERS
 from videonet.config import load_config
 from videonet.data.build import build_dataset
 from videonet.data.dataset import TrainingClips, VideoDataset
@@ -30,38 +30,24 @@ from videonet.errors import ConfigError, DecodeError
 
 logger = logging.getLogger(__name__)
 
-PEERS = ("decord", "pytorchvideo")
 STAGES = ("open", "decode", "crop", "augment", "collate")
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of ``tools/benchmark.py data``."""
-    parser.add_argument("--cfg", default="K400/MVITv2_B.yaml", help="recipe (default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=2, help="processes (default %(default)s)")
-    parser.add_argument(
-        "--rounds", type=int, default=3, help="turns of each contestant (default %(default)s)"
-    )
-    parser.add_argument(
-        "--peer", action="append", choices=PEERS, help="may be repeated (default: all)"
-    )
-    parser.add_argument(
-        "--needed", type=float, help="clips/s that the model takes; the verdict is about that rate"
-    )
-    parser.add_argument("--output", type=Path, help="write the numbers to this JSON file")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides of the recipe")
 
 
 def run(args: argparse.Namespace) -> str:
     """Measure, and return the report as text. Raises ConfigError and DataError as the loader."""
     cfg = load_config(args.cfg, args.opts)
-    result = benchmark(cfg, workers=args.workers, rounds=args.rounds, peers=args.peer or PEERS)
+    result = benchmark(
+        cfg, workers=args.workers, rounds=args.rounds, peers=args.peer or BENCHMARK_PEERS
+    )
     result["verdict"] = verdict(result, args.needed)
     if args.output:
         args.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     return report(result)
 
 
-def benchmark(cfg: CfgNode, *, workers: int, rounds: int, peers: Sequence[str] = PEERS) -> dict:
+def benchmark(
+    cfg: CfgNode, *, workers: int, rounds: int, peers: Sequence[str] = BENCHMARK_PEERS
+) -> dict:
     """Clips per second of every contestant in every round, and the cost of the stages.
 
     A round is one epoch of the training list. The processes of all contestants are started and

@@ -28,44 +28,12 @@ logger = logging.getLogger(__name__)
 MODES = ("inference", "training")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of ``tools/benchmark.py model``."""
-    parser.add_argument(
-        "contenders",
-        nargs="+",
-        metavar="[LIBRARY:]MODEL[@DTYPE][+compile]",
-        help="library is videonet (default), reference (videonet, attention written out), "
-        "torchvision, pytorchvideo or timm; dtype fp32 (default), bf16 or fp16; ratios are to "
-        "the first one",
-    )
-    parser.add_argument("--mode", choices=(*MODES, "both"), default="both")
-    parser.add_argument("--batch", type=int, default=1, help="in inference (default 1)")
-    parser.add_argument("--train-batch", type=int, default=2, help="in training (default 2)")
-    add_task_arguments(parser)
-    parser.add_argument("--output", type=Path, help="write PREFIX.json and PREFIX.png")
-
-
-def add_task_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments that all comparisons of models share."""
-    parser.add_argument("--frames", type=int, default=16, help="default 16; 1 for images")
-    parser.add_argument("--size", type=int, default=224, help="pixels (default 224)")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the CPU")
-    parser.add_argument("--rounds", type=int, default=7, help="turns of each (default 7)")
-    parser.add_argument("--seconds", type=float, default=2.0, help="of one turn (default 2)")
-    parser.add_argument(
-        "--clock",
-        choices=("wall", "cpu"),
-        default="wall",
-        help="cpu: time spent by the process, for machines that are busy; with --threads 1",
-    )
-
-
 def run(args: argparse.Namespace) -> str:
     """Measure, write the files asked for, and return the report as text."""
     if args.clock == "cpu" and (args.threads != 1 or args.device != "cpu"):
         raise ConfigError("--clock cpu counts the time of all threads: give --threads 1")
     contenders = [parse_contender(text) for text in args.contenders]
+    args.threads = args.threads or torch.get_num_threads()
     results = {"clock": args.clock, "modes": {}}
     for mode in MODES if args.mode == "both" else (args.mode,):
         training = mode == "training"

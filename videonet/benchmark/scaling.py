@@ -8,11 +8,12 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from statistics import median
 
+import torch
+
 from videonet.benchmark.contenders import Contender, parse_contender
-from videonet.benchmark.model import add_task_arguments, count
+from videonet.benchmark.model import count
 from videonet.benchmark.report import plot_scaling, table
 from videonet.benchmark.worker import Task, Worker
 from videonet.errors import VideonetError
@@ -20,19 +21,9 @@ from videonet.errors import VideonetError
 logger = logging.getLogger(__name__)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of ``tools/benchmark.py scaling``."""
-    parser.add_argument("contenders", nargs="+", metavar="[LIBRARY:]MODEL[@DTYPE][+compile]")
-    parser.add_argument("--training", action="store_true", help="a training step, not inference")
-    parser.add_argument("--all-frames", type=int, nargs="+", default=[8, 16, 32, 64])
-    parser.add_argument("--all-sizes", type=int, nargs="+", default=[224, 288, 352, 448])
-    add_task_arguments(parser)
-    parser.set_defaults(rounds=3)
-    parser.add_argument("--output", type=Path, help="write PREFIX.json and PREFIX.png")
-
-
 def run(args: argparse.Namespace) -> str:
     """Measure, write the files asked for, and return the report as text."""
+    args.threads = args.threads or torch.get_num_threads()
     sweeps = {
         "frames": [(frames, args.size) for frames in args.all_frames],
         "size": [(args.frames, size) for size in args.all_sizes],

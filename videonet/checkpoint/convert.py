@@ -13,7 +13,6 @@ from videonet.checkpoint.translate import (
 )
 from videonet.errors import CheckpointError
 
-TARGETS = ("videonet", "pyslowfast", "torchvision")
 CARRIED = ("cfg", "class_names")  # what describes the weights and not a training run
 STEM = "patch_embed.proj.weight"
 
@@ -25,9 +24,9 @@ def convert_checkpoint(source: str | Path, target: str | Path, to: str) -> tuple
     have no meaning under other names.
 
     Args:
-        to: one of ``TARGETS``. "videonet" writes own names with 3D kernels, "pyslowfast" the same
-            names with the flat stem of its image models where it is one, "torchvision" a plain
-            state dict.
+        to: one of ``CHECKPOINT_NAMES``. "videonet" writes own names with 3D kernels, "pyslowfast"
+            the same names with the flat stem of its image models where it is one, "torchvision" a
+            plain state dict.
 
     Returns:
         The dialect of `source` and the number of tensors written.

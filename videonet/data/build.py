@@ -6,6 +6,7 @@ import logging
 
 from fvcore.common.config import CfgNode
 
+from videonet.choices import SPLITS
 from videonet.data.classes import class_names, folder_classes, tells_names
 from videonet.data.dataset import EvaluationViews, TrainingClips, VideoDataset
 from videonet.data.folders import read_folders
@@ -24,7 +25,6 @@ from videonet.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
-SPLITS = ("train", "val", "test")
 STANDARD_ASPECT = (3 / 4, 4 / 3)
 
 

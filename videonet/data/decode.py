@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+from videonet.choices import FRAMES_FPS
 from videonet.data.video.decord_reader import DecordReader
 from videonet.data.video.fallback import FallbackReader
 from videonet.data.video.info import VideoInfo
@@ -18,10 +19,17 @@ from videonet.data.video.reader import VideoReader, scaled_size
 from videonet.data.video.torchcodec_reader import TorchcodecReader
 from videonet.errors import ConfigError
 
-__all__ = ["BACKENDS", "PyAVReader", "VideoInfo", "VideoReader", "open_video", "scaled_size"]
+__all__ = [
+    "BACKENDS",
+    "FRAMES_FPS",
+    "PyAVReader",
+    "VideoInfo",
+    "VideoReader",
+    "open_video",
+    "scaled_size",
+]
 
 BACKENDS = ("auto", "decord", "pyav", "torchcodec")
-FRAMES_FPS = 30.0
 
 
 def open_video(

@@ -17,14 +17,14 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from videonet.choices import FEATURE_FORMATS
 from videonet.data.claims import Claim
 from videonet.data.texts import lines_of, read_text, short_stem
 from videonet.errors import ConfigError, DataError
 from videonet.files import make_folder, replacing, replacing_text, writing
 
 INDEX, DESCRIPTION = "index.jsonl", "features.json"
-FORMATS = ("safetensors", "npy")
-SUFFIXES = tuple(f".{kind}" for kind in FORMATS)
+SUFFIXES = tuple(f".{kind}" for kind in FEATURE_FORMATS)
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,10 @@ class FeatureWriter:
         *,
         overwrite: bool = False,
     ):
-        if kind not in FORMATS:
-            raise ConfigError(f"features are written as {' or '.join(FORMATS)}, not as {kind!r}")
+        if kind not in FEATURE_FORMATS:
+            raise ConfigError(
+                f"features are written as {' or '.join(FEATURE_FORMATS)}, not as {kind!r}"
+            )
         self.folder, self.kind = folder, kind
         make_folder(folder)
         self._claim = Claim(folder / DESCRIPTION, folder)

@@ -8,12 +8,6 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics.functional.classification import (
-    binary_average_precision,
-    multiclass_accuracy,
-    multiclass_calibration_error,
-    multiclass_confusion_matrix,
-)
 from tqdm import tqdm
 
 from videonet.data import Batch, Failure, VideoLoader
@@ -23,6 +17,7 @@ from videonet.engine.stopping import StopSignals
 from videonet.errors import DataError, TrainingError
 
 BINS = 15  # of the calibration error, as in its paper
+# torchmetrics takes a second to import, so it is imported where it computes.
 
 
 def ensemble_views(logits: Tensor, method: str = "softmax", *, multi_label: bool = False) -> Tensor:
@@ -94,6 +89,8 @@ class Evaluation:
 
     def accuracy(self, top_k: int = 1) -> float:
         """Share of videos whose label is among the `top_k` highest scores."""
+        from torchmetrics.functional.classification import multiclass_accuracy
+
         return multiclass_accuracy(
             self.scores,
             self.labels,
@@ -115,6 +112,8 @@ class Evaluation:
 
     def average_precision(self) -> Tensor:
         """Of each class (K,), from the ranking of the videos; NaN where no video has it."""
+        from torchmetrics.functional.classification import binary_average_precision
+
         labels = self.labels.long()
         return torch.tensor(
             [
@@ -135,10 +134,14 @@ class Evaluation:
 
     def confusion(self) -> Tensor:
         """Counts (K, K): row is the true class, column the highest score."""
+        from torchmetrics.functional.classification import multiclass_confusion_matrix
+
         return multiclass_confusion_matrix(self.scores, self.labels, self.num_classes)
 
     def calibration_error(self) -> float:
         """Expected calibration error of the highest score in ``BINS`` bins (arXiv 1706.04599)."""
+        from torchmetrics.functional.classification import multiclass_calibration_error
+
         return multiclass_calibration_error(
             self.scores, self.labels, self.num_classes, n_bins=BINS, norm="l1"
         ).item()

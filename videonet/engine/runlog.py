@@ -8,8 +8,6 @@ import logging
 import math
 from pathlib import Path
 
-from torch.utils.tensorboard import SummaryWriter
-
 from videonet.errors import ConfigError
 from videonet.terminal import PrintableFormatter
 
@@ -52,6 +50,8 @@ class RunLog:
         if cut_short:  # by a full disk or a crash: the next record gets a line of its own
             self._lines.write("\n")
         if tensorboard is not None:
+            from torch.utils.tensorboard import SummaryWriter  # takes a second
+
             self._board = SummaryWriter(tensorboard)
         if wandb is not None:
             self._wandb = _start_wandb(folder, wandb, config or {})

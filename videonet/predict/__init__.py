@@ -1,5 +1,5 @@
 """Video files and streams in, labels over time out."""
 
-from videonet.predict.predictor import Prediction, Predictor
+from videonet.predict.predictor import Prediction, Predictor, WindowScores
 
-__all__ = ["Prediction", "Predictor"]
+__all__ = ["Prediction", "Predictor", "WindowScores"]

@@ -31,7 +31,6 @@ logger = logging.getLogger(__name__)
 TOLERANCE = 1e-4  # of the logits' largest value
 BATCHES = (1, 3)  # sizes that are checked; neither is the one that is traced
 METADATA = "videonet.json"  # in .pt2 files; "videonet" in the metadata of ONNX
-SUFFIXES = {"pt2": ".pt2", "onnx": ".onnx", "aoti": ".aoti.pt2"}
 
 Runner = Callable[[Tensor], Tensor]
 

@@ -1,12 +1,23 @@
-"""Command-line arguments that the tools around a :class:`Predictor` share."""
+"""Command-line arguments that several verbs share."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from videonet.engine.video_head import load_video_head
-from videonet.predict.predictor import Predictor
+if TYPE_CHECKING:
+    from videonet.predict.predictor import Predictor
+
+Words = Sequence[str] | None  # of a command line behind its verb; None for those of the process
+
+
+def new_parser(description: str | None, prog: str | None) -> argparse.ArgumentParser:
+    """A parser whose help shows a module's docstring as it is."""
+    return argparse.ArgumentParser(
+        prog=prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +50,9 @@ def make_predictor(args: argparse.Namespace) -> Predictor:
     Raises:
         ConfigError, CheckpointError: it cannot be made.
     """
+    from videonet.engine.video_head import load_video_head
+    from videonet.predict.predictor import Predictor
+
     overrides = list(args.opts)
     if args.batch_size is not None:
         overrides += ["TEST.BATCH_SIZE", str(args.batch_size)]

@@ -1,0 +1,75 @@
+"""What is imported: a package that is imported, or asked for help, need not wait for torch."""
+
+import subprocess
+import sys
+
+import pytest
+
+from videonet.cli import VERBS
+
+HEAVY = ("torch", "torchvision", "matplotlib", "tensorboard", "torchmetrics", "av", "numpy")
+
+
+def run(code: str) -> list[str]:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    code = f"import sys, videonet; print(*[m for m in {HEAVY} if m in sys.modules])"
+    assert run(code) == []
+
+
+def test_help_of_every_verb_imports_nothing_heavy():
+    """One process asks all of them, and says behind which verb what was there."""
+    code = f"""
+import contextlib, io, sys
+from videonet.cli import main
+for verb in {list(VERBS)}:
+    text = io.StringIO()
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(text):
+        main([verb, "--help"])
+    assert text.getvalue().startswith("usage: videonet " + verb), (verb, text.getvalue())
+    print(*[f"{{verb}}:{{m}}" for m in {HEAVY} if m in sys.modules])
+"""
+    assert run(code) == []
+
+
+def test_models_and_predictors_need_no_plots_logs_or_metrics():
+    late = ("matplotlib", "tensorboard", "torchmetrics")
+    code = f"""
+import sys, videonet
+videonet.create_model, videonet.load_checkpoint, videonet.Predictor
+print(*[m for m in {late} if m in sys.modules])
+"""
+    assert run(code) == []
+
+
+def test_the_package_has_what_it_names():
+    import videonet
+
+    assert set(videonet.__all__) <= set(dir(videonet))
+    for name in videonet.__all__:
+        assert getattr(videonet, name) is not None
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = videonet.nothing
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--version"], 0, "videonet "),
+        (["--help"], 0, "benchmark"),
+        ([], 2, "VERB"),
+        (["predicts"], 2, "invalid choice: 'predicts'"),
+        (["probe", "--train", "x"], 2, "videonet probe: error: the following arguments"),
+    ],
+)
+def test_the_console_command(words, code, said, capsys):
+    from videonet.cli import main
+
+    with pytest.raises(SystemExit) as stopped:
+        main(words)
+    captured = capsys.readouterr()
+    assert stopped.value.code == code and said in captured.out + captured.err

@@ -1,0 +1,69 @@
+"""The arguments of the benchmarks."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from videonet.choices import BENCHMARK_PEERS
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``videonet benchmark model``."""
+    parser.add_argument(
+        "contenders",
+        nargs="+",
+        metavar="[LIBRARY:]MODEL[@DTYPE][+compile]",
+        help="library is videonet (default), reference (videonet, attention written out), "
+        "torchvision, pytorchvideo or timm; dtype fp32 (default), bf16 or fp16; ratios are to "
+        "the first one",
+    )
+    parser.add_argument("--mode", choices=("inference", "training", "both"), default="both")
+    parser.add_argument("--batch", type=int, default=1, help="in inference (default 1)")
+    parser.add_argument("--train-batch", type=int, default=2, help="in training (default 2)")
+    _add_task(parser)
+    parser.add_argument("--output", type=Path, help="write PREFIX.json and PREFIX.png")
+
+
+def add_scaling(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``videonet benchmark scaling``."""
+    parser.add_argument("contenders", nargs="+", metavar="[LIBRARY:]MODEL[@DTYPE][+compile]")
+    parser.add_argument("--training", action="store_true", help="a training step, not inference")
+    parser.add_argument("--all-frames", type=int, nargs="+", default=[8, 16, 32, 64])
+    parser.add_argument("--all-sizes", type=int, nargs="+", default=[224, 288, 352, 448])
+    _add_task(parser)
+    parser.set_defaults(rounds=3)
+    parser.add_argument("--output", type=Path, help="write PREFIX.json and PREFIX.png")
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``videonet benchmark data``."""
+    parser.add_argument("--cfg", default="K400/MVITv2_B.yaml", help="recipe (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=2, help="processes (default %(default)s)")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="turns of each contestant (default %(default)s)"
+    )
+    parser.add_argument(
+        "--peer", action="append", choices=BENCHMARK_PEERS, help="may be repeated (default: all)"
+    )
+    parser.add_argument(
+        "--needed", type=float, help="clips/s that the model takes; the verdict is about that rate"
+    )
+    parser.add_argument("--output", type=Path, help="write the numbers to this JSON file")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides of the recipe")
+
+
+def _add_task(parser: argparse.ArgumentParser) -> None:
+    """Arguments that all comparisons of models share."""
+    parser.add_argument("--frames", type=int, default=16, help="default 16; 1 for images")
+    parser.add_argument("--size", type=int, default=224, help="pixels (default 224)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--threads", type=int, help="of the CPU (default: as torch chooses)")
+    parser.add_argument("--rounds", type=int, default=7, help="turns of each (default 7)")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of one turn (default 2)")
+    parser.add_argument(
+        "--clock",
+        choices=("wall", "cpu"),
+        default="wall",
+        help="cpu: time spent by the process, for machines that are busy; with --threads 1",
+    )

@@ -1,0 +1,13 @@
+"""Words and numbers that command lines offer and the code behind them works with.
+
+A module of their own, so that ``--help`` need not import what does the work.
+"""
+
+from __future__ import annotations
+
+SPLITS = ("train", "val", "test")
+FRAMES_FPS = 30.0  # of a folder of pictures
+FEATURE_FORMATS = ("safetensors", "npy")
+EXPORT_SUFFIXES = {"pt2": ".pt2", "onnx": ".onnx", "aoti": ".aoti.pt2"}
+CHECKPOINT_NAMES = ("videonet", "pyslowfast", "torchvision")  # whose names are written
+BENCHMARK_PEERS = ("decord", "pytorchvideo")

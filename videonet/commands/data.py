@@ -1,0 +1,177 @@
+"""Check, prepare and look at a data set, or at one file.
+
+%(prog)s verify --cfg K400/MVITv2_B.yaml DATA.PATH_TO_DATA_DIR /data/k400
+%(prog)s prepare --cfg … --output /data/k400_small --short-side 320 --gop 16
+%(prog)s show --cfg … --output sheets --class abseiling --class 17
+%(prog)s inspect clip.mp4 --sheet clip.png --times
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from videonet.choices import FRAMES_FPS, SPLITS
+from videonet.commands.arguments import Words, new_parser
+from videonet.config import load_config
+from videonet.errors import ConfigError
+from videonet.terminal import printable
+
+
+def main(argv: Words = None, prog: str | None = None) -> int:
+    parser = new_parser(__doc__, prog)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_verify(commands)
+    _add_prepare(commands)
+    _add_show(commands)
+    _add_inspect(commands)
+    args = parser.parse_args(argv)
+    from videonet.engine.runlog import start_logging
+
+    start_logging()
+    return args.run(args)
+
+
+def _add(commands, name: str, run, text: str, *, parallel: bool) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=text, description=text)
+    command.set_defaults(run=run)
+    command.add_argument("--cfg", required=True, help="a YAML file, on disk or shipped by name")
+    if parallel:
+        command.add_argument(
+            "--split", action="append", choices=SPLITS, help="may be repeated (default train, val)"
+        )
+        command.add_argument(
+            "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: cores)"
+        )
+        command.add_argument(
+            "--timeout", type=float, default=600.0, help="seconds for one video (default 600)"
+        )
+    command.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides of the file")
+    return command
+
+
+def _add_verify(commands) -> None:
+    text = "read every video to its end and write what is in it beside the list"
+    command = _add(commands, "verify", run_verify, text, parallel=True)
+    command.add_argument("--fresh", action="store_true", help="read again what is known already")
+
+
+def _add_prepare(commands) -> None:
+    text = "write the videos again, small and with many key frames, and lists of them"
+    command = _add(commands, "prepare", run_prepare, text, parallel=True)
+    command.add_argument("--output", type=Path, required=True, help="folder of the new data set")
+    command.add_argument("--short-side", type=int, default=320, help="in pixels (default 320)")
+    command.add_argument("--gop", type=int, default=16, help="frames per key frame (default 16)")
+    command.add_argument("--crf", type=int, default=23, help="quality of x264 (default 23)")
+
+
+def _add_show(commands) -> None:
+    text = "draw what the loader delivers, one picture per class"
+    command = _add(commands, "show", run_show, text, parallel=False)
+    command.add_argument("--output", type=Path, required=True, help="folder of the pictures")
+    command.add_argument(
+        "--class", dest="classes", action="append", default=[], metavar="CLASS",
+        help="name or number, may be repeated (default: all)",
+    )  # fmt: skip
+    command.add_argument("--videos", type=int, default=4, help="videos per class (default 4)")
+    command.add_argument("--epoch", type=int, default=0, help="whose draws (default 0)")
+
+
+def _add_inspect(commands) -> None:
+    text = "say what is in video files, what is read of them, and why"
+    command = commands.add_parser("inspect", help=text, description=text)
+    command.set_defaults(run=run_inspect)
+    command.add_argument("files", nargs="+", metavar="FILE", help="or a folder of pictures")
+    command.add_argument("--sheet", type=Path, help="draw frames to this picture (of one file)")
+    command.add_argument("--times", action="store_true", help="list the time of every frame")
+    command.add_argument(
+        "--frames-fps", type=float, default=FRAMES_FPS, help="rate of pictures (default 30)"
+    )
+
+
+def run_inspect(args: argparse.Namespace) -> int:
+    """Say what is in files; 1 where one cannot be read."""
+    if args.sheet and len(args.files) > 1:
+        raise ConfigError(f"--sheet draws one file, but {len(args.files)} are given")
+    from videonet.data.inspection import inspect, write_contact_sheet
+
+    bad = 0
+    for file in args.files:
+        found = inspect(file, args.frames_fps)
+        bad += bool(found.reason)
+        print(found.text())
+        if args.times:
+            print("\n".join(f"{k:>8} {time:12.6f}" for k, time in enumerate(found.times)))
+        if args.sheet and len(found.times):
+            count = write_contact_sheet(found, args.sheet, args.frames_fps)
+            print(f"{printable(str(args.sheet))}: {count} frames")
+    return 1 if bad else 0
+
+
+def run_verify(args: argparse.Namespace) -> int:
+    """Read every video of lists; 1 where one cannot be read."""
+    from videonet.data.build import read_videos
+    from videonet.data.verify import verify
+
+    cfg = load_config(args.cfg, args.opts)
+    bad = 0
+    for split in args.split or SPLITS[:2]:
+        videos = read_videos(cfg, split)
+        path, mark, rows = verify(
+            videos,
+            workers=args.workers,
+            timeout=args.timeout,
+            frames_fps=cfg.DATA.FRAMES_FPS,
+            fresh=args.fresh,
+        )
+        unreadable = [row for row in rows if row["reason"]]
+        bad += len(unreadable)
+        for row in unreadable:
+            print(printable(f"{row['path']}: {row['reason']}"))
+        print(
+            f"{printable(str(path))}: {len(rows)} videos, {len(unreadable)} unreadable, "
+            f"data set {mark}"
+        )
+    return 1 if bad else 0
+
+
+def run_prepare(args: argparse.Namespace) -> int:
+    """Write the videos of lists again; 1 where one cannot be read."""
+    from videonet.data.build import read_videos
+    from videonet.data.prepare import Encoder, prepare
+
+    cfg = load_config(args.cfg, args.opts)
+    encode = Encoder(args.short_side, args.gop, args.crf, cfg.DATA.FRAMES_FPS)
+    bad = 0
+    for split in args.split or SPLITS[:2]:
+        path, failed = prepare(
+            read_videos(cfg, split),
+            args.output,
+            f"{split}.csv",
+            encode,
+            workers=args.workers,
+            timeout=args.timeout,
+        )
+        bad += len(failed)
+        for reason in failed.values():
+            print(printable(reason))
+        print(f"{printable(str(path))}: {len(failed)} videos could not be read")
+    return 1 if bad else 0
+
+
+def run_show(args: argparse.Namespace) -> int:
+    """Draw what the loader delivers."""
+    from videonet.data.build import build_dataset, evaluation_views
+    from videonet.data.classes import class_names
+    from videonet.data.sheet import chosen_classes, sheet_name, write_sheet
+
+    cfg = load_config(args.cfg, args.opts)
+    names = class_names(cfg)
+    dataset = build_dataset(cfg, "train")
+    for label in chosen_classes(dataset, names, args.classes):
+        path = args.output / sheet_name(label, names[label])
+        views = evaluation_views(cfg)
+        write_sheet(path, label, names[label], dataset, views, videos=args.videos, epoch=args.epoch)
+        print(printable(str(path)))
+    return 0

@@ -1,0 +1,58 @@
+"""Write the embeddings of videos' clips, with times, for retrieval, probes and heads.
+
+%(prog)s data/demo/train.csv --checkpoint runs/demo --output features/train
+%(prog)s talks/ --checkpoint runs/demo --stride 1 --output features/talks
+
+The same command again goes on where it was stopped; another checkpoint or other options need
+another --output, or --overwrite. The exit code is 0 where all videos could be read, 3 where some
+could not, 1 where none could.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from videonet.choices import FEATURE_FORMATS
+from videonet.commands.arguments import (
+    Words,
+    add_model_arguments,
+    add_window_arguments,
+    is_sliding,
+    make_predictor,
+    new_parser,
+)
+from videonet.errors import ConfigError, exit_code
+
+
+def main(argv: Words = None, prog: str | None = None) -> int:
+    parser = new_parser(__doc__, prog)
+    parser.add_argument(
+        "videos", nargs="+", help="files, folders, glob patterns or lists (.txt, .csv)"
+    )
+    add_model_arguments(parser)
+    add_window_arguments(parser)
+    parser.add_argument("--output", type=Path, required=True, help="folder to write to")
+    parser.add_argument("--overwrite", action="store_true", help="begin anew what is in --output")
+    parser.add_argument("--format", choices=FEATURE_FORMATS, default=FEATURE_FORMATS[0])
+    parser.add_argument("--frames", action="store_true", help="also a vector per frame of the grid")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    args = parser.parse_args(argv)
+    from videonet.data.features import FeatureWriter
+    from videonet.engine.runlog import start_logging
+    from videonet.predict.features import describe_features, extract_features
+    from videonet.predict.run import Options
+    from videonet.predict.sources import find_videos
+
+    start_logging(main=False)
+    sources = find_videos(args.videos)
+    sliding = is_sliding(args)
+    if sliding and args.frames:
+        raise ConfigError("--frames goes with the views of testing, not with a sliding window")
+    predictor = make_predictor(args)
+    options = Options(sliding=sliding, window=args.window, stride=args.stride, crops=args.crops)
+    about = describe_features(predictor, options, frames=args.frames)
+    with FeatureWriter(args.output, about, args.format, overwrite=args.overwrite) as writer:
+        failed = extract_features(
+            predictor, sources, writer, options, frames=args.frames, progress=not args.quiet
+        )
+    return exit_code(failed, len(sources))

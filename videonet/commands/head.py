@@ -1,0 +1,34 @@
+"""Train an attention head over the frozen features of a video's clips, and compare it.
+
+python tools/extract_features.py data/demo/train.csv --checkpoint runs/demo --output features/train
+python tools/extract_features.py data/demo/val.csv --checkpoint runs/demo --output features/val
+%(prog)s --cfg configs/DEMO/video_head.yaml \\
+    --train features/train --val features/val OUTPUT_DIR runs/head
+python tools/predict.py video.mp4 --checkpoint runs/demo --aggregate attention --head runs/head
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from videonet.commands.arguments import Words, new_parser
+from videonet.config import load_config
+
+
+def main(argv: Words = None, prog: str | None = None) -> None:
+    parser = new_parser(__doc__, prog)
+    parser.add_argument("--cfg", required=True, help="VIDEO_HEAD and SOLVER in a YAML file")
+    parser.add_argument("--train", type=Path, required=True, help="folder of features with labels")
+    parser.add_argument("--val", type=Path, required=True, help="folder of features with labels")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides of the file")
+    args = parser.parse_args(argv)
+    from videonet.data.features import read_description, read_features
+    from videonet.engine.runlog import start_logging
+    from videonet.engine.video_head import train_video_head
+
+    cfg = load_config(args.cfg, args.opts)
+    start_logging(Path(cfg.OUTPUT_DIR))
+    names = read_description(args.train)["classes"]
+    results = train_video_head(cfg, read_features(args.train), read_features(args.val), names)
+    print(json.dumps(results, indent=2))

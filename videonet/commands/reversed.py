@@ -1,0 +1,42 @@
+"""Does a model look at the order of frames? Test it on a list, forwards and played backwards.
+
+%(prog)s --checkpoint runs/egogestar8 DATA.PATH_TO_DATA_DIR /data/ego
+
+Prints the top-1 accuracy of both, and what the clips of every class look like backwards.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from videonet.commands.arguments import Words, new_parser
+
+
+def main(argv: Words = None, prog: str | None = None) -> None:
+    parser = new_parser(__doc__, prog)
+    parser.add_argument("--checkpoint", required=True, help="a checkpoint, or the folder of a run")
+    parser.add_argument("--cfg", help="a YAML file; by default the one inside the checkpoint")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides of the file")
+    args = parser.parse_args(argv)
+    from tqdm import tqdm
+
+    from videonet.data.build import build_dataset
+    from videonet.engine.runlog import start_logging
+    from videonet.predict import Predictor
+
+    start_logging(main=False)
+    predictor = Predictor.from_config(args.cfg, checkpoint=args.checkpoint, overrides=args.opts)
+    dataset = build_dataset(predictor.cfg, "test")
+    names = predictor.class_names
+    seen: dict[str, tuple[Counter, Counter]] = {name: (Counter(), Counter()) for name in names}
+    for path, label in tqdm(zip(dataset.paths, dataset.labels, strict=True), total=len(dataset)):
+        clips = predictor.views(path)
+        for direction, views in enumerate((clips, clips.flip(2))):
+            best = predictor.score(views).scores.argmax()
+            seen[names[label]][direction][names[best]] += 1
+    for direction, title in enumerate(("forwards", "backwards")):
+        right = sum(counts[direction][name] for name, counts in seen.items())
+        print(f"{title}: {right} of {len(dataset)} right, {100 * right / len(dataset):.1f} %")
+    for name, (_, backwards) in seen.items():
+        guesses = ", ".join(f"{count} {guess}" for guess, count in backwards.most_common())
+        print(f"  {name} backwards: {guesses or 'none'}")

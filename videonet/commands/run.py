@@ -1,0 +1,74 @@
+"""Train and test a model as a configuration says.
+
+%(prog)s --cfg configs/K400/MVITv2_B.yaml DATA.PATH_TO_DATA_DIR /data/k400
+
+On several devices: torchrun --nproc-per-node 8 -m videonet run --cfg configs/K400/MVITv2_B.yaml
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from videonet.commands.arguments import Words
+from videonet.config.command_line import load_configs, training_parser
+
+if TYPE_CHECKING:
+    from fvcore.common.config import CfgNode
+
+logger = logging.getLogger("videonet.run_net")
+
+
+def main(argv: Words = None, prog: str | None = None) -> None:
+    """Train, test or both, as ``TRAIN.ENABLE`` and ``TEST.ENABLE`` say."""
+    _run(argv, prog, ())
+
+
+def train(argv: Words = None, prog: str | None = None) -> None:
+    """Train alone, whatever ``TEST.ENABLE`` says."""
+    _run(argv, prog, ("TRAIN.ENABLE", "True", "TEST.ENABLE", "False"))
+
+
+def test(argv: Words = None, prog: str | None = None) -> None:
+    """Test alone, whatever ``TRAIN.ENABLE`` says."""
+    _run(argv, prog, ("TRAIN.ENABLE", "False", "TEST.ENABLE", "True"))
+
+
+def _run(argv: Words, prog: str | None, overrides: Sequence[str]) -> None:
+    parser = training_parser(__doc__)
+    parser.prog = prog or parser.prog
+    args = parser.parse_args(argv)
+    args.opts = [*args.opts, *overrides]
+    from videonet.engine.parent import end_with_torchrun
+    from videonet.engine.runlog import start_logging
+
+    start_logging(main=os.environ.get("RANK", "0") == "0")
+    configs = load_configs(args)
+    with end_with_torchrun():
+        for cfg in configs:
+            run_config(cfg)
+
+
+def run_config(cfg: CfgNode) -> None:
+    """Train and test one configuration, and print what ``results.json`` holds."""
+    from videonet.engine.distributed import process
+    from videonet.engine.lock import only_run_in
+    from videonet.engine.multiview import run_multiview_test
+    from videonet.engine.runlog import start_logging
+    from videonet.engine.train import Trainer
+
+    with process(cfg.DEVICE, cfg.DIST_BACKEND) as this, only_run_in(cfg.OUTPUT_DIR, this):
+        start_logging(Path(cfg.OUTPUT_DIR), main=this.is_main)
+        if cfg.TRAIN.ENABLE:
+            Trainer(cfg, this).run()
+            if this.is_main:
+                logger.info("learning curve: %s", Path(cfg.OUTPUT_DIR, "learning_curve.png"))
+        if cfg.TEST.ENABLE:
+            results = run_multiview_test(cfg, this)
+            if this.is_main:
+                logger.info("confusion matrix: %s", Path(cfg.OUTPUT_DIR, "confusion.png"))
+                print(json.dumps(results, indent=2))
