@@ -35,6 +35,17 @@ class Faulty:
         return self.inner(path, *arguments)
 
 
+class KilledOnce(Faulty):
+    """Something else kills the process at its first visit to a video, as a full memory does."""
+
+    def __call__(self, path, *arguments):
+        mark = f"{path}.visited"
+        if not os.path.exists(mark):
+            open(mark, "w").close()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.inner(path, *arguments)
+
+
 class Refusing(Faulty):
     """The same videos as ordinary damaged ones."""
 

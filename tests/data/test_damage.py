@@ -129,6 +129,19 @@ def test_in_evaluation_they_fail_and_nothing_takes_their_place(config, simulate)
     assert [f.index for batch in batches for f in batch.failures] == sorted(DAMAGED)
 
 
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_killed_worker_condemns_no_good_video(config, simulate, folder, tmp_path, split):
+    (folder / f"{split}.csv").write_text("".join(f"good{k}.mp4 {k % CLASSES}\n" for k in range(4)))
+    simulate("KilledOnce")
+    loader = build_loader(config("TRAIN.BATCH_SIZE", 4, "TEST.BATCH_SIZE", 4), split)
+    batches = list(loader)
+    loader.close()
+    assert sorted(torch.cat([batch.videos for batch in batches]).tolist()) == [0, 1, 2, 3]
+    assert [f for batch in batches for f in batch.failures] == []
+    assert len(list(folder.glob("*.visited"))) == 4
+    assert not (tmp_path / "run" / BAD_LIST).exists()
+
+
 def test_an_iteration_may_end_early_and_start_again(config, simulate):
     simulate("Refusing")
     cfg = config("DATA_LOADER.VIDEO_TIMEOUT", 0)
