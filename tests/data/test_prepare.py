@@ -7,7 +7,7 @@ from videonet.data.build import build_dataset, evaluation_views, read_videos
 from videonet.data.decode import open_video
 from videonet.data.prepare import Encoder, prepare
 from videonet.data.sheet import chosen_classes, sheet_name, write_sheet
-from videonet.errors import DataError
+from videonet.errors import DataError, WriteError
 
 
 @pytest.fixture
@@ -49,11 +49,56 @@ def test_preparing_goes_on_where_it_was(folder, make_config, tmp_path):
     prepare(videos, output, "train.csv", encode)
     times = {file: file.stat().st_mtime_ns for file in output.rglob("*.mp4")}
     (output / "b" / "one.mp4").unlink()
-    (output / "b" / "one.mp4.part").write_bytes(b"an interrupted run")
+    (output / "b" / ".part.one.mp4").write_bytes(b"an interrupted run")
     prepare(videos, output, "train.csv", encode)
-    assert len(times) == 3 and not list(output.rglob("*.part"))
+    assert len(times) == 3 and not list(output.rglob(".part.*"))
     for file, time in times.items():
         assert (file.stat().st_mtime_ns == time) == (file.parent.name != "b")
+
+
+def test_videos_made_otherwise_are_not_mixed(folder, make_config, make_video, tmp_path):
+    (folder / "train.csv").write_text("a/one.mp4 0\n")
+    videos = read_videos(make_config(folder), "train")
+    output, encode = tmp_path / "small", Encoder(40, 4, 30)
+    prepare(videos, output, "train.csv", encode)
+    made = output / "a" / "one.mp4"
+    before = made.read_bytes()
+    with pytest.raises(DataError, match="with short side 40.*not from .* side 32.*--overwrite"):
+        prepare(videos, output, "train.csv", Encoder(32, 4, 30))
+    assert made.read_bytes() == before
+    prepare(videos, output, "train.csv", Encoder(32, 4, 30), overwrite=True)
+    with open_video(made) as reader:
+        assert reader.info.height == 32
+    make_video(folder / "a" / "one.mp4", frames=9)  # the source changes
+    prepare(videos, output, "train.csv", Encoder(32, 4, 30))
+    with open_video(made) as reader:
+        assert reader.info.frames == 9
+
+
+def test_a_file_of_somebody_else_is_not_written_over(folder, make_config, tmp_path):
+    (folder / "train.csv").write_text("a/one.mp4 0\n")
+    videos = read_videos(make_config(folder), "train")
+    (tmp_path / "small" / "a").mkdir(parents=True)
+    (tmp_path / "small" / "a" / "one.mp4").write_text("mine")
+    with pytest.raises(DataError, match="nothing says what made it"):
+        prepare(videos, tmp_path / "small", "train.csv", Encoder(40, 4, 30))
+    before = (folder / "a" / "one.mp4").read_bytes()
+    for overwrite in (False, True):
+        with pytest.raises(DataError, match="written over itself"):
+            prepare(videos, folder, "new.csv", Encoder(40, 4, 30), overwrite=overwrite)
+    assert (folder / "a" / "one.mp4").read_bytes() == before
+
+
+def test_a_full_disk_is_one_sentence(folder, make_config, tmp_path):
+    (folder / "train.csv").write_text("a/one.mp4 0\nb/one.mp4 1\n")
+    videos = read_videos(make_config(folder), "train")
+    output = tmp_path / "small"
+    (output / "b").mkdir(parents=True)
+    (output / "b" / ".part.one.mp4").symlink_to("/dev/full")
+    with pytest.raises(WriteError, match=r"cannot write .*b/one\.mp4: No space left on device"):
+        prepare(videos, output, "train.csv", Encoder(40, 4, 30))
+    prepare(videos, output, "train.csv", Encoder(40, 4, 30))
+    assert len(list(output.rglob("*.mp4"))) == 2
 
 
 def test_two_videos_that_would_be_one_file(folder, make_config, tmp_path):

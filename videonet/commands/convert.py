@@ -10,6 +10,7 @@ from pathlib import Path
 
 from videonet.choices import CHECKPOINT_NAMES
 from videonet.commands.arguments import Words, new_parser
+from videonet.terminal import printable
 
 
 def main(argv: Words = None, prog: str | None = None) -> None:
@@ -23,4 +24,5 @@ def main(argv: Words = None, prog: str | None = None) -> None:
     from videonet.checkpoint.convert import convert_checkpoint
 
     found, count = convert_checkpoint(arguments.source, arguments.target, arguments.to)
-    print(f"{arguments.target}: {count} tensors, from the names of {found} to {arguments.to}")
+    target = printable(str(arguments.target))
+    print(f"{target}: {count} tensors, from the names of {found} to {arguments.to}")

@@ -4,6 +4,9 @@
 %(prog)s prepare --cfg … --output /data/k400_small --short-side 320 --gop 16
 %(prog)s show --cfg … --output sheets --class abseiling --class 17
 %(prog)s inspect clip.mp4 --sheet clip.png --times
+
+The exit code of verify, prepare and inspect is 0 where all videos could be read, 3 where some could
+not, 1 where none could.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from pathlib import Path
 from videonet.choices import FRAMES_FPS, SPLITS
 from videonet.commands.arguments import Words, new_parser
 from videonet.config import load_config
-from videonet.errors import ConfigError
+from videonet.errors import ConfigError, exit_code
 from videonet.terminal import printable
 
 
@@ -61,6 +64,9 @@ def _add_prepare(commands) -> None:
     text = "write the videos again, small and with many key frames, and lists of them"
     command = _add(commands, "prepare", run_prepare, text, parallel=True)
     command.add_argument("--output", type=Path, required=True, help="folder of the new data set")
+    command.add_argument(
+        "--overwrite", action="store_true", help="write again what was made otherwise"
+    )
     command.add_argument("--short-side", type=int, default=320, help="in pixels (default 320)")
     command.add_argument("--gop", type=int, default=16, help="frames per key frame (default 16)")
     command.add_argument("--crf", type=int, default=23, help="quality of x264 (default 23)")
@@ -106,16 +112,16 @@ def run_inspect(args: argparse.Namespace) -> int:
         if args.sheet and len(found.times):
             count = write_contact_sheet(found, args.sheet, args.frames_fps)
             print(f"{printable(str(args.sheet))}: {count} frames")
-    return 1 if bad else 0
+    return exit_code(bad, len(args.files))
 
 
 def run_verify(args: argparse.Namespace) -> int:
-    """Read every video of lists; 1 where one cannot be read."""
+    """Read every video of lists."""
     from videonet.data.build import read_videos
     from videonet.data.verify import verify
 
     cfg = load_config(args.cfg, args.opts)
-    bad = 0
+    bad = total = 0
     for split in args.split or SPLITS[:2]:
         videos = read_videos(cfg, split)
         path, mark, rows = verify(
@@ -126,38 +132,40 @@ def run_verify(args: argparse.Namespace) -> int:
             fresh=args.fresh,
         )
         unreadable = [row for row in rows if row["reason"]]
-        bad += len(unreadable)
+        bad, total = bad + len(unreadable), total + len(rows)
         for row in unreadable:
             print(printable(f"{row['path']}: {row['reason']}"))
         print(
             f"{printable(str(path))}: {len(rows)} videos, {len(unreadable)} unreadable, "
             f"data set {mark}"
         )
-    return 1 if bad else 0
+    return exit_code(bad, total)
 
 
 def run_prepare(args: argparse.Namespace) -> int:
-    """Write the videos of lists again; 1 where one cannot be read."""
+    """Write the videos of lists again."""
     from videonet.data.build import read_videos
     from videonet.data.prepare import Encoder, prepare
 
     cfg = load_config(args.cfg, args.opts)
     encode = Encoder(args.short_side, args.gop, args.crf, cfg.DATA.FRAMES_FPS)
-    bad = 0
+    bad = total = 0
     for split in args.split or SPLITS[:2]:
+        videos = read_videos(cfg, split)
         path, failed = prepare(
-            read_videos(cfg, split),
+            videos,
             args.output,
             f"{split}.csv",
             encode,
             workers=args.workers,
             timeout=args.timeout,
+            overwrite=args.overwrite,
         )
-        bad += len(failed)
+        bad, total = bad + len(failed), total + len(videos)
         for reason in failed.values():
             print(printable(reason))
         print(f"{printable(str(path))}: {len(failed)} videos could not be read")
-    return 1 if bad else 0
+    return exit_code(bad, total)
 
 
 def run_show(args: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from videonet.commands.arguments import Words, new_parser
+from videonet.terminal import printable
 
 if TYPE_CHECKING:
     from videonet.data.synthetic import DemoDataset
@@ -34,6 +35,7 @@ def draw_contact_sheet(dataset: DemoDataset, path: Path, columns: int = 8) -> No
     from matplotlib.figure import Figure
 
     from videonet.data.decode import open_video
+    from videonet.figures import save_figure
 
     figure = Figure(figsize=(1.1 * columns + 1.6, 1.1 * len(dataset.classes)), layout="constrained")
     grid = figure.subplots(len(dataset.classes), columns, squeeze=False)
@@ -45,8 +47,7 @@ def draw_contact_sheet(dataset: DemoDataset, path: Path, columns: int = 8) -> No
             axes.imshow(frame.numpy())
             axes.set(xticks=[], yticks=[])
         row[0].set_ylabel(name.replace("_", " "), rotation=0, ha="right", va="center")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path)
 
 
 def main(argv: Words = None, prog: str | None = None) -> None:
@@ -70,9 +71,9 @@ def main(argv: Words = None, prog: str | None = None) -> None:
             progress=show,
         )
     if dataset.written:
-        print(f"{dataset.folder}: wrote {dataset.written} clips")
+        print(f"{printable(str(dataset.folder))}: wrote {dataset.written} clips")
     else:
-        print(f"{dataset.folder}: already complete, left as it is")
+        print(f"{printable(str(dataset.folder))}: already complete, left as it is")
     if arguments.picture:
         draw_contact_sheet(dataset, arguments.picture)
-        print(f"contact sheet: {arguments.picture}")
+        print(f"contact sheet: {printable(str(arguments.picture))}")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from videonet.choices import EXPORT_SUFFIXES
 from videonet.commands.arguments import Words, add_model_arguments, make_predictor, new_parser
+from videonet.terminal import printable
 
 
 def main(argv: Words = None, prog: str | None = None) -> None:
@@ -37,5 +38,6 @@ def main(argv: Words = None, prog: str | None = None) -> None:
         worst = export_model(predictor, kind, path)
         size = path.stat().st_size / 2**20
         print(
-            f"{path}: {size:.1f} MiB, logits within {worst:.1e} of the model's (≤ {TOLERANCE:.0e})"
+            f"{printable(str(path))}: {size:.1f} MiB, logits within {worst:.1e} of the model's "
+            f"(≤ {TOLERANCE:.0e})"
         )

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from videonet.commands.arguments import Words, new_parser
 from videonet.errors import DataError
+from videonet.terminal import printable
 
 
 def main(argv: Words = None, prog: str | None = None) -> None:
@@ -35,7 +36,7 @@ def main(argv: Words = None, prog: str | None = None) -> None:
         output = args.output or logs[0].parent / "comparison.png"
         runs = {name: read_log(log) for name, log in zip(_names(logs), logs, strict=True)}
         plot_runs(runs, output, smoothing=max(args.smoothing, 1))
-    sys.stdout.write(f"{output}\n")
+    sys.stdout.write(printable(str(output)) + "\n")
 
 
 def _names(logs: list[Path]) -> list[str]:

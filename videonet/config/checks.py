@@ -128,7 +128,10 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
     (
         "between 0 and 1",
         lambda v: 0 <= v <= 1,
-        ("DATA.MAX_BAD_SHARE", "AUG.RE_PROB", "MIXUP.PROB", "MIXUP.SWITCH_PROB"),
+        (
+            *("DATA.MAX_BAD_SHARE", "TEST.MAX_BAD_SHARE", "AUG.RE_PROB", "MIXUP.PROB"),
+            "MIXUP.SWITCH_PROB",
+        ),
     ),
     (
         "0 or more and below 1",

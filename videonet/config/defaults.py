@@ -248,6 +248,8 @@ TEST: dict[str, Any] = {
     "ENSEMBLE": "softmax",
     # videonet: test and predict with the averaged weights of a run with SOLVER.EMA_DECAY.
     "EMA": True,
+    # videonet: largest share of unreadable videos with which a test has a result, 0 to 1.
+    "MAX_BAD_SHARE": 0.1,
 }
 
 SOLVER: dict[str, Any] = {

@@ -16,6 +16,7 @@ from videonet.config.defaults import DEFAULTS, default_config, flatten
 from videonet.config.reading import Entry, read_overrides, read_text, read_yaml
 from videonet.config.values import convert
 from videonet.errors import ConfigError
+from videonet.files import replacing_text
 
 logger = logging.getLogger(__name__)
 
@@ -79,9 +80,8 @@ def load_config_text(text: str, overrides: Sequence[str] = (), name: str = "conf
 
 def save_config(cfg: CfgNode, path: str | Path) -> None:
     """Write every key of `cfg` to a YAML file that :func:`load_config` reads back."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(cfg.dump(), encoding="utf-8")
+    with replacing_text(Path(path)) as file:
+        file.write(cfg.dump())
 
 
 def _build(entries: Mapping[str, Entry]) -> CfgNode:

@@ -29,8 +29,10 @@ from videonet.data.dataset import (
     VideoDataset,
 )
 from videonet.data.memory import RecycledMemory
+from videonet.data.tables import rows_as_text, text_of
 from videonet.data.workers import Lost, WorkerPool
 from videonet.errors import DataError, DecodeError
+from videonet.files import make_folder, writing
 
 logger = logging.getLogger(__name__)
 
@@ -126,11 +128,14 @@ class BatchFiller:
     def _remember(self, video: int, path: str, reason: str) -> None:
         self._dataset.bad[video] = reason
         if self._bad_list is not None:
-            self._bad_list.parent.mkdir(parents=True, exist_ok=True)
-            with open(
-                self._bad_list, "a", newline="", encoding="utf-8", errors="surrogateescape"
-            ) as file:
-                csv.writer(file).writerow([path, reason])
+            make_folder(self._bad_list.parent)
+            with (
+                writing(self._bad_list),
+                open(
+                    self._bad_list, "a", newline="", encoding="utf-8", errors="surrogateescape"
+                ) as file,
+            ):
+                file.write(rows_as_text([[path, reason]]))
 
     def _finish(self, filling: _Filling) -> Batch:
         """The batch in memory of its own."""
@@ -187,7 +192,8 @@ def read_bad_list(path: Path, paths: Iterable[str]) -> dict[int, str]:
     if not path.is_file():
         return {}
     with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
-        reasons = {row[0]: row[1] for row in csv.reader(file) if len(row) == 2}
+        rows = (row for row in csv.reader(file) if len(row) == 2)
+        reasons = {text_of(path): text_of(reason) for path, reason in rows}
     return {k: reasons[name] for k, name in enumerate(paths) if name in reasons}
 
 

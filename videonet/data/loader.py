@@ -143,7 +143,8 @@ class VideoLoader:
         self._filler: BatchFiller | None = None
         if bad_list is not None:
             dataset.bad.update(read_bad_list(bad_list, dataset.paths))
-        self._check_share(set(dataset.bad), next(iter(dataset.bad.values()), ""))
+        self._bad = set(dataset.bad)  # and those met later
+        self._check_share(next(iter(dataset.bad.values()), ""))
 
     def __len__(self) -> int:
         """Batches per epoch on this rank."""
@@ -188,11 +189,12 @@ class VideoLoader:
             if failure.index not in self.failures:
                 self.failures[failure.index] = failure
                 logger.warning("%s", failure.reason)
-                self._check_share({*self.failures, *self.dataset.bad}, failure.reason)
+                self._bad.add(failure.index)
+                self._check_share(failure.reason)
 
-    def _check_share(self, bad: set[int], last: str) -> None:
+    def _check_share(self, last: str) -> None:
         """Stop a training with too many unreadable videos; an evaluation reports them."""
-        total = len(self.dataset)
+        bad, total = self._bad, len(self.dataset)
         if self.dataset.replace and len(bad) > self._max_bad_share * total:
             raise DataError(
                 f"{self.dataset.name}: {len(bad)} of {total} videos cannot be read, more than "

@@ -23,6 +23,7 @@ from videonet.data.lists import VideoList
 from videonet.data.texts import read_text
 from videonet.data.video.info import VideoInfo
 from videonet.errors import DataError
+from videonet.files import replacing_text
 
 logger = logging.getLogger(__name__)
 
@@ -208,20 +209,19 @@ _POSSIBLE: dict[str, Callable[[Any], bool]] = {
 
 
 def write_manifest(path: Path, rows: Iterable[Mapping[str, Any]], fingerprint: str) -> None:
-    """Write a manifest in one step, so that a reader never sees half of one."""
+    """Write a manifest in one step, so that a reader never sees half of one.
+
+    Raises:
+        WriteError: it cannot be written.
+    """
     content = {
         "format": FORMAT,
         "fingerprint": fingerprint,
         "columns": COLUMNS,
         "videos": [[row[key] for key in COLUMNS] for row in rows],
     }
-    part = path.with_name(f"{path.name}.part")
-    try:
-        with open(part, "w", encoding="utf-8", errors="surrogateescape") as file:
-            json.dump(content, file, ensure_ascii=False)
-        os.replace(part, path)
-    except OSError as error:
-        raise DataError(f"{path}: the manifest cannot be written: {error.strerror}") from None
+    with replacing_text(path) as file:
+        json.dump(content, file, ensure_ascii=False)
 
 
 def fingerprint(videos: VideoList, rows: Mapping[str, Mapping[str, Any]]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 from dataclasses import dataclass
 from fractions import Fraction
@@ -12,15 +13,20 @@ import av
 import numpy as np
 from tqdm import tqdm
 
+from videonet.data.claims import Claim
 from videonet.data.decode import FRAMES_FPS, open_video
 from videonet.data.lists import VideoList
-from videonet.data.manifest import relative
-from videonet.data.texts import short_stem
+from videonet.data.manifest import relative, state_of
+from videonet.data.tables import cell
+from videonet.data.texts import read_text, short_stem
 from videonet.data.video.info import VideoInfo
 from videonet.data.video.reader import VideoReader
 from videonet.data.workers import Lost, WorkerPool
 from videonet.errors import DataError, DecodeError
+from videonet.files import make_folder, replacing, replacing_text, writing
 
+PREPARED = "prepared.json"  # in the folder: what its videos were made of, and how
+LOCK = ".prepare.lock"
 _CHUNK = 32  # frames held at a time
 _CLOCK = 90_000  # ticks per second of the written time stamps
 
@@ -33,46 +39,134 @@ def prepare(
     *,
     workers: int = 1,
     timeout: float = 0.0,
+    overwrite: bool = False,
 ) -> tuple[Path, dict[str, str]]:
     """Write every video to ``folder`` as H.264 in mp4, and a list ``path label`` of them.
 
-    What is there already is not written again. Returns the list's path, and why each video that
-    could not be read is not in it. Raises DataError for two videos that would be the same file.
+    What is there already is not written again, unless its source has changed since. The folder
+    keeps in ``prepared.json`` how its videos were encoded, and from what.
+
+    Args:
+        overwrite: write again what was encoded otherwise, or from other files.
+
+    Returns:
+        The list's path, and why each video that could not be read is not in it.
+
+    Raises:
+        ConfigError: another process writes to the folder.
+        DataError: two videos would be the same file, or a file of something else is in the way.
+        WriteError: a file cannot be written.
     """
     targets = _targets(videos, folder)
-    todo = [k for k, target in enumerate(targets) if not target.is_file()]
-    failed: dict[str, str] = {}
-    if todo:
-        pool = WorkerPool(encode, min(workers, len(todo)), timeout)
-        bar = tqdm(total=len(targets), initial=len(targets) - len(todo), desc="prepare")
-        try:
-            for k in todo:
-                pool.submit(k, (videos.paths[k], str(targets[k])))
-            while (done := pool.result()) is not None:
-                k, reason = done
-                if isinstance(reason, Lost):
-                    reason = f"cannot read {videos.paths[k]}: {reason.reason}"
-                if reason:
-                    failed[videos.paths[k]] = reason
-                bar.update()
-        finally:
-            pool.close()
-            bar.close()
+    make_folder(folder)
+    claim = Claim(folder / LOCK, folder)
+    try:
+        todo = _plan(videos, targets, folder, encode, overwrite=overwrite)
+        failed = _encode_all(videos, targets, todo, encode, workers, timeout)
+    finally:
+        claim.close()
     path = folder / list_name
-    with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with replacing_text(path, newline="") as file:
         table = csv.writer(file, delimiter=" ", lineterminator="\n")
         for k, target in enumerate(targets):
-            if target.is_file():
-                labels = ",".join(map(str, videos.classes_of(k)))
-                table.writerow([os.path.relpath(target, folder), labels])
+            if target.is_file() and videos.paths[k] not in failed:
+                name = os.path.relpath(target, folder)
+                if cell(name) != name:  # a spreadsheet would run it
+                    name = os.path.join(os.curdir, name)
+                table.writerow([name, ",".join(map(str, videos.classes_of(k)))])
     return path, failed
+
+
+def _encode_all(
+    videos: VideoList,
+    targets: list[Path],
+    todo: list[int],
+    encode: Encoder,
+    workers: int,
+    timeout: float,
+) -> dict[str, str]:
+    """Write the videos ``todo``; returns why some could not be read."""
+    failed: dict[str, str] = {}
+    if not todo:
+        return failed
+    pool = WorkerPool(encode, min(workers, len(todo)), timeout)
+    bar = tqdm(total=len(targets), initial=len(targets) - len(todo), desc="prepare")
+    try:
+        for k in todo:
+            pool.submit(k, (videos.paths[k], str(targets[k])))
+        while (done := pool.result()) is not None:
+            k, reason = done
+            if isinstance(reason, Lost):
+                reason = f"cannot read {videos.paths[k]}: {reason.reason}"
+            if reason:
+                failed[videos.paths[k]] = reason
+            bar.update()
+    finally:
+        pool.close()
+        bar.close()
+    return failed
+
+
+def _plan(
+    videos: VideoList, targets: list[Path], folder: Path, encode: Encoder, *, overwrite: bool
+) -> list[int]:
+    """The videos to write, noted in the folder before the first one is.
+
+    A file appears under its name when it is whole, so one that is noted and there is done.
+
+    Raises DataError for a file that is there and was made otherwise, or by something else.
+    """
+    path = folder / PREPARED
+    noted = _read_plan(path)
+    encoding = f"short side {encode.short_side}, gop {encode.gop}, crf {encode.crf}"
+    advice = "give another --output, or --overwrite to write it again"
+    todo = []
+    for k, target in enumerate(targets):
+        source = os.path.abspath(videos.paths[k])
+        pictures = f", {encode.frames_fps:g} pictures/s" if os.path.isdir(source) else ""
+        wanted = [source, *state_of(source), encoding + pictures]
+        name = os.path.relpath(target, folder)
+        found = noted.get(name)
+        if target.is_file():
+            if os.path.realpath(target) == os.path.realpath(source):
+                raise DataError(f"{target} would be written over itself: give another --output")
+            if found == wanted:
+                continue
+            if found is None and not overwrite:
+                raise DataError(f"{target} is there, and nothing says what made it; {advice}")
+            if found is not None and (found[0], found[3]) != (source, wanted[3]) and not overwrite:
+                raise DataError(
+                    f"{target} was made from {found[0]} with {found[3]}, not from {source} with "
+                    f"{wanted[3]}; {advice}"
+                )
+            with writing(target):
+                target.unlink()  # before it is noted as made of what is there now
+        noted[name] = wanted
+        todo.append(k)
+    if todo:
+        with replacing_text(path) as file:
+            json.dump(noted, file)
+    return todo
+
+
+def _read_plan(path: Path) -> dict[str, list]:
+    """``{target: [source, bytes, time of change, encoding]}`` of what a folder holds."""
+    if not path.is_file():
+        return {}
+    try:
+        noted = json.loads(read_text(path, "note of what was prepared", names=True))
+        if all(len(entry) == 4 for entry in noted.values()):
+            return noted
+    except (ValueError, RecursionError, AttributeError, TypeError):
+        pass
+    raise DataError(f"{path} is not as tools/data.py prepare writes it: give another --output")
 
 
 def _targets(videos: VideoList, folder: Path) -> list[Path]:
     """The file that each video is written to: its name in the list, with the ending .mp4."""
     targets, owners = [], {}
     for video in videos.paths:
-        name = relative(video, videos.root)
+        name = relative(video, videos.root).replace("\n", "_").replace("\r", "_")
         if os.path.isabs(name) or ".." in Path(name).parts:
             name = name.replace(os.sep, "_").lstrip("_.")
         target = (folder / name).with_suffix(".mp4") if os.path.isfile(video) else None
@@ -101,17 +195,15 @@ class Encoder:
     def __call__(self, task: tuple[str, str]) -> str | None:
         """None, or why the video cannot be read."""
         source, target = task
-        os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
-        part = f"{target}.part"
         try:
             with open_video(source, "pyav", frames_fps=self.frames_fps) as reader:
                 side = min(self.short_side, reader.info.width, reader.info.height)
-            with open_video(source, "pyav", side, frames_fps=self.frames_fps) as reader:
-                self._write(reader, part)
-            os.replace(part, target)
+            with (
+                open_video(source, "pyav", side, frames_fps=self.frames_fps) as reader,
+                replacing(Path(target)) as part,
+            ):
+                self._write(reader, str(part))
         except DecodeError as error:
-            if os.path.exists(part):
-                os.remove(part)
             return str(error)
         return None
 

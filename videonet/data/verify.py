@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from videonet.data.workers import Lost, WorkerPool
 from videonet.errors import DecodeError
 
 SAVE_EVERY = 60.0  # seconds
+SAVE_SHARE = 20  # what is done between two saves takes at least so many times what saving takes
 _SIDE = 32  # pixels: what is read is not looked at
 
 
@@ -52,7 +54,7 @@ def verify(
     ``fresh``; so an interrupted run goes on where it was.
 
     Returns the manifest's path, the data set's fingerprint and a row per distinct video. Raises
-    DataError where the manifest cannot be written.
+    WriteError where the manifest cannot be written.
     """
     path = manifest_path(videos.name)
     content = None if fresh or not path.is_file() else load_rows(path)
@@ -61,8 +63,9 @@ def verify(
     rows: dict[str, dict[str, Any]] = {}
     todo = []
     for name, video in names.items():
-        if name in old and (old[name]["bytes"], old[name]["modified"]) == state_of(video):
-            rows[name] = old[name]
+        row = old.get(name)
+        if row and _still_holds(row, video, frames_fps):
+            rows[name] = row
         else:
             todo.append((name, video))
     if todo:
@@ -71,6 +74,14 @@ def verify(
     ordered = [rows[name] for name in names]
     write_manifest(path, ordered, mark)
     return path, mark, ordered
+
+
+def _still_holds(row: Mapping[str, Any], video: str, frames_fps: float) -> bool:
+    """Whether a row of an earlier manifest says what reading the video again would say."""
+    if (row["bytes"], row["modified"]) != state_of(video) or row["bytes"] is None:
+        return False
+    of_pictures = os.path.isdir(video) and not row["reason"]
+    return not of_pictures or row["fps"] == frames_fps
 
 
 def _examine_all(
@@ -82,11 +93,11 @@ def _examine_all(
     timeout: float,
     frames_fps: float,
 ) -> None:
-    """Add the rows of the videos ``todo``; a row so far is on disk at least every minute."""
+    """Add the rows of the videos ``todo``; rows so far are on disk about every minute."""
     pool = WorkerPool(Examiner(frames_fps), min(workers, len(todo)), timeout)
     videos = dict(todo)
     bar = tqdm(total=len(todo), desc="verify", unit="video")
-    saved, bad = time.monotonic(), 0
+    saved, bad, pause = time.monotonic(), 0, SAVE_EVERY
     try:
         for name, video in todo:
             pool.submit(name, video)
@@ -98,9 +109,11 @@ def _examine_all(
             bar.update()
             bad += bool(row["reason"])
             bar.set_postfix(bad=bad, refresh=False)
-            if time.monotonic() - saved > SAVE_EVERY:
+            if time.monotonic() - saved > pause:
+                begun = time.monotonic()
                 write_manifest(path, rows.values(), "")
                 saved = time.monotonic()
+                pause = max(SAVE_EVERY, SAVE_SHARE * (saved - begun))  # the more, the rarer
     finally:
         pool.close()
         bar.close()

@@ -22,10 +22,15 @@ from videonet.data.classes import (
 from videonet.engine.checkpoints import newest_checkpoint, newest_whole
 from videonet.engine.distributed import Process
 from videonet.engine.ema import weights_to_test
-from videonet.engine.evaluate import evaluate
+from videonet.engine.evaluate import Evaluation, evaluate
 from videonet.engine.precision import autocast_dtype
-from videonet.engine.results import dataset_fingerprint, write_results
-from videonet.errors import ConfigError
+from videonet.engine.results import (
+    dataset_fingerprint,
+    withdraw_results,
+    write_failures,
+    write_results,
+)
+from videonet.errors import ConfigError, DataError
 from videonet.models import create_model
 
 logger = logging.getLogger(__name__)
@@ -54,6 +59,10 @@ def run_multiview_test(cfg: CfgNode, process: Process) -> dict:
 
     Returns:
         What ``results.json`` holds.
+
+    Raises:
+        DataError: too few of the videos could be read, see ``TEST.MAX_BAD_SHARE``.
+        TrainingError: the model's scores are not finite.
     """
     # One process looks, so that all take the same file.
     checkpoint = process.gather(checkpoint_to_test(cfg) if process.is_main else "")[0]
@@ -85,9 +94,9 @@ def run_multiview_test(cfg: CfgNode, process: Process) -> dict:
         dtype=autocast_dtype(cfg, process.device),
         title="test",
     )
-    results = {}
+    folder, results = Path(cfg.OUTPUT_DIR), {}
+    refuse_few_videos(cfg, evaluation, str(loader.dataset.name), process)
     if process.is_main:
-        folder = Path(cfg.OUTPUT_DIR)
         results = write_results(
             folder,
             evaluation,
@@ -111,3 +120,24 @@ def run_multiview_test(cfg: CfgNode, process: Process) -> dict:
             len(results["failed"]),
         )
     return results
+
+
+def refuse_few_videos(cfg: CfgNode, evaluation: Evaluation, name: str, process: Process) -> None:
+    """Refuse a result of too few of its videos; ``failed.csv`` then lists the others.
+
+    Raises:
+        DataError: more than ``TEST.MAX_BAD_SHARE`` of the videos could not be read.
+    """
+    failed = len(evaluation.failures)
+    total = failed + len(evaluation.videos)
+    if failed <= cfg.TEST.MAX_BAD_SHARE * total:
+        return
+    folder = Path(cfg.OUTPUT_DIR)
+    if process.is_main:
+        withdraw_results(folder)
+        write_failures(folder, evaluation.failures)
+    raise DataError(
+        f"{name}: {failed} of {total} videos cannot be read, more than TEST.MAX_BAD_SHARE = "
+        f"{cfg.TEST.MAX_BAD_SHARE:g} allows, so the test has no result; {folder / 'failed.csv'} "
+        f"lists them; the first: {evaluation.failures[0].reason}"
+    )

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from videonet.data.dataset import VideoDataset
+from videonet.data.dataset import Failure, VideoDataset
 from videonet.data.lists import MultiHot
+from videonet.data.tables import rows_as_text, write_table
 from videonet.engine.evaluate import Evaluation
 from videonet.engine.plots import plot_confusion, plot_reliability
+from videonet.files import make_folder, replacing_text, writing
+
+RESULTS = "results.json"
+MOST_CONFUSED = 1000  # classes of a matrix of their pairs; more are listed
 
 
 def write_results(
@@ -27,9 +31,15 @@ def write_results(
 
     Tables: ``scores.csv`` (every score of every video), ``per_class.csv``, ``failed.csv``, and
     where a video has one label ``predictions.csv``, ``confusion.csv`` and ``reliability.csv``.
-    Pictures: ``confusion.png`` and ``reliability.png``.
+    Pictures: ``confusion.png`` and ``reliability.png``. With more than ``MOST_CONFUSED`` classes
+    ``confused.csv`` lists the pairs that occur instead of the matrix. ``results.json`` is written
+    last; that of an earlier evaluation is removed first.
+
+    Raises:
+        WriteError: a file cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
+    withdraw_results(folder)  # those of before do not fit the tables any more
     names = list(class_names)
     results = {
         **{key: round(value, 6 if key == "loss" else 3) for key, value in _summary(evaluation)},
@@ -38,14 +48,26 @@ def write_results(
         **details,
     }
     _write_scores(folder, evaluation, paths, names)
-    failed = ((failure.path, failure.reason) for failure in evaluation.failures)
-    _write_table(folder / "failed.csv", ["path", "reason"], failed)
+    write_failures(folder, evaluation.failures)
     if evaluation.multi_label:
         _write_average_precision(folder, evaluation, names)
     else:
         _write_single_label(folder, evaluation, paths, names)
-    (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    with replacing_text(folder / RESULTS) as file:
+        file.write(json.dumps(results, indent=2) + "\n")
     return results
+
+
+def withdraw_results(folder: Path) -> None:
+    """Remove the summary of an earlier evaluation. Raises WriteError where that cannot be."""
+    with writing(folder / RESULTS):
+        (folder / RESULTS).unlink(missing_ok=True)
+
+
+def write_failures(folder: Path, failures: Iterable[Failure]) -> None:
+    """``failed.csv``: the videos that could not be read, and why."""
+    rows = ((failure.path, failure.reason) for failure in failures)
+    write_table(folder / "failed.csv", ["path", "reason"], rows)
 
 
 def dataset_fingerprint(dataset: VideoDataset) -> str:
@@ -76,14 +98,15 @@ def _summary(evaluation: Evaluation) -> Iterable[tuple[str, float]]:
 
 
 def _write_scores(folder: Path, evaluation: Evaluation, paths, names: list[str]) -> None:
+    """One video at a time, as all scores as text are many times the scores."""
     labels = _label_texts(evaluation, names)
-    rows = (
-        [paths[video], label, *(f"{score:.6g}" for score in scores)]
+    with replacing_text(folder / "scores.csv", newline="") as file:
+        file.write(rows_as_text([["path", "label", *names]]))
         for video, label, scores in zip(
-            evaluation.videos.tolist(), labels, evaluation.scores.tolist(), strict=True
-        )
-    )
-    _write_table(folder / "scores.csv", ["path", "label", *names], rows)
+            evaluation.videos.tolist(), labels, evaluation.scores, strict=True
+        ):
+            start = rows_as_text([[paths[video], label]]).removesuffix("\n")
+            file.write(f"{start},{','.join(map('{:.6g}'.format, scores.tolist()))}\n")
 
 
 def _label_texts(evaluation: Evaluation, names: list[str]) -> list[str]:
@@ -102,33 +125,29 @@ def _write_average_precision(folder: Path, evaluation: Evaluation, names: list[s
         [name, count, _share(precision)]
         for name, count, precision in zip(names, counts, precisions, strict=True)
     )
-    _write_table(folder / "per_class.csv", ["class", "videos", "average_precision"], rows)
+    write_table(folder / "per_class.csv", ["class", "videos", "average_precision"], rows)
 
 
 def _write_single_label(folder: Path, evaluation: Evaluation, paths, names: list[str]) -> None:
-    best = evaluation.scores.argmax(dim=1).tolist()
+    labels, (highest, best) = evaluation.labels, evaluation.best
+    of_label = evaluation.scores.gather(1, labels.unsqueeze(1)).squeeze(1)
+    columns = (evaluation.videos, labels, best, highest, of_label)
     rows = (
-        [paths[video], names[label], names[guess], f"{scores[guess]:.6f}", f"{scores[label]:.6f}"]
-        for video, label, guess, scores in zip(
-            *(evaluation.videos.tolist(), evaluation.labels.tolist(), best),
-            evaluation.scores.tolist(),
-            strict=True,
+        [paths[video], names[label], names[guess], f"{score:.6f}", f"{score_of_label:.6f}"]
+        for video, label, guess, score, score_of_label in zip(
+            *(column.tolist() for column in columns), strict=True
         )
     )
     head = ["path", "label", "prediction", "score", "score_of_label"]
-    _write_table(folder / "predictions.csv", head, rows)
+    write_table(folder / "predictions.csv", head, rows)
+    _write_confusion(folder, evaluation, names)
 
-    confusion = evaluation.confusion()
-    rows = ([name, *row] for name, row in zip(names, confusion.tolist(), strict=True))
-    _write_table(folder / "confusion.csv", ["true \\ predicted", *names], rows)
-    plot_confusion(confusion, names, folder / "confusion.png")
-
-    accuracies = evaluation.class_accuracy().tolist()
+    counts = zip(names, *(count.tolist() for count in evaluation.class_counts()), strict=True)
     rows = (
-        [name, sum(row), row[index], _share(accuracies[index])]
-        for index, (name, row) in enumerate(zip(names, confusion.tolist(), strict=True))
+        [name, videos, right, _share(right / videos if videos else math.nan)]
+        for name, videos, right in counts
     )
-    _write_table(folder / "per_class.csv", ["class", "videos", "correct", "accuracy"], rows)
+    write_table(folder / "per_class.csv", ["class", "videos", "correct", "accuracy"], rows)
 
     scores, accuracy, counts = evaluation.reliability()
     rows = (
@@ -137,7 +156,7 @@ def _write_single_label(folder: Path, evaluation: Evaluation, paths, names: list
             scores.tolist(), accuracy.tolist(), counts.tolist(), strict=True
         )
     )
-    _write_table(folder / "reliability.csv", ["mean_score", "accuracy", "videos"], rows)
+    write_table(folder / "reliability.csv", ["mean_score", "accuracy", "videos"], rows)
     plot_reliability(
         *(scores, accuracy, counts),
         error=evaluation.calibration_error(),
@@ -145,13 +164,21 @@ def _write_single_label(folder: Path, evaluation: Evaluation, paths, names: list
     )
 
 
+def _write_confusion(folder: Path, evaluation: Evaluation, names: list[str]) -> None:
+    """The matrix and its picture, or of very many classes the pairs that occur."""
+    if len(names) > MOST_CONFUSED:
+        rows = (
+            [names[true], names[guess], count]
+            for true, guess, count in evaluation.confused().tolist()
+        )
+        write_table(folder / "confused.csv", ["true", "predicted", "videos"], rows)
+        return
+    confusion = evaluation.confusion()
+    rows = ([name, *row] for name, row in zip(names, confusion.tolist(), strict=True))
+    write_table(folder / "confusion.csv", ["true \\ predicted", *names], rows)
+    plot_confusion(confusion, names, folder / "confusion.png")
+
+
 def _share(value: float) -> str:
     """A share as text; empty where there was nothing to take it of."""
     return "" if math.isnan(value) else f"{value:.6f}"
-
-
-def _write_table(path: Path, head: Sequence[str], rows: Iterable[Sequence]) -> None:
-    with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        table = csv.writer(file)
-        table.writerow(head)
-        table.writerows(rows)

@@ -371,7 +371,16 @@ class Trainer:
         if result is None:
             return False
         values = result.measures()
-        log.write(kind, self.position.step, epoch=epoch, **values)
+        counts = {"videos": len(result.videos), "failed": len(result.failures)}
+        log.write(kind, self.position.step, epoch=epoch, **values, **counts)
+        share = len(result.failures) / sum(counts.values())
+        if share > cfg.TEST.MAX_BAD_SHARE:
+            logger.warning(
+                "%d of %d validation videos cannot be read, more than TEST.MAX_BAD_SHARE = %g: the "
+                "validation says little; the first: %s",
+                *(counts["failed"], sum(counts.values()), cfg.TEST.MAX_BAD_SHARE),
+                result.failures[0].reason,
+            )
         logger.info(
             "epoch %d: validation%s %s over %d videos (%d failed)",
             epoch,
