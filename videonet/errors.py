@@ -64,6 +64,17 @@ def exit_code(failed: int, total: int) -> int:
     return PARTIAL if failed < total else VideonetError.exit_code
 
 
+def too_many_files() -> str:
+    """What to do about a process that may not open another file."""
+    try:
+        import resource  # not on Windows
+
+        limit = f" of {resource.getrlimit(resource.RLIMIT_NOFILE)[0]}"
+    except ImportError:
+        limit = ""
+    return f"the limit{limit} open files is reached: raise it (ulimit -n), or use fewer workers"
+
+
 def run_tool(main: Callable[[], int | None]) -> None:
     """Run a tool's ``main`` and leave the process with its exit code.
 
@@ -102,7 +113,7 @@ def _say(line: str) -> None:
 def _system_error(error: OSError) -> str:
     reason = error.strerror or str(error) or type(error).__name__
     if error.errno in (errno.EMFILE, errno.ENFILE):
-        reason = f"{reason}: let the process have more (ulimit -n), or use fewer workers"
+        reason = too_many_files()
     return f"{error.filename}: {reason}" if error.filename else reason
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -14,6 +16,7 @@ from videonet.errors import WriteError
 GUARDED = 1  # bytes that are locked, behind the text; Windows lets nobody read locked bytes
 BEHIND = 1 << 20
 LONGEST_TEMPORARY = 180  # bytes of a name that its temporary name repeats
+_TEMPORARY = re.compile(r"\.part\.(?P<process>\d{1,9})\.")
 
 
 @contextlib.contextmanager
@@ -51,11 +54,35 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def temporary_name(path: Path) -> Path:
-    """The hidden name beside a file under which it is written; with its ending."""
+    """The hidden name beside a file under which this process writes it; with its ending.
+
+    It is this process's own: a worker whose run was killed may still be at work on the same file.
+    """
     name = os.fsencode(path.name)
     if len(name) > LONGEST_TEMPORARY:
         name = hashlib.blake2b(name, digest_size=8).hexdigest().encode() + os.fsencode(path.suffix)
-    return path.with_name(f".part.{os.fsdecode(name)}")
+    return path.with_name(f".part.{os.getpid()}.{os.fsdecode(name)}")
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Delete what processes that were killed left half written in a folder."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            match = _TEMPORARY.match(entry.name)
+            if match and not _is_alive(int(match["process"])):
+                os.unlink(entry.path)
+
+
+def _is_alive(process: int) -> bool:
+    if sys.platform == "win32":  # which has no way to ask
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 @contextlib.contextmanager

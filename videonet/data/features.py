@@ -21,7 +21,7 @@ from videonet.choices import FEATURE_FORMATS
 from videonet.data.claims import Claim
 from videonet.data.texts import lines_of, read_text, short_stem
 from videonet.errors import ConfigError, DataError
-from videonet.files import make_folder, replacing, replacing_text, writing
+from videonet.files import make_folder, remove_unfinished, replacing, replacing_text, writing
 
 INDEX, DESCRIPTION = "index.jsonl", "features.json"
 SUFFIXES = tuple(f".{kind}" for kind in FEATURE_FORMATS)
@@ -80,6 +80,7 @@ class FeatureWriter:
         make_folder(folder)
         self._claim = Claim(folder / DESCRIPTION, folder)
         try:
+            remove_unfinished(folder)
             records = _read_index(folder)
             if overwrite:
                 _remove(folder, records)

@@ -23,7 +23,7 @@ from videonet.data.video.info import VideoInfo
 from videonet.data.video.reader import VideoReader
 from videonet.data.workers import Lost, WorkerPool
 from videonet.errors import DataError, DecodeError
-from videonet.files import make_folder, replacing, replacing_text, writing
+from videonet.files import make_folder, remove_unfinished, replacing, replacing_text, writing
 
 PREPARED = "prepared.json"  # in the folder: what its videos were made of, and how
 LOCK = ".prepare.lock"
@@ -61,6 +61,8 @@ def prepare(
     make_folder(folder)
     claim = Claim(folder / LOCK, folder)
     try:
+        for place in {folder, *(target.parent for target in targets)}:
+            remove_unfinished(place)
         todo = _plan(videos, targets, folder, encode, overwrite=overwrite)
         failed = _encode_all(videos, targets, todo, encode, workers, timeout)
     finally:

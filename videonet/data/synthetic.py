@@ -22,6 +22,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -30,6 +31,7 @@ import numpy as np
 
 from videonet.data.drawing import SHAPES, Trajectory, draw_background, draw_shape, outline
 from videonet.errors import DataError
+from videonet.files import make_folder, writing
 
 logger = logging.getLogger(__name__)
 
@@ -199,10 +201,11 @@ def _encode(frames: np.ndarray, fps: int) -> bytes:
 
 def _write_file(path: Path, content: bytes) -> None:
     """Write through a temporary name, so that a file under its own name is always whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
-    partial.write_bytes(content)
-    partial.replace(path)
+    with writing(path):
+        partial.write_bytes(content)
+        partial.replace(path)
 
 
 def _write_clip(clip: _Clip, folder: Path, parameters: _Parameters) -> None:
@@ -222,8 +225,13 @@ def _write_clips(
     # A fork spares every worker the import of torch; the workers use numpy and PyAV only, so the
     # threads that the caller may have are no danger. Elsewhere than on Linux a fork is not safe.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    with ProcessPoolExecutor(min(processes, len(clips)), mp_context=context) as pool:
-        yield from pool.map(write, clips, chunksize=min(16, -(-len(clips) // processes)))
+    try:
+        with ProcessPoolExecutor(min(processes, len(clips)), mp_context=context) as pool:
+            yield from pool.map(write, clips, chunksize=min(16, -(-len(clips) // processes)))
+    except BrokenProcessPool:
+        raise DataError(
+            f"{folder}: a process that wrote clips was ended from outside; the same command goes on"
+        ) from None
 
 
 def _claim(folder: Path, parameters: _Parameters) -> None:

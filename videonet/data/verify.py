@@ -34,6 +34,7 @@ from videonet.data.video.promises import missing_part
 from videonet.data.video.pyav_reader import PyAVReader, UnexpectedFrames
 from videonet.data.workers import Lost, WorkerPool
 from videonet.errors import DecodeError
+from videonet.files import remove_unfinished
 
 SAVE_EVERY = 60.0  # seconds
 SAVE_SHARE = 20  # what is done between two saves takes at least so many times what saving takes
@@ -69,6 +70,7 @@ def verify(
         else:
             todo.append((name, video))
     if todo:
+        remove_unfinished(path.parent)
         _examine_all(todo, rows, path, workers=workers, timeout=timeout, frames_fps=frames_fps)
     mark = fingerprint(videos, rows)
     ordered = [rows[name] for name in names]

@@ -10,6 +10,7 @@ that never comes back to Python. Its clock stands while the worker or that proce
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import multiprocessing
 import os
@@ -28,7 +29,7 @@ from typing import Any
 
 import torch
 
-from videonet.errors import VideonetError
+from videonet.errors import DataError, VideonetError, too_many_files
 
 logger = logging.getLogger(__name__)
 
@@ -84,8 +85,14 @@ class WorkerPool:
         self._said: set[str] = set()
         self._stopped_starts = 0
         self._clock = time.monotonic()
-        self._workers = [self._start() for _ in range(workers)]
+        self._workers: list[_Worker] = []
         self._finalizer = weakref.finalize(self, _end, self._workers)
+        try:
+            for _ in range(workers):
+                self._workers.append(self._start())
+        except BaseException:
+            self._finalizer()
+            raise
 
     def __len__(self) -> int:
         """Tasks without a result so far."""
@@ -133,19 +140,31 @@ class WorkerPool:
         self._finalizer()
 
     def _start(self) -> _Worker:
-        ours, theirs = self._context.Pipe()
-        with theirs:  # closed here, so that the end of the process is the end of the connection
-            for attempt in range(1, STARTS + 1):
-                process = self._context.Process(
-                    target=_serve, args=(theirs, self._work), daemon=True
-                )
-                try:
-                    process.start()
-                    break
-                except (EOFError, ConnectionError):
-                    if attempt == STARTS:
-                        raise
-                    time.sleep(0.1)  # a signal to all processes ended the fork server meanwhile
+        """A new process.
+
+        Raises:
+            DataError: the system lets none start, as where too many files are open.
+        """
+        number = len(self._workers) + 1
+        try:
+            ours, theirs = self._context.Pipe()
+            with theirs:  # closed here, so that the end of the process is the end of the connection
+                for attempt in range(1, STARTS + 1):
+                    process = self._context.Process(
+                        target=_serve, args=(theirs, self._work), daemon=True
+                    )
+                    try:
+                        process.start()
+                        break
+                    except (EOFError, ConnectionError):
+                        if attempt == STARTS:
+                            raise
+                        time.sleep(0.1)  # a signal to all processes ended the fork server meanwhile
+        except (OSError, EOFError) as error:
+            many = getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE)
+            known = many or isinstance(error, EOFError | ConnectionError)
+            reason = too_many_files() if known else error
+            raise DataError(f"worker process {number} cannot be started: {reason}") from error
         return _Worker(process, ours)
 
     def _tick(self, left: float | None) -> float | None:
@@ -189,7 +208,7 @@ class WorkerPool:
         except (EOFError, OSError):
             return self._bury(worker)
         if message == _READY:
-            worker.ready = True
+            worker.ready, self._stopped_starts = True, 0
             return None
         outcome, records = message
         for name, level, text in records:

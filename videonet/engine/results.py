@@ -13,7 +13,7 @@ from videonet.data.lists import MultiHot
 from videonet.data.tables import rows_as_text, write_table
 from videonet.engine.evaluate import Evaluation
 from videonet.engine.plots import plot_confusion, plot_reliability
-from videonet.files import make_folder, replacing_text, writing
+from videonet.files import make_folder, remove_unfinished, replacing_text, writing
 
 RESULTS = "results.json"
 MOST_CONFUSED = 1000  # classes of a matrix of their pairs; more are listed
@@ -39,6 +39,7 @@ def write_results(
         WriteError: a file cannot be written.
     """
     make_folder(folder)
+    remove_unfinished(folder)
     withdraw_results(folder)  # those of before do not fit the tables any more
     names = list(class_names)
     results = {

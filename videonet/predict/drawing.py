@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 from videonet.figures import save_figure
+from videonet.files import temporary_name, writing
 from videonet.predict.segments import Segment, cell_borders
 
 TOP_CURVES = 8  # classes drawn over time
@@ -61,8 +62,9 @@ class VideoFile:
     """
 
     def __init__(self, path: Path, fps: float):
-        self.path, self._partial = path, path.with_name(f".{path.name}.partial.mp4")
-        self._container = av.open(str(self._partial), "w", format="mp4")
+        self.path, self._partial = path, temporary_name(path)
+        with writing(path):
+            self._container = av.open(f"file:{self._partial}", "w", format="mp4")
         rate = Fraction(fps).limit_denominator(1001)
         self._stream = self._container.add_stream("libx264", rate=rate, options={"crf": "20"})
         self._stream.pix_fmt = "yuv420p"
@@ -78,21 +80,25 @@ class VideoFile:
         frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
         frame.pts = round(time * TICKS_PER_SECOND)
         frame.time_base = Fraction(1, TICKS_PER_SECOND)
-        self._container.mux(self._stream.encode(frame))
+        with writing(self.path):
+            self._container.mux(self._stream.encode(frame))
 
     def __enter__(self) -> VideoFile:
         return self
 
     def __exit__(self, kind: type | None, *_: object) -> None:
+        whole = False
         try:
-            if kind is None:
-                self._container.mux(self._stream.encode())
+            with writing(self.path):
+                if kind is None:
+                    self._container.mux(self._stream.encode())
+                self._container.close()
+                if kind is None:
+                    self._partial.replace(self.path)
+                    whole = True
         finally:
-            self._container.close()
-        if kind is None:
-            self._partial.replace(self.path)
-        else:
-            self._partial.unlink(missing_ok=True)
+            if not whole:
+                self._partial.unlink(missing_ok=True)
 
 
 def draw_scores(picture: np.ndarray, top: Sequence[tuple[str, float]]) -> np.ndarray:

@@ -12,6 +12,7 @@ from videonet.data.decode import PyAVReader
 from videonet.data.texts import short_stem
 from videonet.engine.plots import plot_prediction
 from videonet.errors import ConfigError
+from videonet.files import make_folder
 from videonet.predict.drawing import plot_heat, plot_timeline, write_heat_video, write_overlay
 from videonet.predict.explain import grad_cam
 from videonet.predict.predictor import Prediction, Predictor
@@ -107,5 +108,5 @@ class Pictures:
     def _target(self, path: Path, video: str, suffix: str) -> Path:
         if self.several:
             path = path / (short_stem("_".join(Path(video).parts).lstrip("/_.")) + suffix)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         return path

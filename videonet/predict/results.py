@@ -23,7 +23,7 @@ from videonet.data.claims import Claim
 from videonet.data.tables import rows_as_text, text_of
 from videonet.data.texts import lines_of, read_text
 from videonet.errors import ConfigError, DataError
-from videonet.files import make_folder, replacing_text, writing
+from videonet.files import make_folder, remove_unfinished, replacing_text, writing
 from videonet.predict.segments import Segment
 from videonet.terminal import printable
 
@@ -133,6 +133,7 @@ class _Continued(ResultWriter):
             if overwrite:
                 with writing(path):
                     path.unlink(missing_ok=True)
+            remove_unfinished(path.parent)
             lines = self._take_over()
             begun = path.exists() and path.stat().st_size > 0
             self._claim.settle(about, begun=begun)

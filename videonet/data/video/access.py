@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 
 import av
 
-from videonet.errors import DecodeError
+from videonet.errors import DataError, DecodeError, VideonetError, too_many_files
 
 # Damaged headers claim pictures that no memory holds; 8K video has 2**25 pixels.
 MOST_PIXELS = 2**26
@@ -154,9 +155,19 @@ def is_key(stream: av.VideoStream, packet: av.Packet) -> bool:
     return entries[0].is_keyframe and entries[0].timestamp in (packet.pts, packet.dts)
 
 
-def decode_error(path: str, error: BaseException) -> DecodeError:
-    """One sentence from a backend's error, without its source lines and stack traces."""
+def decode_error(path: str, error: BaseException) -> VideonetError:
+    """One sentence from a backend's error, without its source lines and stack traces.
+
+    A DecodeError, but for what says nothing about the file: a process with too many open ones.
+    """
+    if is_out_of_files(error):
+        return DataError(f"cannot open {path}: {too_many_files()}")
     return DecodeError(f"cannot read {path}: {reason_of(error)}")
+
+
+def is_out_of_files(error: BaseException) -> bool:
+    """Whether the process, and not the file, is why a file could not be opened."""
+    return getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE)
 
 
 def reason_of(error: BaseException) -> str:

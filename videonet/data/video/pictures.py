@@ -16,7 +16,13 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from videonet.data.video.access import MOST_PIXELS, check_plain_file, reason_of
+from videonet.data.video.access import (
+    MOST_PIXELS,
+    check_plain_file,
+    decode_error,
+    is_out_of_files,
+    reason_of,
+)
 from videonet.data.video.damage import listening
 from videonet.data.video.info import VideoInfo
 from videonet.data.video.names import is_picture
@@ -99,6 +105,8 @@ def read_picture(file: str) -> Image.Image:
                 return _to_rgb(ImageOps.exif_transpose(picture))
     # Pillow raises nearly anything for damaged headers and metadata.
     except (OSError, ValueError, SyntaxError, ArithmeticError, LookupError, TypeError) as error:
+        if is_out_of_files(error):
+            raise decode_error(file, error) from None
         raise DecodeError(f"cannot read {file}: {_reason(error)}") from None
     except (Image.DecompressionBombError, MemoryError, EOFError, AttributeError) as error:
         raise DecodeError(f"cannot read {file}: {_reason(error)}") from None
@@ -163,7 +171,7 @@ def numbered_files(path: str) -> list[str]:
     try:
         names = sorted(name for name in os.listdir(path) if is_picture(name))
     except OSError as error:
-        raise DecodeError(f"cannot read {path}: {error.strerror}") from None
+        raise decode_error(path, error) from None
     for name in names:
         match = _NUMBERED.fullmatch(name)
         if match:
