@@ -103,8 +103,8 @@ def _write_and_compare(
         worst = max(worst, found)
     if worst > TOLERANCE:
         raise ExportError(
-            f"{path} would compute something else than the model: logits differ by {worst:.2g} of "
-            f"their largest value, {TOLERANCE:.0e} is allowed"
+            f"{path} is not written, as it computes something else than the model: logits differ "
+            f"by {worst:.2g} of their largest value, {TOLERANCE:.0e} is allowed"
         )
     return worst
 
