@@ -113,6 +113,23 @@ FAMILIES = {
             "dim_mul_in_att": False,
         },
     ),
+    "rev_mvit": Family(  # described by its arguments alone
+        small={
+            "embed_dim": 16,
+            "depth": 5,
+            "dim_mul": {2: 2.0},
+            "head_mul": {2: 2.0},
+            "pool_q_stride": {0: (1, 1, 1), 2: (1, 2, 2)},
+            "pool_kv_stride_adaptive": (1, 4, 4),
+            "transitions": (2,),
+            "transition_fusion": "ln+concat_linear_2",
+            "cls_token": True,
+            "mean_pooling": True,
+        },
+        sides=(16, 8),
+        frames=2,
+        silent=(r".*norm_k\.bias",),  # a constant on all keys cancels in the softmax
+    ),
     "swin_*": Family(
         small={"embed_dim": 24},
         sides=(16, 8, 4, 2),
@@ -134,7 +151,8 @@ FAMILIES = {
             r".*\.proj_k\.bias",
             r".*\.conv_proj_k\.bn\.bias",
             # The head reads the class token alone: the other queries of the last block are unread.
-            r"stage(1|2)\.blocks\.1\.attn\.conv_proj_q\..*",
+            # (In cvt_xs it averages all tokens.)
+            r"stage2\.blocks\.1\.attn\.conv_proj_q\..*",
         ),
         by_model={
             "cvt_xs": {"depths": (1, 2), "embed_dims": (16, 32), "num_heads": (1, 2)},

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from videonet.checkpoint.names import has_names
 
 SIGNS = (
+    ("a reversible MViT", ("rev_backbone.layers.{n}.F.norm.weight",)),
     ("an MViT", ("blocks.{n}.attn.pool_k.weight", "blocks.{n}.attn.norm_k.weight")),
     ("an MViT", ("blocks.{n}.attn.rel_pos_h",)),
     ("a ResNet", ("layer1.0.conv1.weight",)),

@@ -32,6 +32,8 @@ def model_arguments(cfg: CfgNode) -> tuple[str, dict[str, Any]]:
 def _named_model(cfg: CfgNode) -> tuple[str, dict[str, Any]]:
     name = cfg.MODEL.NAME
     if name == "mvit" or (not name and cfg.MODEL.MODEL_NAME == "MViT"):
+        if cfg.MVIT.REV.ENABLE:
+            return "rev_mvit", described_reversible_mvit(cfg)
         return "mvit", described_mvit(cfg)
     if not name:
         raise ConfigError(
@@ -91,6 +93,21 @@ def described_mvit(cfg: CfgNode) -> dict[str, Any]:
         "head_init_scale": mvit.HEAD_INIT_SCALE,
     }
     return _common(cfg) | _mvit_rates(cfg) | arguments
+
+
+def described_reversible_mvit(cfg: CfgNode) -> dict[str, Any]:
+    """All arguments of a reversible MViT or ViT that ``MVIT.*`` and ``MVIT.REV.*`` describe."""
+    reversible, arguments = cfg.MVIT.REV, described_mvit(cfg)
+    del arguments["dim_mul_in_att"]  # of reversible networks the width always grows there
+    layers = reversible.BUFFER_LAYERS
+    if not _are_whole(layers):
+        raise ConfigError(f"MVIT.REV.BUFFER_LAYERS is {layers!r}, but must be a list of blocks")
+    return arguments | {
+        "transitions": tuple(sorted(layers)),
+        "fusion": reversible.RESPATH_FUSE,
+        "transition_fusion": reversible.PRE_Q_FUSION,
+        "shortcut": reversible.RES_PATH,
+    }
 
 
 def _common(cfg: CfgNode) -> dict[str, Any]:

@@ -168,6 +168,19 @@ MVIT: dict[str, Any] = {
     "HEAD_INIT_SCALE": 1.0,
     # Classify the mean of the patch tokens instead of the class token.
     "USE_MEAN_POOLING": False,
+    # A reversible network: two streams of tokens, whose activations training finds again.
+    "REV": {
+        "ENABLE": False,
+        # How the two streams become one before the head: add, avg, max, min, concat or
+        # [ln+]concat_linear[_RATIO[_DROPOUT]].
+        "RESPATH_FUSE": "concat",
+        # The blocks between two stages, which are not reversible: all that stride or widen.
+        "BUFFER_LAYERS": [],
+        # Shortcut of these blocks: conv (as the queries) or max.
+        "RES_PATH": "conv",
+        # How the two streams become one before these blocks, as RESPATH_FUSE.
+        "PRE_Q_FUSION": "avg",
+    },
 }
 
 MODEL: dict[str, Any] = {

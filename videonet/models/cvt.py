@@ -283,6 +283,7 @@ def _stage_infos(plans: Sequence[dict]) -> tuple[StageInfo, ...]:
 
 VARIANTS = {  # arXiv 2103.15808, Tab. 2; xs is videonet's own
     "cvt_xs": {
+        "cls_token": False,
         "depths": (1, 2),
         "embed_dims": (48, 96),
         "num_heads": (1, 2),

@@ -15,19 +15,11 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from videonet.errors import ConfigError
-from videonet.models.common import (
-    RunBlock,
-    StageInfo,
-    StageOutput,
-    VideoModel,
-    as_clip,
-    init_linear,
-)
-from videonet.models.positions import AbsolutePositions, learned_tokens
+from videonet.models.common import RunBlock, StageInfo, StageOutput, init_linear
+from videonet.models.token_stem import TokenStem
 from videonet.ops.grid import Grid, volume
 from videonet.ops.linear import call_linear
 from videonet.ops.mlp import Mlp
-from videonet.ops.patch_embed import PatchEmbed
 from videonet.ops.pooling import max_pool
 from videonet.ops.pooling_attention import NORM_EPS, PoolingAttention
 
@@ -214,13 +206,18 @@ class MultiScaleBlock(nn.Module):
     def _pool_shortcut(self, x: Tensor, grid: Grid) -> Tensor:
         if self.skip_stride is None:
             return x
-        kernel = pool_kernel_for(self.skip_stride, None)
-        first, patches = x.split((int(self.cls_token), volume(grid)), dim=1)
-        pooled, _ = max_pool(patches, grid, kernel, self.skip_stride)
-        return torch.cat((first, pooled), dim=1) if self.cls_token else pooled
+        return max_pooled_shortcut(x, grid, self.skip_stride, int(self.cls_token))
 
 
-class MViT(VideoModel, AbsolutePositions):
+def max_pooled_shortcut(x: Tensor, grid: Grid, stride: Grid, class_tokens: int) -> Tensor:
+    """Tokens (B, class_tokens + T*H*W, C) with the grid's cells pooled by their maximum."""
+    kernel = pool_kernel_for(stride, None)
+    first, patches = x.split((class_tokens, volume(grid)), dim=1)
+    pooled, _ = max_pool(patches, grid, kernel, stride)
+    return torch.cat((first, pooled), dim=1) if class_tokens else pooled
+
+
+class MViT(TokenStem):
     """Multiscale vision transformer for clips and, with one frame, for images.
 
     Args:
@@ -245,8 +242,6 @@ class MViT(VideoModel, AbsolutePositions):
         dropout: in the transformer; head_dropout: before the classifier; drop_path_rate: of the
             last block, rising linearly from 0; head_init_scale: on the classifier's weights.
     """
-
-    undecayed = ("cls_token", "pos_embed", "rel_pos_")
 
     def __init__(
         self,
@@ -292,20 +287,21 @@ class MViT(VideoModel, AbsolutePositions):
         super().__init__()
         if pool_kv_stride is not None and pool_kv_stride_adaptive is not None:
             raise ConfigError("give pool_kv_stride or pool_kv_stride_adaptive, not both")
-        height, width = (crop_size, crop_size) if isinstance(crop_size, int) else crop_size
-        self.patch_stride = patch_stride
         self.still_clips_are_exact = cls_key_log_frames
         self.mean_pooling = mean_pooling
-        self.patch_embed = PatchEmbed(
-            in_channels, embed_dim, patch_kernel, patch_stride, patch_padding
+        self.add_stem(
+            (num_frames, crop_size),
+            in_channels,
+            embed_dim,
+            kernel=patch_kernel,
+            stride=patch_stride,
+            padding=patch_padding,
+            cls_token=cls_token,
+            use_abs_pos=use_abs_pos,
+            sep_pos_embed=sep_pos_embed,
+            dropout=dropout,
+            norm_stem=norm_stem,
         )
-        sizes = (max(num_frames, patch_stride[0]), height, width)
-        grid = tuple(n // s for n, s in zip(sizes, patch_stride, strict=True))
-        self.cls_token = learned_tokens(1, embed_dim) if cls_token else None
-        self.add_positions(grid, embed_dim, int(cls_token), use=use_abs_pos, separate=sep_pos_embed)
-        self.dropout = nn.Dropout(dropout)
-        self.norm_stem = nn.LayerNorm(embed_dim, eps=NORM_EPS) if norm_stem else None
-
         plans = plan_blocks(
             depth,
             embed_dim,
@@ -355,17 +351,6 @@ class MViT(VideoModel, AbsolutePositions):
             if plan.downsamples:  # the official tables are made for sizes rounded down
                 grid = tuple(n // s for n, s in zip(grid, plan.q_stride, strict=True))
         self.stage_ends = stage_ends(plans)
-
-    def embed(self, clip: Tensor) -> tuple[Tensor, Grid]:
-        """Stem and positions: a clip -> tokens (B, [1+]T*H*W, C) and their grid."""
-        x, grid = self.patch_embed(as_clip(clip, self.patch_stride[1:]))
-        if self.cls_token is not None:
-            x = torch.cat((self.cls_token.expand(x.shape[0], -1, -1), x), dim=1)
-        positions = self.absolute_positions(grid)
-        if positions is not None:
-            x = x + positions
-        x = self.dropout(x)
-        return (x if self.norm_stem is None else self.norm_stem(x)), grid
 
     def run_stages(self, clip: Tensor, run: RunBlock) -> Iterator[StageOutput]:
         """The tokens (B, [1+]T*H*W, C) at the end of each stage."""

@@ -8,10 +8,22 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from videonet.errors import ConfigError
-from videonet.models import asmlp, cvt, cyclemlp, dilateformer, hornet, hrnet, mvit, swin, vit
+from videonet.models import (
+    asmlp,
+    cvt,
+    cyclemlp,
+    dilateformer,
+    hornet,
+    hrnet,
+    mvit,
+    reversible_mvit,
+    swin,
+    vit,
+)
 
 FAMILIES = {  # the architecture, to be described by its arguments, and its published variants
     "mvit": (mvit.MViT, mvit.MODELS),
+    "rev_mvit": (reversible_mvit.ReversibleMViT, {}),
     "swin": (swin.Swin, swin.MODELS),
     "vit": (vit.ViT, vit.MODELS),
     "cvt": (cvt.CvT, cvt.MODELS),

@@ -157,12 +157,12 @@ class PoolingAttention(nn.Module):
     def forward(self, x: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
         """(B, [1+]T*H*W, dim) -> (B, [1+]T'*H'*W', dim_out) and the grid of the queries."""
         if self.pool_first:
-            (q, q_grid), (k, k_grid), (v, _) = (self._pool(x, grid, n) for n in "qkv")
+            (q, q_grid), (k, k_grid), (v, _) = (self.pool(x, grid, n) for n in "qkv")
             q, k, v = call_linear(self.q, q), call_linear(self.k, k), call_linear(self.v, v)
         else:
             q, k, v = self._project(x)
             (q, q_grid), (k, k_grid), (v, _) = (
-                self._pool(t, grid, n) for t, n in zip((q, k, v), "qkv", strict=True)
+                self.pool(t, grid, n) for t, n in zip((q, k, v), "qkv", strict=True)
             )
         if self.window is None:
             y = self._attend(q, k, v, q_grid, k_grid)
@@ -226,7 +226,7 @@ class PoolingAttention(nn.Module):
         """(B, N, heads*D) -> (B, heads, N, D)."""
         return tokens.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
 
-    def _pool(self, tokens: Tensor, grid: Grid, name: str) -> tuple[Tensor, Grid]:
+    def pool(self, tokens: Tensor, grid: Grid, name: str) -> tuple[Tensor, Grid]:
         """Pool and normalise q, k or v; the class token passes the norm, not the pooling."""
         pool, norm = getattr(self, f"pool_{name}"), getattr(self, f"norm_{name}")
         if pool is None:

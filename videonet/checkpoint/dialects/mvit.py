@@ -43,6 +43,27 @@ PYTORCHVIDEO_MVIT = (
     Row("head.proj.{leaf}", "head.projection.{leaf}"),
 )
 
+REVERSIBLE_LAYER = "rev_backbone.layers.{n}."
+PYSLOWFAST_REVERSIBLE = (
+    Row(REVERSIBLE_LAYER + "F.norm.{leaf}", "blocks.{n}.norm1.{leaf}"),
+    Row(REVERSIBLE_LAYER + "F.attn.{any}", "blocks.{n}.attn.{any}"),
+    Row(REVERSIBLE_LAYER + "G.norm.{leaf}", "blocks.{n}.norm2.{leaf}"),
+    Row(REVERSIBLE_LAYER + "G.mlp.{any}", "blocks.{n}.mlp.{any}"),
+    Row(REVERSIBLE_LAYER + "res_proj.{leaf}", "blocks.{n}.proj.{leaf}"),
+    *(
+        row
+        for theirs, ours in (
+            (REVERSIBLE_LAYER + "pre_q_fuse.fuse_fn", "blocks.{n}.fuse"),
+            ("fuse.fuse_fn", "fuse"),
+        )
+        for row in (
+            Row(theirs + ".0.{leaf}", ours + ".norm.{leaf}"),
+            Row(theirs + ".1.{any}", ours + ".mlp.{any}"),
+            Row(theirs + ".{any}", ours + ".mlp.{any}"),
+        )
+    ),
+)
+
 
 def number_blocks_through(names: list[str]) -> dict[str, str]:
     """timm counts blocks anew in each stage: ``stages.1.blocks.0`` -> ``blocks.<depth so far>``."""
@@ -109,6 +130,7 @@ DIALECTS = (
         adapt=absorb_pool_norm_eps,
         unsupported=("pool_first",),
     ),
+    Dialect("pyslowfast, reversible", (REVERSIBLE_LAYER + "F.norm.weight",), PYSLOWFAST_REVERSIBLE),
     Dialect("mvit", ("blocks.0.mlp.fc1.weight",), kernel_dims=4),  # the image repository
     Dialect("pyslowfast", ("blocks.{n}.mlp.fc1.weight",)),
 )

@@ -1,0 +1,206 @@
+"""Two streams of tokens that the backward pass finds again instead of keeping them.
+
+Reversible vision transformers (Mangalam et al., CVPR 2022, Sec. 3.1), after reversible residual
+networks (arXiv 1707.04585).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.utils.checkpoint import get_device_states, set_device_states
+
+from videonet.ops.grid import Grid
+from videonet.ops.kernels.modules import HOOKS
+from videonet.ops.kernels.private import has_global_hooks
+from videonet.ops.tracing import traced
+
+Streams = tuple[Tensor, Tensor]
+
+
+class ReversibleBlock(nn.Module):
+    """``first += attend(second)``, then ``second += transform(first)``.
+
+    A subclass has ``attend(tokens, grid)``, ``transform(tokens)`` and ``keep(tokens)``, which
+    draws the factor (B, 1, 1) on both for this call.
+    """
+
+    def forward(self, first: Tensor, second: Tensor, grid: Grid) -> Streams:
+        """Two times (B, N, C) -> the same."""
+        keep = self.keep(first)
+        first = first + keep * self.attend(second, grid)
+        return first, second + keep * self.transform(first)
+
+
+def run_reversible(
+    blocks: Sequence[ReversibleBlock],
+    first: Tensor,
+    second: Tensor,
+    grid: Grid,
+    run: Callable[..., Streams],
+) -> Streams:
+    """The blocks one after the other; in training without their activations where possible.
+
+    What a block adds to a stream is a function of the other one, so a backward pass can take it
+    away again: of all blocks together, only the first inputs and the last outputs are kept. The
+    price is a second forward pass, and that sums are taken apart with the rounding of their type,
+    which is why half precision keeps its activations. So do traced graphs, blocks with hooks on
+    them, which would be called twice, and weights that are no plain parameters (shards, quantised
+    ones).
+
+    Args:
+        first, second: (B, N, C).
+        run: ``run(block, first, second, grid)`` calls a block where activations are kept.
+    """
+    if not blocks or not _may_forget(blocks, first, second):
+        for block in blocks:
+            first, second = run(block, first, second, grid)
+        return first, second
+    parameters = [p for block in blocks for p in block.parameters() if p.requires_grad]
+    return _Reversible.apply(blocks, grid, first, second, *parameters)
+
+
+def _may_forget(blocks: Sequence[ReversibleBlock], first: Tensor, second: Tensor) -> bool:
+    if not torch.is_grad_enabled() or traced() or has_global_hooks():
+        return False
+    exact = (torch.float32, torch.float64)
+    if first.dtype not in exact or second.dtype not in exact:
+        return False
+    for block in blocks:
+        if not block.training or any(type(p) is not nn.Parameter for p in block.parameters()):
+            return False
+        for module in block.modules():
+            if any(vars(module).get(name, True) for name in HOOKS):
+                return False
+    return True
+
+
+class _Replay:
+    """The random numbers and the precision of a forward pass, for its repetition.
+
+    Args:
+        like: a tensor on the device of the computation.
+    """
+
+    def __init__(self, like: Tensor):
+        self.device = like.device.type
+        self.cpu_state = torch.get_rng_state()
+        self.devices, self.states = get_device_states(like)
+        self.precision = _precision(like)
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        """Inside, the same numbers are drawn in the same precision, and gradients recorded."""
+        forked = {"device_type": self.device} if self.devices else {}
+        with (
+            torch.random.fork_rng(self.devices, **forked),
+            _autocast(self.precision),
+            torch.enable_grad(),
+        ):
+            torch.set_rng_state(self.cpu_state)
+            if self.devices:
+                set_device_states(self.devices, self.states, **forked)
+            yield
+
+
+def _precision(like: Tensor) -> dict[str, Any] | None:
+    """What autocast does on the device of `like`, as its arguments; None where it is not there."""
+    device = like.device.type
+    if not torch.amp.is_autocast_available(device):
+        return None
+    return {
+        "device_type": device,
+        "enabled": torch.is_autocast_enabled(device),
+        "dtype": torch.get_autocast_dtype(device),
+        # A weight that was cast where no gradients are recorded must not be met where they are.
+        "cache_enabled": False,
+    }
+
+
+def _autocast(precision: dict[str, Any] | None) -> AbstractContextManager:
+    return nullcontext() if precision is None else torch.autocast(**precision)
+
+
+class _Reversible(Function):
+    """The blocks of :func:`run_reversible` without their activations."""
+
+    @staticmethod
+    def forward(
+        ctx, blocks: Sequence[ReversibleBlock], grid: Grid, first: Tensor, second: Tensor, *weights
+    ) -> Streams:
+        ctx.blocks, ctx.grid, ctx.weights = blocks, grid, weights
+        ctx.keeps, ctx.replays, start = [], [], (first, second)
+        with _autocast(_precision(first)):
+            for block in blocks:
+                keep, before = block.keep(first), _Replay(first)
+                first = first + keep * block.attend(second, grid)
+                between = _Replay(first)
+                second = second + keep * block.transform(first)
+                ctx.keeps.append(keep)
+                ctx.replays.append((before, between))
+        # The weights for autograd's check that nobody has changed them since.
+        ctx.save_for_backward(*start, first, second, *weights)
+        return first, second
+
+    @staticmethod
+    def backward(ctx, grad_first: Tensor, grad_second: Tensor):
+        inputs, (first, second) = ctx.saved_tensors[:2], ctx.saved_tensors[2:4]
+        grads = (grad_first, grad_second)
+        if torch.is_grad_enabled():  # the gradients are to be differentiated
+            found = _differentiable(ctx, inputs, grads)
+        else:
+            found = _from_outputs(ctx, first, second, *grads)
+        return None, None, *found
+
+
+def _steps(ctx) -> Iterator[tuple[ReversibleBlock, Tensor, _Replay, _Replay]]:
+    replays = zip(*ctx.replays, strict=True)
+    return zip(ctx.blocks, ctx.keeps, *replays, strict=True)
+
+
+def _differentiable(ctx, inputs: Sequence[Tensor], grads: Streams) -> tuple[Tensor | None, ...]:
+    """The gradients as a graph: the blocks once more, with their activations."""
+    inputs = first, second = [x.view_as(x) for x in inputs]
+    for block, keep, before, between in _steps(ctx):
+        with before():
+            first = first + keep * block.attend(second, ctx.grid)
+        with between():
+            second = second + keep * block.transform(first)
+    wanted = [*inputs, *ctx.weights]
+    return torch.autograd.grad((first, second), wanted, grads, create_graph=True, allow_unused=True)
+
+
+def _from_outputs(
+    ctx, first: Tensor, second: Tensor, grad_first: Tensor, grad_second: Tensor
+) -> tuple[Tensor | None, ...]:
+    """The gradients, from the last block back to the first, which gives back its inputs too."""
+    found: dict[int, Tensor] = {}
+    asked = {id(weight) for weight in ctx.weights}
+
+    def undo(function, block, keep, replay, stream, other, grad) -> Streams:
+        """`stream` before ``keep * function(other)`` was added, and the gradient of `other`."""
+        weights = [weight for weight in block.parameters() if id(weight) in asked]
+        with replay():
+            other = other.detach().requires_grad_()
+            added = keep * function(other)
+        of_other, *of_weights = torch.autograd.grad(
+            added, [other, *weights], grad.to(added.dtype), allow_unused=True
+        )
+        for weight, more in zip(weights, of_weights, strict=True):
+            if more is not None:
+                found[id(weight)] = found[id(weight)] + more if id(weight) in found else more
+        return stream - added.detach(), of_other
+
+    for block, keep, before, between in reversed(list(_steps(ctx))):
+        second, more = undo(block.transform, block, keep, between, second, first, grad_second)
+        grad_first = grad_first + more
+        attend = partial(block.attend, grid=ctx.grid)
+        first, more = undo(attend, block, keep, before, first, second, grad_first)
+        grad_second = grad_second + more
+    return grad_first, grad_second, *(found.get(id(weight)) for weight in ctx.weights)
