@@ -1,10 +1,11 @@
 """The command line of training, in videonet's form and in PySlowFast's."""
 
 import logging
+import re
 
 import pytest
 
-from videonet.config.command_line import load_configs, training_parser
+from videonet.config.command_line import Machines, load_configs, machines_of, training_parser
 from videonet.errors import ConfigError
 
 
@@ -47,18 +48,36 @@ def test_several_files_need_folders_of_their_own(parse):
         parse("--cfg", "a.yaml", "b.yaml", "OUTPUT_DIR", "runs/c")
 
 
-@pytest.mark.parametrize("words", [("--num_shards", "4", "--shard_id", "2"), ("--shard_id", "1")])
-def test_machines_are_started_by_torchrun(words, parse):
-    with pytest.raises(ConfigError, match=f"torchrun --nnodes . --node-rank {words[-1]} "):
-        parse("--cfg", "a.yaml", *words)
+def machines(*words):
+    return machines_of(training_parser("").parse_args(["--cfg", "a.yaml", *words]))
 
 
-def test_what_is_no_number_is_named(parse):
-    with pytest.raises(ConfigError, match="--num_shards is 'two', but must be a whole number"):
-        parse("--cfg", "a.yaml", "--num_shards", "two")
+def test_machines():
+    assert machines() is None and machines("--num_shards", "1", "--shard_id", "0") is None
+    found = machines("--num_shards", "4", "--shard_id", "2", "--init_method", "tcp://first:1234")
+    assert found == Machines(4, 2, "first", 1234)
+    assert machines("--num_shards", "2") == Machines(2, 0, "localhost", 9999)
 
 
-def test_an_address_without_effect_is_named(parse, caplog):
-    with caplog.at_level(logging.WARNING, logger="videonet"):
-        parse("--cfg", "a.yaml", "--init_method", "tcp://host:1")
-    assert "--init_method tcp://host:1 has no effect: torchrun" in caplog.text
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--num_shards", "two"), "--num_shards is 'two', but must be a whole number"),
+        (("--shard_id", "1"), "--shard_id is 1 of --num_shards 1, but must count"),
+        (("--num_shards", "0"), "--shard_id is 0 of --num_shards 0"),
+        (("--init_method", "env://"), "--init_method is 'env://', but must be tcp://HOST:PORT"),
+        (("--init_method", "tcp://host"), "must be tcp://HOST:PORT"),
+        (("--init_method", "tcp://host:port"), "must be tcp://HOST:PORT"),
+    ],
+)
+def test_wrong_machines(words, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        machines(*words)
+
+
+def test_the_number_of_machines_in_a_file_has_no_effect(parse, tmp_path, caplog):
+    with (tmp_path / "a.yaml").open("a") as file:
+        file.write("NUM_SHARDS: 16\nSHARD_ID: 3\n")
+    with caplog.at_level(logging.INFO, logger="videonet"):
+        parse("--cfg", "a.yaml")
+    assert "NUM_SHARDS in a.yaml:4 has no effect: --num_shards says how many" in caplog.text

@@ -288,7 +288,6 @@ def test_a_saved_config_loads_from_its_text():
         ("SOLVER.BETAS", "[0.9]", "two numbers"),
         ("SOLVER.LAYER_DECAY", "0", "above 0 and at most 1"),
         ("SOLVER.LR_POLICY", "steps_with_relative_lrs", "cosine"),
-        ("NUM_SHARDS", "16", "torchrun"),
         ("DEVICE", "gpu", "auto, cpu"),
     ],
 )

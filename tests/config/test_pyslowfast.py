@@ -206,7 +206,7 @@ def test_a_key_that_is_not_implemented_stays_at_its_default(key, default, other,
         *("SLOWFAST.ALPHA 4", "CONTRASTIVE.MEM_TYPE 2d", "MASK.HEAD_TYPE separate_xformer"),
         *("DETECTION.ALIGNED False", "AVA.TRAIN_PREDICT_BOX_LISTS None", "DEMO.WEBCAM 0"),
         *("MULTIGRID.LONG_CYCLE_FACTORS []", "TENSORBOARD.MODEL_VIS.GRAD_CAM.ENABLE False"),
-        *("BN.NORM_TYPE sync_batchnorm", "BN.NUM_SYNC_DEVICES 8", "MVIT.REV.RES_PATH conv"),
+        *("BN.NORM_TYPE sync_batchnorm", "BN.NUM_SYNC_DEVICES 8"),
         *("TRAIN.CHECKPOINT_TYPE caffe2", "SOLVER.STEPS [0,30]", "TASK ssl_eval"),
         *("MODEL.FC_INIT_STD 0.02", "AUG.MASK_RATIO 0.9", "TRAIN.KILL_LOSS_EXPLOSION_FACTOR 2.0"),
     ],
@@ -250,7 +250,10 @@ UNKNOWN: {KEY: 1}
         ("TRAIN: {DATASET: charades}", "The form of the Charades lists"),
         ("TASK: ssl", "Self-supervised pre-training"),
         ("MASK: {ENABLE: True}", "Masked pre-training"),
-        ("MVIT: {REV: {ENABLE: True}}", "A reversible MViT"),
+        *(
+            (f"MODEL: {{ARCH: {arch}}}", said)  # older files have no other name
+            for arch, said in (("slowfast", "SlowFast"), ("c2d", "A ResNet for"), ("x3d", "X3D"))
+        ),
         ("MULTIGRID: {LONG_CYCLE: True}", "Multigrid training"),
         ("DEMO: {ENABLE: True}", "PySlowFast's demo"),
     ],
@@ -261,9 +264,11 @@ def test_the_first_sentence_says_what_is_not_here(asked, said, load):
         load(asked + SIDE_KEYS)
 
 
-def test_a_name_of_ours_needs_no_model_of_theirs(load):
-    cfg = load("MODEL: {MODEL_NAME: SlowFast}", "MODEL.NAME", "swin_xs")
+@pytest.mark.parametrize("theirs", ["MODEL_NAME: SlowFast", "ARCH: i3d"])
+def test_a_name_of_ours_needs_no_model_of_theirs(theirs, load):
+    cfg = load(f"MODEL: {{{theirs}}}", "MODEL.NAME", "swin_xs")
     assert model_arguments(cfg)[0] == "swin_xs"
+    assert model_arguments(load("MODEL: {ARCH: 2d}", "MODEL.MODEL_NAME", "MViT"))[0] == "mvit"
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from videonet.config import load_config
+from videonet.config import load_config, model_arguments
 from videonet.data.device import normalize
 from videonet.data.loader import build_loader
 from videonet.data.synthetic import write_demo_dataset
@@ -20,13 +20,19 @@ STEPS = 80
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory):
-    """The demo's clips, 8 frames of 48x48 pixels."""
+def folder(tmp_path_factory):
+    """The demo's clips, 48x48 pixels."""
     folder = tmp_path_factory.mktemp("demo")
     write_demo_dataset(folder, train_clips=160, val_clips=16, size=48, num_frames=16, seed=0)
+    return folder
+
+
+@pytest.fixture(params=["MVITv2_XS", "Swin_XS"])
+def config(request, folder):
+    """The demo's recipe: 8 frames of 48x48 pixels, the small model with its first weights."""
     overrides = ("DATA.PATH_TO_DATA_DIR", folder, "DATA_LOADER.NUM_WORKERS", 0,
                  "TRAIN.BATCH_SIZE", 16, "DEVICE", "cpu")  # fmt: skip
-    return load_config("DEMO/MVITv2_XS.yaml", [str(value) for value in overrides])
+    return load_config(f"DEMO/{request.param}.yaml", [str(value) for value in overrides])
 
 
 def batches(cfg, split):
@@ -46,18 +52,18 @@ def train(model, cfg) -> list[float]:
     return losses
 
 
-@pytest.mark.parametrize("name", ["mvit_v2_xs", "swin_xs"])
-def test_trained_merged_and_exported_adapters_give_the_same_numbers(name, config, tmp_path):
+def test_trained_merged_and_exported_adapters_give_the_same_numbers(config, tmp_path):
     pytest.importorskip("onnxruntime")
+    name, arguments = model_arguments(config)
     torch.manual_seed(0)
-    model = create_model(name, num_classes=8, num_frames=8, crop_size=48)
+    model = create_model(name, **arguments)
     settings = peft.LoraConfig(
         r=8, lora_alpha=16, target_modules="all-linear", modules_to_save=["head"]
     )
     adapted = peft.get_peft_model(model, settings)
     frozen = {n: p.clone() for n, p in adapted.named_parameters() if not p.requires_grad}
     losses = train(adapted, config)
-    assert sum(losses[-10:]) < 0.95 * sum(losses[:10])
+    assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
     for path, parameter in adapted.named_parameters():
         if path in frozen:
             assert torch.equal(parameter, frozen[path]), path
@@ -71,7 +77,7 @@ def test_trained_merged_and_exported_adapters_give_the_same_numbers(name, config
         merged = adapted.merge_and_unload()
         scale = expected.abs().max()
         assert (merged(clips) - expected).abs().max() < 1e-5 * scale
-    fresh = create_model(name, num_classes=8, num_frames=8, crop_size=48).eval()
+    fresh = create_model(name, **arguments).eval()
     fresh.load_state_dict(merged.state_dict())  # nothing of the adapters is left in the names
     predictor = Predictor(fresh, config, [f"class {k}" for k in range(8)])
     export_model(predictor, "onnx", tmp_path / "model.onnx")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,11 +44,15 @@ def _run(argv: Words, prog: str | None, overrides: Sequence[str]) -> None:
     parser.prog = prog or parser.prog
     args = parser.parse_args(argv)
     args.opts = [*args.opts, *overrides]
+    from videonet.engine.machines import torchrun_command
     from videonet.engine.parent import end_with_torchrun
     from videonet.engine.runlog import start_logging
 
     start_logging(main=os.environ.get("RANK", "0") == "0")
     configs = load_configs(args)
+    if command := torchrun_command(args, configs):
+        logger.info("several machines: %s", shlex.join(command))
+        os.execv(command[0], command)
     with end_with_torchrun():
         for cfg in configs:
             run_config(cfg)

@@ -177,12 +177,6 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
         lambda v: bool(re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", v)),
         ("DEVICE",),
     ),
-    (
-        "1, as torchrun starts the machines and TRAIN.BATCH_SIZE counts the videos of all of them",
-        lambda v: v == 1,
-        ("NUM_SHARDS",),
-    ),
-    ("0, as torchrun numbers the machines", lambda v: v == 0, ("SHARD_ID",)),
 )
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
-from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from fvcore.common.config import CfgNode
 
 from videonet.config.loading import load_config
 from videonet.errors import ConfigError
 
-logger = logging.getLogger(__name__)
+DEFAULT_ADDRESS = "tcp://localhost:9999"  # PySlowFast's
 
 
 def training_parser(description: str) -> argparse.ArgumentParser:
@@ -32,8 +32,11 @@ def training_parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument(
         *("--opts",), nargs=argparse.REMAINDER, default=[], help="the same, as PySlowFast has it"
     )
-    for option in ("--init_method", "--num_shards", "--shard_id"):
-        parser.add_argument(option, help=argparse.SUPPRESS)
+    parser.add_argument("--num_shards", metavar="N", help="machines that train together")
+    parser.add_argument("--shard_id", metavar="K", help="which of them this is, from 0")
+    parser.add_argument(
+        "--init_method", metavar="tcp://HOST:PORT", help="machine 0, and a free port of it"
+    )
     return parser
 
 
@@ -41,11 +44,9 @@ def load_configs(args: argparse.Namespace) -> list[CfgNode]:
     """The configurations that a command line of :func:`training_parser` names.
 
     Raises:
-        ConfigError: one cannot be used, two share an OUTPUT_DIR, or an option asks for machines.
+        ConfigError: one cannot be used, or two share an OUTPUT_DIR.
     """
-    _answer_launcher_options(args)
-    files, rest = _split(args.cfg)
-    overrides = [*rest, *args.overrides, *args.opts]
+    files, overrides = files_and_overrides(args)
     configs = [load_config(file, overrides) for file in files]
     folders: dict[str, str] = {}
     for file, cfg in zip(files, configs, strict=True):
@@ -59,29 +60,45 @@ def load_configs(args: argparse.Namespace) -> list[CfgNode]:
     return configs
 
 
-def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The files at the beginning of ``FILE [FILE …] [KEY VALUE …]``, and the rest."""
-    count = 1
+def files_and_overrides(args: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """``[FILE, …]`` and ``[KEY, VALUE, …]`` of a command line, in whatever order they came."""
+    words, count = args.cfg, 1
     while count < len(words) and words[count].lower().endswith((".yaml", ".yml")):
         count += 1
-    return list(words[:count]), list(words[count:])
+    return list(words[:count]), [*words[count:], *args.overrides, *args.opts]
 
 
-def _answer_launcher_options(args: argparse.Namespace) -> None:
-    shards = _whole("--num_shards", args.num_shards, 1)
-    shard = _whole("--shard_id", args.shard_id, 0)
-    if shards != 1 or shard != 0:
+@dataclass(frozen=True)
+class Machines:
+    """How many machines train together, which of them this is, and how they meet."""
+
+    count: int
+    index: int
+    host: str
+    port: int
+
+
+def machines_of(args: argparse.Namespace) -> Machines | None:
+    """What PySlowFast's options say of several machines; None for one.
+
+    Raises:
+        ConfigError: an option has no such value, or they contradict each other.
+    """
+    count = _whole("--num_shards", args.num_shards, 1)
+    index = _whole("--shard_id", args.shard_id, 0)
+    if count < 1 or index >= count:
         raise ConfigError(
-            f"--num_shards {shards} and --shard_id {shard} are PySlowFast's way to use several "
-            f"machines; here start on each of them: torchrun --nnodes {max(shards, 2)} --node-rank "
-            f"{shard} --nproc-per-node GPUS --rdzv-backend c10d --rdzv-endpoint FIRST:29500 "
-            f"tools/run_net.py --cfg FILE"
+            f"--shard_id is {index} of --num_shards {count}, but must count the machines from 0"
         )
-    if args.init_method:
-        logger.warning(
-            "--init_method %s has no effect: torchrun connects the processes (--rdzv-endpoint)",
-            args.init_method,
-        )
+    address = args.init_method or DEFAULT_ADDRESS
+    try:
+        parts = urlsplit(address)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    if not host or not port or parts.scheme != "tcp":
+        raise ConfigError(f"--init_method is {address!r}, but must be tcp://HOST:PORT")
+    return Machines(count, index, host, port) if count > 1 else None
 
 
 def _whole(option: str, text: str | None, default: int) -> int:

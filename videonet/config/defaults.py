@@ -270,7 +270,7 @@ SOLVER: dict[str, Any] = {
     "BASE_LR": 0.1,
     # videonet: clips per step that the rates hold for (they scale linearly); 0: no scaling.
     "BASE_LR_CLIPS": 0,
-    # Multiply the rates by NUM_SHARDS, which is 1 here; not used with BASE_LR_CLIPS.
+    # Multiply the rates by --num_shards; not used with BASE_LR_CLIPS.
     "BASE_LR_SCALE_NUM_SHARDS": False,
     # Schedule of the learning rate; cosine is the only one.
     "LR_POLICY": "cosine",
@@ -371,12 +371,8 @@ DEFAULTS: dict[str, Any] = {
     "WANDB": WANDB,
     # videonet: device to run on: auto (a GPU where there is one), cpu, mps, cuda or cuda:N.
     "DEVICE": "auto",
-    # 0 runs on the CPU; any other number has no effect, torchrun decides the number of processes.
+    # 0 runs on the CPU; processes of each machine with --num_shards, else torchrun decides.
     "NUM_GPUS": 1,
-    # Always 1: torchrun starts the machines and TRAIN.BATCH_SIZE counts all of them.
-    "NUM_SHARDS": 1,
-    # Always 0, as NUM_SHARDS is 1.
-    "SHARD_ID": 0,
     # Folder that everything of a run is written to.
     "OUTPUT_DIR": ".",
     # Seed of all random numbers.

@@ -33,6 +33,7 @@ SYNONYMS = {
     },
 }
 OURS = ("MViT", "PTVMViT")  # values of MODEL.MODEL_NAME
+NAMING = ("MODEL.MODEL_NAME", "MODEL.ARCH")  # keys that MODEL.NAME takes the place of
 # What PySlowFast's image data set does whatever the config says, in our keys: a random resized
 # crop, and one central crop to test.
 IMAGES = {
@@ -76,8 +77,10 @@ def refuse_absent(entries: Mapping[str, Entry]) -> None:
     found: dict[str, str] = {}
     for key, values in _table()["absent"].items():
         entry = entries.get(key)
-        if entry is None or (key == "MODEL.MODEL_NAME" and _names_ours(entries)):
+        if entry is None or (key in NAMING and _names_ours(entries)):
             continue
+        if key == "MODEL.ARCH" and "MODEL.MODEL_NAME" in entries:
+            continue  # which decides; older files have the other one alone
         value = plain(entry.value)
         what = values.get(value) if isinstance(value, str | bool) else None
         if key == "MODEL.MODEL_NAME" and what is None and value not in OURS:
