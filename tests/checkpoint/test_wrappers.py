@@ -227,3 +227,40 @@ def test_a_model_of_the_first_fsdp_is_refused(models):
 
     with pytest.raises(CheckpointError, match="load before wrapping"):
         load_checkpoint(FullyShardedDataParallel(build()), models["mvit_v2_xs"].state_dict())
+
+
+class Holder(nn.Module):
+    """As a LightningModule: models beside parameters of its own."""
+
+    def __init__(self, **models):
+        super().__init__()
+        self.metric = nn.Linear(2, 2)
+        for name, model in models.items():
+            self.add_module(name, model)
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+def test_a_module_that_holds_the_model(name, models):
+    inner = build(name, seed=1)
+    before = torch.nn.Linear(2, 2).state_dict()
+    holder = Holder(net=nn.Sequential(inner))
+    holder.metric.load_state_dict(before)
+    report = load_checkpoint(holder, models[name].state_dict())
+    assert sorted(report.loaded) == sorted(inner.state_dict())
+    for key, value in models[name].state_dict().items():
+        assert torch.equal(inner.state_dict()[key], value), key
+    assert torch.equal(holder.metric.weight, before["weight"])
+
+
+def test_several_models_in_one_module_are_named(models):
+    state = models["mvit_v2_xs"].state_dict()
+    pair = Holder(student=build(), teacher=build())
+    with pytest.raises(CheckpointError, match="holds 2 models, student and teacher: load into one"):
+        load_checkpoint(pair, state)
+
+
+def test_adapters_of_peft_are_named(models):
+    peft = pytest.importorskip("peft")
+    adapted = peft.get_peft_model(build(), peft.LoraConfig(target_modules="all-linear"))
+    with pytest.raises(CheckpointError, match="PeftModel has adapters of peft .*before get_peft"):
+        load_checkpoint(adapted, models["mvit_v2_xs"].state_dict())

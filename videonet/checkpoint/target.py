@@ -17,7 +17,8 @@ class Target:
     """Parameters, buffers and modules of a model by the names that it gave them itself.
 
     Compiled models, those in ``DataParallel`` or ``DistributedDataParallel``, single compiled or
-    recomputed blocks, and models sharded by ``fully_shard`` have the names of the model inside.
+    recomputed blocks, and models sharded by ``fully_shard`` have the names of the model inside. So
+    has whatever holds one model of ours beside its own parameters (a LightningModule).
 
     Attributes:
         model: the innermost module that is no wrapper.
@@ -37,6 +38,7 @@ class Target:
             CheckpointError: nothing can be loaded into it as it is.
         """
         _refuse_what_cannot_be_filled(model)
+        model = _model_inside(model)
         modules = {}
         for name, module in model.named_modules():
             parts = [part for part in name.split(".") if part not in WRAPPERS]
@@ -55,6 +57,33 @@ class Target:
                 value = value.to(target.device, target.dtype)
                 value = distribute_tensor(value, target.device_mesh, target.placements)
             target.copy_(value)
+
+
+def _model_inside(model: nn.Module) -> nn.Module:
+    """The model of ours that `model` is or holds; itself where it holds none."""
+    found: dict[str, nn.Module] = {}
+    for name, module in model.named_modules():
+        inside = any(not outer or name.startswith(f"{outer}.") for outer in found)
+        if not inside and _is_ours(module):
+            found[name] = module
+    if len(found) > 1:
+        raise CheckpointError(
+            f"this {type(model).__name__} holds {len(found)} models, {' and '.join(found)}: load "
+            "into one of them"
+        )
+    for name, _ in model.named_parameters():
+        if "base_layer" in name.split("."):
+            raise CheckpointError(
+                f"this {type(model).__name__} has adapters of peft around its layers ({name}): "
+                "load into the model before get_peft_model, or after merge_and_unload"
+            )
+    return next(iter(found.values()), model)
+
+
+def _is_ours(module: nn.Module) -> bool:
+    """By what it can do, as models are built on top of checkpoints and not the other way round."""
+    names = ("layer_groups", "reset_classifier", "no_weight_decay")
+    return all(callable(getattr(type(module), name, None)) for name in names)
 
 
 def _refuse_what_cannot_be_filled(model: nn.Module) -> None:
