@@ -8,6 +8,7 @@ import pytest
 
 from videonet.data.decode import open_video
 from videonet.data.verify import Examiner
+from videonet.data.video.packets import has_forbidden_bytes, unit_size
 from videonet.errors import DecodeError
 
 HERE = Path(__file__).parent
@@ -69,6 +70,42 @@ def test_a_unit_of_a_transport_stream_without_its_start(tmp_path):
     data[place : place + 14] = bytes(14)
     path.write_bytes(data)
     assert "packet of its transport stream is missing at byte" in Examiner()(str(path))["reason"]
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
+@pytest.mark.parametrize("codec", ["h264", "hevc"])
+def test_zeros_within_a_picture(tmp_path, codec, suffix):
+    """As a lost sector leaves them: the decoder conceals them, and reports nothing of some."""
+    path = conformance.write(tmp_path / f"a.{suffix}", conformance.Film(codec))
+    assert Examiner()(str(path))["reason"] == ""
+    data = path.read_bytes()
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        packets = [bytes(p) for p in container.demux(stream) if p.size]
+        size = unit_size(stream)
+    assert not any(has_forbidden_bytes(memoryview(p), size) for p in packets)
+    picture = max(packets[1:], key=len)
+    middle = len(picture) // 2
+    broken = picture[:middle] + bytes(8) + picture[middle + 8 :]
+    assert has_forbidden_bytes(memoryview(broken), size)
+    if suffix != "ts":  # whose packets lie in pieces
+        place = data.index(picture) + middle
+        path.write_bytes(data[:place] + bytes(8) + data[place + 8 :])
+        assert Examiner()(str(path))["reason"] != ""
+
+
+def test_a_picture_of_vp8_that_ends_too_early(tmp_path):
+    path = conformance.write(tmp_path / "a.webm", conformance.Film("vp8"))
+    assert Examiner()(str(path))["reason"] == ""
+    data = path.read_bytes()
+    with av.open(str(path)) as container:
+        key = [bytes(p) for p in container.demux(video=0) if p.is_keyframe][1]
+    place = data.index(key)
+    # The length of the first partition is in the upper 19 bits of the first three bytes.
+    size = int.from_bytes(key[:3], "little")
+    tag = (size & 31 | 12 << 5).to_bytes(3, "little")
+    path.write_bytes(data[:place] + tag + data[place + 3 :])
+    assert Examiner()(str(path))["reason"] != ""
 
 
 def test_a_time_stamp_far_from_its_neighbours(tmp_path):

@@ -85,6 +85,9 @@ def open_container(
                 "pixels"
             )
         stream.thread_type = "NONE"  # the workers are the parallelism
+        if context.codec.canonical_name == "vp8":
+            # FFmpeg notices that a partition ends too early in several threads only.
+            stream.thread_type, context.thread_count = "SLICE", 2
         if careful:
             context.options = dict(_DECODER)
     except DecodeError:

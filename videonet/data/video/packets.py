@@ -7,6 +7,7 @@ a key frame and that is one for the codec too.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -210,10 +211,7 @@ def _looker(stream: av.VideoStream, container: str) -> Looker | None:
     if container not in INDEXED:
         return None
     if codec in ("h264", "hevc"):
-        extradata = context.extradata or b""
-        place = 4 if codec == "h264" else 21  # of the size of a length, in avcC and hvcC
-        boxed = len(extradata) > place and extradata[0] == 1
-        size = (extradata[place] & 3) + 1 if boxed else 0
+        size = unit_size(stream)
         look = _look_at_h264 if codec == "h264" else _look_at_hevc
         return lambda data, is_key: look(data, is_key, size)
     return {
@@ -334,6 +332,32 @@ def _look_at_hevc(data: memoryview, is_key: bool, size: int) -> Look:
         if kind < 32 and start is None:  # a slice
             start = 16 <= kind <= 21
     return Look(shown=True, start=bool(start))
+
+
+def unit_size(stream: av.VideoStream) -> int:
+    """Bytes of the length before each unit of H.264 and HEVC; 0 where start codes divide them."""
+    context = stream.codec_context
+    extradata = context.extradata or b""
+    place = 4 if context.codec.canonical_name == "h264" else 21  # in avcC and hvcC
+    boxed = len(extradata) > place and extradata[0] == 1
+    return (extradata[place] & 3) + 1 if boxed else 0
+
+
+def has_forbidden_bytes(data: memoryview, size: int) -> bool:
+    """Whether a packet of H.264 or HEVC holds bytes that no encoder writes, as lost sectors do.
+
+    Within a unit 00 00 is never followed by 00, 01 or 02 (ITU-T H.264 and H.265, 7.4.1); zeros
+    may stand at its end. ``size`` of the lengths, 0: start codes.
+    """
+    if not size:
+        return _BETWEEN_START_CODES.search(data) is not None
+    return any(
+        _IN_UNIT.search(bytes(data[place:end]).rstrip(b"\0")) for place, end in _units(data, size)
+    )
+
+
+_IN_UNIT = re.compile(rb"\x00\x00[\x00-\x02]")
+_BETWEEN_START_CODES = re.compile(rb"\x00\x00(?:\x00+[^\x00\x01]|\x02)")
 
 
 def _units(data: memoryview, size: int) -> Iterator[tuple[int, int]]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from videonet.data.video.access import READ_ERRORS, open_container
 from videonet.data.video.boxes import boxes, element
+from videonet.data.video.packets import has_forbidden_bytes, unit_size
 
 _SLACK_SECONDS = 0.5  # that a header may promise too much: sound ends a little later, and rounding
 _SLACK_SHARE = 0.02
@@ -32,9 +33,9 @@ def missing_part(path: str, frames: int, end: float) -> str:
         promised = _promised_seconds(container, stream)
         announced = stream.frames
         try:
-            last, packets, damaged = _last_packet(container, stream)
+            last, packets, damaged, odd = _last_packet(container, stream)
         except READ_ERRORS:
-            last, packets, damaged = end, announced, 0
+            last, packets, damaged, odd = end, announced, 0, None
         number = stream.id
     cut_at = f"cut at {end:.1f} of {promised:.1f} s" if promised else "cut off"
     short = bytes_missing(path, kind, size)
@@ -42,6 +43,8 @@ def missing_part(path: str, frames: int, end: float) -> str:
         return f"{cut_at}: {short}"
     if damaged:
         return f"{damaged} of its {packets} packets are marked as damaged"
+    if odd is not None:
+        return f"packet {odd} of its {packets} holds bytes that no encoder writes"
     if kind == "mpegts" and (place := lost_packet(path, number)) is not None:
         return f"a packet of its transport stream is missing at byte {place:,}"
     if promised and last < promised - max(_SLACK_SECONDS, _SLACK_SHARE * promised):
@@ -63,20 +66,26 @@ def _promised_seconds(container: av.container.InputContainer, stream: av.VideoSt
 
 def _last_packet(
     container: av.container.InputContainer, stream: av.VideoStream
-) -> tuple[float, int, int]:
-    """Seconds at which the last packet of any stream ends; packets of the video, damaged ones."""
+) -> tuple[float, int, int, int | None]:
+    """Seconds at which the last packet of any stream ends; packets of the video, damaged ones,
+    and the number of the first one whose bytes are not its codec's.
+    """
     start = (container.start_time or 0) / av.time_base
-    end, count, damaged = 0.0, 0, 0
+    end, count, damaged, odd = 0.0, 0, 0, None
+    has_units = stream.codec_context.codec.canonical_name in ("h264", "hevc")
+    size = unit_size(stream) if has_units else 0
     while True:
         try:
             for packet in container.demux():
                 if packet.stream_index == stream.index and packet.size:
+                    if odd is None and has_units and has_forbidden_bytes(memoryview(packet), size):
+                        odd = count
                     count, damaged = count + 1, damaged + packet.is_corrupt
                 stamp = packet.pts if packet.pts is not None else packet.dts
                 if stamp is not None and packet.time_base:
                     time = float((stamp + (packet.duration or 0)) * packet.time_base)
                     end = max(end, time - start)
-            return end, count, damaged
+            return end, count, damaged, odd
         except IndexError:  # a stream that appears late
             continue
 
