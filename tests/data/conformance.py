@@ -284,9 +284,9 @@ def add_pixel_crop(path: Path, left: int, top: int, width: int, height: int) -> 
         track = next(e[1:] for e in boxes.elements(file, *tracks) if e[0] == 0xAE)
         video = next(e[1:] for e in boxes.elements(file, *track) if e[0] == 0xE0)
         room = level[0xEC][0]
-    for place, _ in (tracks, track, video):
-        width = next(w for w in (1, 2, 3, 4, 8) if data[place - w].bit_length() == 9 - w)
-        grow(data, place - width, width, len(crop))
+    for (place, _), code in ((tracks, b"\x16\x54\xae\x6b"), (track, b"\xae"), (video, b"\xe0")):
+        size = next(w for w in (8, 4, 3, 2, 1) if data[: place - w].endswith(code))
+        grow(data, place - size, size, len(crop))
     data[video[1] : video[1]] = crop
     grow(data, room - 8, 8, -len(crop))
     del data[room : room + len(crop)]

@@ -188,7 +188,7 @@ def test_models_run_without_any_private_function(gone, untried, monkeypatch, sma
 
 def test_import_tries_nothing():
     script = (
-        "import gc, videonet\n"
+        "import gc, videonet.models\n"
         "from videonet.ops.kernels.probing import Probed\n"
         "probed = [x for x in gc.get_objects() if isinstance(x, Probed)]\n"
         "assert len(probed) > 5 and not any(x.trusted for x in probed)\n"

@@ -117,10 +117,19 @@ class Other(nn.Module):
 
 def test_a_file_that_computes_something_else_is_refused(tmp_path, monkeypatch):
     predictor = make_predictor("mvit_v2_xs", 4, 32)
-    monkeypatch.setitem(exporting.WRITERS, "pt2", lambda model, *_: Other(model))
+
+    def write(change):
+        def writer(model, clip, description, path):
+            path.write_bytes(b"a program")
+            return change(model)
+
+        monkeypatch.setitem(exporting.WRITERS, "pt2", writer)
+
+    write(Other)
     with pytest.raises(ExportError, match="differ by 0.001"):
         export_model(predictor, "pt2", tmp_path / "model.pt2")
-    monkeypatch.setitem(exporting.WRITERS, "pt2", lambda model, *_: model)
+    assert not list(tmp_path.iterdir())
+    write(lambda model: model)
     assert export_model(predictor, "pt2", tmp_path / "model.pt2") == 0.0
 
 

@@ -30,9 +30,13 @@ class Overflowing(nn.Module):
     def __getattr__(self, name: str):
         return super().__getattr__(name) if name == "inner" else getattr(self.inner, name)
 
-    def forward(self, clip):
+    def forward_features(self, clip):
         blue = clip.mean(dim=(3, 4)).argmax(dim=1).eq(2).all(dim=1)  # (N,)
-        return self.inner(clip).masked_fill(blue.unsqueeze(1), torch.nan)
+        features = self.inner.forward_features(clip)
+        return features.masked_fill(blue.view(-1, *[1] * (features.ndim - 1)), torch.nan)
+
+    def forward(self, clip):
+        return self.inner.forward_head(self.forward_features(clip))
 
 
 @pytest.fixture
