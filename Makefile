@@ -11,7 +11,7 @@ CONSTRAINTS ?=
 
 # Several processes with one thread each are done sooner than one process with several threads.
 PROCESSES ?= 2
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(PROCESSES)
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(PROCESSES) --dist worksteal
 
 # The main job in three minutes: files are opened with every decoder, a run trains, is interrupted,
 # resumes and is evaluated, videos are predicted, foreign checkpoints are loaded, models exported.
