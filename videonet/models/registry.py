@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from fnmatch import fnmatchcase
 
 from torch import nn
@@ -65,7 +66,7 @@ def create_model(name: str, **arguments) -> nn.Module:
     try:
         return build(**arguments)
     except TypeError as error:
-        if "unexpected keyword argument" not in str(error):
+        found = re.search(r"unexpected keyword argument '([^']*)'", str(error))
+        if found is None:
             raise
-        key = str(error).rsplit("'", 2)[1]
-        raise ConfigError(f"model {name} has no argument {key!r}") from error
+        raise ConfigError(f"model {name} has no argument {found[1]!r}") from error
