@@ -1,5 +1,6 @@
 """The example of a new model in CONTRIBUTING.md does all that a registered model does."""
 
+import json
 import re
 import sys
 import textwrap
@@ -10,10 +11,17 @@ from types import ModuleType
 import pytest
 
 from tests.models import families, test_models
+from videonet import tasks
 from videonet.config import load_config
+from videonet.data.synthetic import write_demo_dataset
 from videonet.engine.distributed import process
+from videonet.engine.multiview import run_multiview_test
+from videonet.engine.runlog import read_log
 from videonet.engine.start import build_model
+from videonet.engine.train import Trainer
+from videonet.errors import ConfigError
 from videonet.models import registry
+from videonet.tasks import build_task
 
 ROOT = Path(__file__).parents[1]
 NAME = "convmixer_xs"
@@ -21,12 +29,17 @@ CHECKS = [check for name, check in vars(test_models).items() if name.startswith(
 CHECKS = [check for check in CHECKS if "name" in signature(check).parameters]
 
 
-def blocks() -> dict[str, str]:
-    """The page's pieces of the example: model, line, config and test."""
+def pieces(title: str) -> list[str]:
+    """The code of a section of the page."""
     page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    section = page.partition("## A new model\n")[2].partition("\n## ")[0]
+    section = page.partition(f"## {title}\n")[2].partition("\n## ")[0]
     found = re.findall(r"^ +```(?:python|yaml)\n(.*?)^ +```", section, re.DOTALL | re.MULTILINE)
-    return dict(zip(["model", "line", "config", "test"], map(textwrap.dedent, found), strict=True))
+    return list(map(textwrap.dedent, found))
+
+
+def blocks() -> dict[str, str]:
+    """The pieces of the example of a model: model, line, config and test."""
+    return dict(zip(["model", "line", "config", "test"], pieces("A new model"), strict=True))
 
 
 @pytest.fixture
@@ -53,7 +66,42 @@ def test_the_example_passes_what_all_models_pass(example, check):
 def test_the_config_of_the_example_builds_it(example, tmp_path):
     (tmp_path / "MVITv2_XS.yaml").write_text((ROOT / "configs/DEMO/MVITv2_XS.yaml").read_text())
     (tmp_path / "ConvMixer_XS.yaml").write_text(blocks()["config"])
+    cfg = load_config(tmp_path / "ConvMixer_XS.yaml")
     with process("cpu") as alone:
-        model = build_model(load_config(tmp_path / "ConvMixer_XS.yaml"), alone)
+        model = build_model(cfg, alone, build_task(cfg))
     assert type(model) is example.ConvMixer
     assert model.num_classes == 8
+
+
+def test_the_example_of_a_task_is_trained_and_tested(monkeypatch, tmp_path):
+    file, line = pieces("A new task")
+    module = ModuleType("speed")
+    exec(compile(file, "CONTRIBUTING.md", "exec"), module.__dict__)
+    monkeypatch.setattr(tasks, "TASKS", tasks.TASKS | eval("{" + line + "}", {"speed": module}))
+    data, run = tmp_path / "data", tmp_path / "run"
+    write_demo_dataset(data, train_clips=8, val_clips=8, size=32, num_frames=8, seed=0)
+    overrides = [
+        *("MODEL.TASK", "speed", "DATA.PATH_TO_DATA_DIR", data, "OUTPUT_DIR", run),
+        *("DATA.NUM_FRAMES", 4, "DATA.TRAIN_CROP_SIZE", 32, "DATA.TEST_CROP_SIZE", 32),
+        *("DATA.TRAIN_JITTER_SCALES", "[32, 36]", "TRAIN.BATCH_SIZE", 8, "DEVICE", "cpu"),
+        *("DATA_LOADER.NUM_WORKERS", 1, "SOLVER.MAX_EPOCH", 12, "SOLVER.WARMUP_EPOCHS", 0),
+        *("TRAIN.EVAL_PERIOD", 6, "TRAIN.CHECKPOINT_PERIOD", 6, "LOG_PERIOD", 1),
+    ]
+    cfg = load_config("DEMO/MVITv2_XS.yaml", [str(value) for value in overrides])
+    with process("cpu") as alone:
+        Trainer(cfg, alone).run()
+        results = run_multiview_test(cfg, alone)
+    records = read_log(run / "log.jsonl")
+    losses = [record["loss"] for record in records if record["kind"] == "train"]
+    assert len(losses) == 12 and losses[-1] < 0.5 * losses[0]
+    assert [r["error"] for r in records if r["kind"] == "val"][-1] == pytest.approx(
+        results["error"], abs=0.2 * results["error"]
+    )
+    assert results["videos"] == 8 and not (run / "scores.csv").exists()
+    assert json.loads((run / "results.json").read_text()) == results
+
+
+def test_a_task_that_is_none_is_named():
+    cfg = load_config("DEMO/MVITv2_XS.yaml", ["MODEL.TASK", "classificaton"])
+    with pytest.raises(ConfigError, match="did you mean classification"):
+        tasks.build_task(cfg)

@@ -17,6 +17,7 @@ from videonet.engine.ema import weights_to_test
 from videonet.engine.evaluate import evaluate
 from videonet.engine.runlog import read_log
 from videonet.engine.start import build_model
+from videonet.tasks import build_task
 
 CPU = Process(rank=0, world_size=1, device=torch.device("cpu"))
 # hrnet and cvt have batch norms; everything that draws random numbers is on.
@@ -34,11 +35,13 @@ def losses(cfg, kind):
 
 def loss_of_checkpoint(cfg, *, averaged: bool) -> float:
     with process("cpu") as this:
-        model = build_model(cfg, this)
+        model = build_model(cfg, this, build_task(cfg))
         content = read_checkpoint(saved_checkpoints(cfg.OUTPUT_DIR)[-1])
         load_trained(model, weights_to_test(content, averaged=averaged), origin="the run")
         loader = build_loader(cfg, "val")
-        found = evaluate(model, loader, this, mean=cfg.DATA.MEAN, std=cfg.DATA.STD, max_clips=2)
+        found = evaluate(
+            model, loader, this, build_task(cfg), mean=cfg.DATA.MEAN, std=cfg.DATA.STD, max_clips=2
+        )
     return found.loss()
 
 

@@ -3,11 +3,15 @@
 import pytest
 import torch
 
+from videonet.config import load_config
 from videonet.data import Batch, Failure
 from videonet.engine.distributed import Process
-from videonet.engine.evaluate import clip_logits, ensemble_views, evaluate
+from videonet.engine.evaluate import clip_logits, evaluate
 from videonet.errors import DataError
+from videonet.tasks.classification import Classification, ensemble_views
 
+CFG = load_config(None, ["MODEL.NAME", "mvit_v2_xs", "MODEL.NUM_CLASSES", "2"])
+TASK = Classification(CFG, ["0", "1"])
 CPU = Process(rank=0, world_size=1, device=torch.device("cpu"))
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 
@@ -40,7 +44,7 @@ def test_ways_to_average_views():
 def test_two_videos_with_two_views_by_hand():
     # Video 4: odds 3 and 1, so class 1 has (3/4 + 1/2) / 2 = 5/8. Video 1: odds 1 and 9: 7/10.
     loader = [batch([4, 4], [0, 0], [3, 1]), batch([1, 1], [1, 1], [1, 9])]
-    result = evaluate(Brightness(), loader, CPU, max_clips=8, **PLAIN)
+    result = evaluate(Brightness(), loader, CPU, TASK, max_clips=8, **PLAIN)
     assert result.videos.tolist() == [1, 4]
     torch.testing.assert_close(result.scores[:, 1], torch.tensor([0.7, 0.625]))
     assert result.accuracy() == 0.5
@@ -66,17 +70,17 @@ def test_failures_are_listed_and_do_not_count():
         [Failure(2, "b.mp4", "broken")],
     )
     loader = [batch([0], [1], [9], [Failure(1, "a.mp4", "empty")]), empty]
-    result = evaluate(Brightness(), loader, CPU, max_clips=8, **PLAIN)
+    result = evaluate(Brightness(), loader, CPU, TASK, max_clips=8, **PLAIN)
     assert len(result.videos) == 1 and result.accuracy() == 1.0
     assert [f.path for f in result.failures] == ["a.mp4", "b.mp4"]
     with pytest.raises(DataError, match="none of the 1 videos could be read.*b.mp4: broken"):
-        evaluate(Brightness(), [empty], CPU, max_clips=8, **PLAIN)
+        evaluate(Brightness(), [empty], CPU, TASK, max_clips=8, **PLAIN)
 
 
 def test_videos_with_several_labels_by_hand():
     labels = [[1.0, 1.0], [0.0, 1.0]]
     loader = [batch([0, 1], labels, [1, 3])]
-    result = evaluate(Brightness(), loader, CPU, max_clips=8, **PLAIN)
+    result = evaluate(Brightness(), loader, CPU, TASK, max_clips=8, **PLAIN)
     # Logits (0, ln 1) and (0, ln 3): each class gets the sigmoid of its own.
     torch.testing.assert_close(result.scores, torch.tensor([[0.5, 0.5], [0.5, 0.75]]))
     assert result.labels.tolist() == labels

@@ -10,18 +10,19 @@ from videonet.data.dataset import Batch, Failure
 from videonet.data.loader import VideoLoader
 from videonet.engine.checkpoints import saved_checkpoints
 from videonet.engine.distributed import Process
-from videonet.engine.evaluate import Evaluation
 from videonet.engine.multiview import refuse_few_videos
 from videonet.engine.train import Trainer
 from videonet.errors import DataError, exit_code
+from videonet.tasks import class_scores
+from videonet.tasks.class_scores import ClassScores
 
 CPU = Process(rank=0, world_size=1, device=torch.device("cpu"))
 
 
-def evaluation(read: int, failed: int) -> Evaluation:
+def evaluation(read: int, failed: int) -> ClassScores:
     failures = [Failure(read + k, f"{k}.mp4", f"cannot read {k}.mp4: no") for k in range(failed)]
     labels = torch.zeros(read, dtype=torch.long)
-    return Evaluation(torch.arange(read), labels, torch.full((read, 2), 0.5), failures)
+    return ClassScores(torch.arange(read), labels, torch.full((read, 2), 0.5), failures)
 
 
 def test_a_test_of_one_video_in_ten_has_no_result(tiny, tmp_path):
@@ -98,15 +99,13 @@ def test_large_evaluations_hold_their_scores_once(tmp_path):
     rng = np.random.default_rng(0)
     scores = torch.from_numpy(rng.random((300, 70), dtype=np.float32)).softmax(dim=1)
     labels = torch.from_numpy(rng.integers(0, 70, 300))
-    from videonet.engine import evaluate
-
-    whole = Evaluation(torch.arange(300), labels, scores).measures()
-    part, evaluate.PART = evaluate.PART, 100
+    whole = ClassScores(torch.arange(300), labels, scores).measures()
+    part, class_scores.PART = class_scores.PART, 100
     try:
-        assert Evaluation(torch.arange(300), labels, scores).measures() == pytest.approx(whole)
+        assert ClassScores(torch.arange(300), labels, scores).measures() == pytest.approx(whole)
     finally:
-        evaluate.PART = part
-    pairs = Evaluation(torch.arange(300), labels, scores)
+        class_scores.PART = part
+    pairs = ClassScores(torch.arange(300), labels, scores)
     dense = torch.zeros(70, 70, dtype=torch.long)
     for true, guess, count in pairs.confused().tolist():
         dense[true, guess] = count

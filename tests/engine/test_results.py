@@ -7,21 +7,28 @@ import numpy as np
 import pytest
 import torch
 
+from videonet.config import load_config
 from videonet.data import Failure
-from videonet.engine.evaluate import BINS, Evaluation, ensemble_views
 from videonet.engine.results import dataset_fingerprint, write_results
+from videonet.tasks.class_scores import BINS, ClassScores
+from videonet.tasks.classification import Classification, ensemble_views
 
 # Three classes, the last without a video; two of three videos are recognised.
 SCORES = torch.tensor([[0.9, 0.06, 0.04], [0.55, 0.35, 0.1], [0.2, 0.7, 0.1]])
-SINGLE = Evaluation(
+SINGLE = ClassScores(
     torch.tensor([0, 2, 3]), torch.tensor([0, 1, 1]), SCORES, [Failure(1, "b.mp4", "cut short")]
 )
 # Two classes over four videos; class 2 has no video.
-SEVERAL = Evaluation(
+SEVERAL = ClassScores(
     torch.arange(4),
     torch.tensor([[1, 0, 0], [0, 1, 0], [1, 1, 0], [0, 1, 0]]).float(),
     torch.tensor([[0.9, 0.1, 0.3], [0.8, 0.9, 0.3], [0.7, 0.4, 0.3], [0.1, 0.8, 0.3]]),
 )
+
+
+def task(*names):
+    cfg = load_config(None, ["MODEL.NAME", "mvit_v2_xs", "MODEL.NUM_CLASSES", str(len(names))])
+    return Classification(cfg, names)
 
 
 def table(path):
@@ -34,8 +41,8 @@ def single(tmp_path):
     written = write_results(
         tmp_path,
         SINGLE,
+        task("up", "down", "left"),
         paths=["a.mp4", "b.mp4", "c, d.mp4", "e.mp4"],
-        class_names=["up", "down", "left"],
         details={"fingerprint": "list 0"},
     )
     assert written == json.loads((tmp_path / "results.json").read_text())
@@ -97,7 +104,7 @@ def test_average_precision_of_several_labels_by_hand():
 
 def test_files_of_several_labels(tmp_path):
     names = ["run", "jump", "fly"]
-    results = write_results(tmp_path, SEVERAL, paths=list("abcd"), class_names=names, details={})
+    results = write_results(tmp_path, SEVERAL, task(*names), paths=list("abcd"), details={})
     assert results["mAP"] == 91.667 and "top1" not in results
     assert table(tmp_path / "scores.csv")[3][:2] == ["c", "run; jump"]
     assert table(tmp_path / "per_class.csv")[1:] == [

@@ -6,8 +6,9 @@ import torch
 from videonet.engine.distributed import Process, process
 from videonet.engine.precision import autocast_dtype, gradient_scaler
 from videonet.engine.runlog import read_log
-from videonet.engine.step import LOSSES, TrainingStep
+from videonet.engine.step import TrainingStep
 from videonet.engine.train import Trainer
+from videonet.tasks.classification import LOSSES, classification_loss
 
 CPU = Process(rank=0, world_size=1, device=torch.device("cpu"))
 
@@ -36,7 +37,13 @@ def test_uneven_parts_give_the_gradient_of_the_whole(parts):
     loss = torch.nn.functional.cross_entropy(model(clips), labels)
     (expected,) = torch.autograd.grad(loss, model.weight)
     step = TrainingStep(
-        model, optimizer, gradient_scaler(None, CPU.device), CPU, clips_per_step=7, parts=parts
+        model,
+        optimizer,
+        gradient_scaler(None, CPU.device),
+        CPU,
+        clips_per_step=7,
+        loss=classification_loss,
+        parts=parts,
     )
     torch.testing.assert_close(step.backward(clips, labels), loss.detach())
     torch.testing.assert_close(model.weight.grad, expected)
@@ -48,6 +55,7 @@ def test_clipping_scales_to_the_norm_and_reports_the_one_before():
     step = TrainingStep(
         *(model, optimizer, gradient_scaler(None, CPU.device), CPU),
         clips_per_step=1,
+        loss=classification_loss,
         clip_norm=1.0,
     )
     model.weight.grad = torch.tensor([[3.0], [4.0]])
@@ -62,7 +70,7 @@ def test_an_overflow_in_fp16_leaves_out_the_step():
     model = torch.nn.Linear(2, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     scaler = gradient_scaler(torch.float16, CPU.device)
-    step = TrainingStep(model, optimizer, scaler, CPU, clips_per_step=1)
+    step = TrainingStep(model, optimizer, scaler, CPU, clips_per_step=1, loss=classification_loss)
     before = model.weight.detach().clone()
     step.backward(torch.ones(1, 2), torch.tensor([0]))
     model.weight.grad[0, 0] = float("inf")

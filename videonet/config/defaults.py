@@ -192,6 +192,8 @@ MODEL: dict[str, Any] = {
     "MODEL_NAME": "SlowFast",
     # Number of classes; videonet: 0 counts them in the data.
     "NUM_CLASSES": 0,
+    # videonet: what is learnt: classification.
+    "TASK": "classification",
     # Loss: cross_entropy, soft_cross_entropy for soft targets (the same on hard labels), or
     # bce_logit (binary cross entropy of each class) for videos with several labels.
     "LOSS_FUNC": "cross_entropy",

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from dataclasses import replace
 
+import numpy as np
 from fvcore.common.config import CfgNode
 
 from videonet.choices import SPLITS
 from videonet.data.classes import class_names, folder_classes, tells_names
 from videonet.data.dataset import EvaluationViews, TrainingClips, VideoDataset
 from videonet.data.folders import read_folders
-from videonet.data.lists import VideoList, read_list
+from videonet.data.lists import MultiHot, VideoList, read_list
 from videonet.data.manifest import read_manifest
 from videonet.data.sampling import DENSE, SEGMENTS, ClipSampler
 from videonet.data.something import ANSWERS, read_something
@@ -25,22 +28,28 @@ from videonet.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
+Targets = Callable[[VideoList], np.ndarray | MultiHot]
 STANDARD_ASPECT = (3 / 4, 4 / 3)
 
 
-def build_dataset(cfg: CfgNode, split: str) -> VideoDataset:
+def build_dataset(cfg: CfgNode, split: str, targets: Targets | None = None) -> VideoDataset:
     """The videos of a split as the config wants their clips, with their manifest if there is one.
+
+    ``targets`` gives of the list what takes the place of its labels, one row per video.
 
     Raises ConfigError for an unknown split or value, DataError for a list that cannot be used.
     """
     videos = read_videos(cfg, split)
     make_clips = training_clips(cfg) if split == "train" else evaluation_views(cfg, split)
+    manifest = read_manifest(videos)
+    if targets is not None:
+        videos = replace(videos, labels=targets(videos))
     return VideoDataset(
         videos,
         make_clips,
         seed=cfg.RNG_SEED,
         replace=split == "train",
-        manifest=read_manifest(videos),
+        manifest=manifest,
     )
 
 

@@ -12,7 +12,7 @@ import torch
 from fvcore.common.config import CfgNode
 from torch.utils.data import Sampler
 
-from videonet.data.build import build_dataset
+from videonet.data.build import Targets, build_dataset
 from videonet.data.dataset import Batch, Failure, VideoDataset, collate
 from videonet.data.filling import BatchFiller, in_background, read_bad_list
 from videonet.errors import ConfigError, DataError
@@ -22,12 +22,22 @@ logger = logging.getLogger(__name__)
 BAD_LIST = "bad_videos.csv"  # in OUTPUT_DIR: the videos that ended or hung a worker process
 
 
-def build_loader(cfg: CfgNode, split: str, *, rank: int = 0, world_size: int = 1) -> VideoLoader:
+def build_loader(
+    cfg: CfgNode,
+    split: str,
+    *,
+    targets: Targets | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+) -> VideoLoader:
     """The batches of this rank of a split: ``train``, ``val`` or ``test``.
+
+    ``targets`` gives of a list what a batch has as ``labels``, one row per video; None for the
+    list's own labels.
 
     Raises ConfigError and DataError as :func:`videonet.data.build.build_dataset` does.
     """
-    dataset = build_dataset(cfg, split)
+    dataset = build_dataset(cfg, split, targets)
     if cfg.TRAIN.BATCH_SIZE % world_size and split != "test":
         raise ConfigError(
             f"TRAIN.BATCH_SIZE is {cfg.TRAIN.BATCH_SIZE}, expected a multiple of the "

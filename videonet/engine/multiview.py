@@ -12,17 +12,10 @@ from videonet.checkpoint import load_trained, read_checkpoint
 from videonet.checkpoint.contents import class_names_of
 from videonet.config import model_arguments
 from videonet.data import build_loader
-from videonet.data.classes import (
-    class_names,
-    known_classes,
-    refuse_single_class,
-    tells_names,
-    with_classes,
-)
 from videonet.engine.checkpoints import newest_checkpoint, newest_whole
 from videonet.engine.distributed import Process
 from videonet.engine.ema import weights_to_test
-from videonet.engine.evaluate import Evaluation, evaluate
+from videonet.engine.evaluate import evaluate
 from videonet.engine.precision import autocast_dtype
 from videonet.engine.results import (
     dataset_fingerprint,
@@ -32,6 +25,7 @@ from videonet.engine.results import (
 )
 from videonet.errors import ConfigError, DataError
 from videonet.models import create_model
+from videonet.tasks import Evaluation, build_task
 
 logger = logging.getLogger(__name__)
 
@@ -68,17 +62,15 @@ def run_multiview_test(cfg: CfgNode, process: Process) -> dict:
     checkpoint = process.gather(checkpoint_to_test(cfg) if process.is_main else "")[0]
     weights = weights_to_test(read_checkpoint(checkpoint), averaged=cfg.TEST.EMA)
     trained = class_names_of(weights, checkpoint)
-    if not cfg.MODEL.NUM_CLASSES and trained is not None:
-        cfg = with_classes(cfg, len(trained))
-    cfg = known_classes(cfg, "test")
-    refuse_single_class(cfg)
-    loader = build_loader(cfg, "test", rank=process.rank, world_size=process.world_size)
-    names = class_names(cfg, "test")
+    task = build_task(cfg, "test", trained)
+    cfg = task.cfg
+    loader = build_loader(
+        cfg, "test", targets=task.targets, rank=process.rank, world_size=process.world_size
+    )
     name, arguments = model_arguments(cfg)
-    model = create_model(name, **arguments).to(process.device)
-    report = load_trained(model, weights, class_names=names, origin=checkpoint)
-    if not tells_names(names) and trained is not None and len(trained) == len(names):
-        names = trained
+    model = create_model(name, **arguments | {"num_classes": task.num_outputs})
+    model = model.to(process.device)
+    report = load_trained(model, weights, class_names=task.names, origin=checkpoint)
     if cfg.MODEL.COMPILE:
         model.compile()
     logger.info("testing %s\n%s", checkpoint, report)
@@ -87,10 +79,10 @@ def run_multiview_test(cfg: CfgNode, process: Process) -> dict:
         model,
         loader,
         process,
+        task,
         mean=cfg.DATA.MEAN,
         std=cfg.DATA.STD,
         max_clips=cfg.TEST.BATCH_SIZE,
-        ensemble=cfg.TEST.ENSEMBLE,
         dtype=autocast_dtype(cfg, process.device),
         title="test",
     )
@@ -100,8 +92,8 @@ def run_multiview_test(cfg: CfgNode, process: Process) -> dict:
         results = write_results(
             folder,
             evaluation,
+            task,
             paths=loader.dataset.paths,
-            class_names=names,
             details={
                 "views": f"{cfg.TEST.NUM_ENSEMBLE_VIEWS} x {cfg.TEST.NUM_SPATIAL_CROPS}",
                 "ensemble": cfg.TEST.ENSEMBLE,

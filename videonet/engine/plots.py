@@ -21,9 +21,9 @@ def plot_learning_curve(records: Sequence[dict], path: Path) -> None:
     left, right = figure.subplots(1, 2)
     steps = [r["step"] for r in train]
     left.plot(steps, [r["loss"] for r in train], color="tab:blue", label="training loss")
-    if val:
-        left.plot([r["step"] for r in val], [r["loss"] for r in val], "o-", color="tab:orange",
-                  label="validation loss", markersize=3)  # fmt: skip
+    if points := [(r["step"], r["loss"]) for r in val if "loss" in r]:
+        left.plot(*zip(*points, strict=True), "o-", color="tab:orange", label="validation loss",
+                  markersize=3)  # fmt: skip
     left.set(xlabel="step", ylabel="loss", ylim=(0, None))
     left.legend(loc="upper right")
     rate = left.twinx()
@@ -72,8 +72,8 @@ def plot_runs(runs: Mapping[str, Sequence[dict]], path: Path, smoothing: int = 1
                 points = [(r["epoch"], r[key]) for r in found]
                 score.plot(*zip(*points, strict=True), style, color=colour, label=label,
                            markersize=3)  # fmt: skip
-        if val:
-            loss.plot([r["epoch"] for r in val], [r["loss"] for r in val], "o:", color=colour,
+        if points := [(r["epoch"], r["loss"]) for r in val if "loss" in r]:
+            loss.plot(*zip(*points, strict=True), "o:", color=colour,
                       markersize=3)  # fmt: skip
     loss.set(xlabel="epoch", ylabel="loss (dotted: validation)", ylim=(0, None))
     score.set(xlabel="epoch", ylabel=f"validation {measured or ''} (%)")
@@ -90,53 +90,6 @@ def plot_runs(runs: Mapping[str, Sequence[dict]], path: Path, smoothing: int = 1
 
 def _of_kind(records: Sequence[dict], kind: str) -> list[dict]:
     return [record for record in records if record["kind"] == kind]
-
-
-def plot_confusion(counts: Tensor, class_names: Sequence[str], path: Path) -> None:
-    """A confusion matrix (K, K), rows normalised; counts written in where there is room."""
-    counts = counts.float()
-    share = (counts / counts.sum(dim=1, keepdim=True).clamp_min(1)).numpy()
-    size = len(class_names)
-    side = min(3 + 0.45 * size, 24)
-    figure = Figure(figsize=(side + 1, side), layout="constrained")
-    axes = figure.subplots()
-    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
-    axes.set(xlabel="predicted", ylabel="true")
-    if size <= 60:
-        axes.set_xticks(range(size), class_names, rotation=60, ha="right")
-        axes.set_yticks(range(size), class_names)
-    if size <= 30:
-        for row, column in np.argwhere(share > 0):
-            shade = "white" if share[row, column] > 0.5 else "black"
-            axes.text(column, row, int(counts[row, column]), ha="center", va="center", color=shade)
-    save_figure(figure, path)
-
-
-def plot_reliability(
-    scores: Tensor, accuracy: Tensor, counts: Tensor, *, error: float, path: Path
-) -> None:
-    """Accuracy over the score of the prediction in bins, and how many videos each bin has.
-
-    Args:
-        scores, accuracy, counts: of the bins, (B,); NaN where a bin is empty.
-        error: the expected calibration error, a share.
-    """
-    filled = (counts > 0).numpy()
-    bins = len(counts)
-    edges = (np.arange(bins)[filled] + 0.5) / bins
-    figure = Figure(figsize=(5, 6), layout="constrained")
-    top, bottom = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
-    top.plot([0, 1], [0, 1], "--", color="tab:gray", label="calibrated")
-    top.bar(edges, accuracy.numpy()[filled], width=0.9 / bins, color="tab:blue", alpha=0.6)
-    top.plot(scores.numpy()[filled], accuracy.numpy()[filled], "o", color="tab:blue",
-             markersize=4, label="accuracy at the mean score")  # fmt: skip
-    top.set(ylabel="accuracy", ylim=(0, 1), xlim=(0, 1))
-    top.set_title(f"expected calibration error {100 * error:.1f} %", fontsize=10)
-    top.legend(loc="upper left", fontsize=8)
-    bottom.bar(edges, counts.numpy()[filled], width=0.9 / bins, color="tab:gray")
-    bottom.set(xlabel="score of the prediction", ylabel="videos")
-    save_figure(figure, path)
 
 
 def plot_prediction(

@@ -41,15 +41,16 @@ def resume(
     The settings of `cfg` hold from here on, and every one that differs is logged.
 
     Args:
-        facts: what this run has of ``class_names``, ``data`` (fingerprints of its lists) and
-            ``steps_per_epoch``; a checkpoint keeps them under the same names.
+        facts: what this run has of ``class_names`` (names of its outputs, if any), ``data``
+            (fingerprints of its lists) and ``steps_per_epoch``; a checkpoint keeps them under the
+            same names.
 
     Raises:
         CheckpointError: the checkpoint cannot be read or belongs to another run.
     """
     content = state.restore(path)
     changes = changed_settings(content, cfg, path)
-    _compare_classes(content.get("class_names"), facts["class_names"], path)
+    _compare_classes(content.get("class_names"), facts.get("class_names"), path)
     if state.position.batch:
         _compare_order(content, changes, facts, path, state.position.batch)
     for split, fingerprint in facts["data"].items():
@@ -87,8 +88,8 @@ def changed_settings(
     }
 
 
-def _compare_classes(before: object, now: list[str], path: Path) -> None:
-    if not isinstance(before, list | tuple) or list(before) == now:
+def _compare_classes(before: object, now: list[str] | None, path: Path) -> None:
+    if not isinstance(before, list | tuple) or now is None or list(before) == now:
         return
     for number, (old, new) in enumerate(zip(before, now, strict=False)):
         if old != new:

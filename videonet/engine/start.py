@@ -11,7 +11,6 @@ from torch import nn
 
 from videonet.checkpoint import load_checkpoint
 from videonet.config import model_arguments
-from videonet.data.classes import class_names
 from videonet.engine.checkpoints import newest_checkpoint
 from videonet.engine.distributed import Process
 from videonet.engine.ema import WeightAverage
@@ -22,15 +21,17 @@ from videonet.engine.precision import gradient_scaler
 from videonet.engine.resume import newest_of_this_run, resume
 from videonet.engine.state import TrainingState
 from videonet.models import create_model
+from videonet.tasks.task import Task
 
 logger = logging.getLogger(__name__)
 
 
-def build_model(cfg: CfgNode, process: Process) -> nn.Module:
+def build_model(cfg: CfgNode, process: Process, task: Task) -> nn.Module:
     """The model with random weights, the same on all processes."""
     torch.manual_seed(cfg.RNG_SEED)
     name, arguments = model_arguments(cfg)
-    model = create_model(name, **arguments).to(process.device)
+    model = create_model(name, **arguments | {"num_classes": task.num_outputs})
+    model = model.to(process.device)
     model.set_grad_checkpointing(cfg.MODEL.ACT_CHECKPOINT)
     if cfg.LOG_MODEL_INFO:
         parameters = sum(p.numel() for p in model.parameters())
@@ -42,6 +43,7 @@ def start_state(
     cfg: CfgNode,
     process: Process,
     model: nn.Module,
+    task: Task,
     dtype: torch.dtype | None,
     facts: Mapping,
 ) -> TrainingState:
@@ -60,8 +62,7 @@ def start_state(
     saved = newest_of_this_run(cfg, process)
     if saved is None and cfg.TRAIN.CHECKPOINT_FILE_PATH:
         path = newest_checkpoint(cfg.TRAIN.CHECKPOINT_FILE_PATH)
-        names, new_head = class_names(cfg), cfg.TRAIN.NEW_HEAD
-        report = load_checkpoint(model, path, class_names=names, new_head=new_head)
+        report = load_checkpoint(model, path, class_names=task.names, new_head=cfg.TRAIN.NEW_HEAD)
         logger.info("initial weights\n%s", report)
     if cfg.MODEL.FROZEN_LAYERS:
         frozen = freeze(model, cfg.MODEL.FROZEN_LAYERS)

@@ -6,30 +6,12 @@ import math
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from videonet.engine.distributed import Process
 from videonet.engine.draws import ClipDraws
 from videonet.engine.parallel import exchange_gradients
-
-
-def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross entropy of logits (N, K) with class indices (N,) or soft targets (N, K)."""
-    return F.cross_entropy(logits.float(), labels)
-
-
-def multi_label_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Binary cross entropy of logits (N, K) with zeros and ones (N, K), mean over all classes."""
-    return F.binary_cross_entropy_with_logits(logits.float(), labels.float())
-
-
-LOSSES = {
-    "cross_entropy": classification_loss,
-    "soft_cross_entropy": classification_loss,
-    "bce_logit": multi_label_loss,
-}
 
 
 class TrainingStep:
@@ -39,12 +21,12 @@ class TrainingStep:
     however the clips of a step are divided among them.
 
     Args:
-        model: maps clips to logits; under several processes it averages gradients over them.
+        model: maps clips to outputs; under several processes it averages gradients over them.
         clips_per_step: clips of all processes together.
+        loss: of the model's outputs and targets, a mean over the clips.
         parts: forward and backward passes per step, each on its part of the clips.
         dtype: precision of autocast; None for full precision.
         clip_norm, clip_value: limits of the gradient's L2 norm and of its entries.
-        loss: of logits and targets, a mean over the clips.
         draws: tells the model's random layers which clips they see.
     """
 
@@ -56,11 +38,11 @@ class TrainingStep:
         process: Process,
         *,
         clips_per_step: int,
+        loss: Callable[[Tensor, Tensor], Tensor],
         parts: int = 1,
         dtype: torch.dtype | None = None,
         clip_norm: float | None = None,
         clip_value: float | None = None,
-        loss: Callable[[Tensor, Tensor], Tensor] = classification_loss,
         draws: ClipDraws | None = None,
     ):
         self.model, self.optimizer, self.scaler = model, optimizer, scaler

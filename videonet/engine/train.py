@@ -21,8 +21,7 @@ from videonet.checkpoint import write_checkpoint
 from videonet.checkpoint.sharded import write_sharded
 from videonet.config import save_config
 from videonet.data import Batch, build_loader
-from videonet.data.classes import class_names, known_classes, refuse_single_class
-from videonet.data.device import Mixup, normalize
+from videonet.data.device import normalize
 from videonet.data.loader import positions
 from videonet.engine.batch_norm import (
     average_statistics,
@@ -45,10 +44,11 @@ from videonet.engine.results import list_fingerprint
 from videonet.engine.runlog import RunLog, read_log
 from videonet.engine.start import build_model, start_state
 from videonet.engine.state import Position
-from videonet.engine.step import LOSSES, TrainingStep
+from videonet.engine.step import TrainingStep
 from videonet.engine.stopping import StopSignals
 from videonet.engine.timing import StepTimer, peak_memory
 from videonet.errors import DataError, Interrupted, TrainingError
+from videonet.tasks import build_task
 
 logger = logging.getLogger(__name__)
 
@@ -61,8 +61,8 @@ class Trainer:
     """One training run as a configuration describes it, on this process's share of the data."""
 
     def __init__(self, cfg: CfgNode, process: Process):
-        cfg = known_classes(cfg)
-        refuse_single_class(cfg)
+        self.task = build_task(cfg)
+        cfg = self.task.cfg
         self.cfg, self.process = cfg, process
         self.folder = Path(cfg.OUTPUT_DIR)
         check_data(cfg, process)
@@ -71,7 +71,7 @@ class Trainer:
         self.steps_per_epoch = len(self.loader)
         loaders = {"train": self.loader, "val": self.val_loader}
         self.facts = {  # kept in checkpoints, and compared when the run is resumed
-            "class_names": class_names(cfg),
+            **({} if self.task.names is None else {"class_names": list(self.task.names)}),
             "data": {
                 split: list_fingerprint(loader.dataset)
                 for split, loader in loaders.items()
@@ -81,13 +81,13 @@ class Trainer:
             "processes": process.world_size,
         }
 
-        self.model = build_model(cfg, process)
+        self.model = build_model(cfg, process, self.task)
         self.dtype = autocast_dtype(cfg, process.device)
         if cfg.TRAIN.MIXED_PRECISION and self.dtype is None:
             logger.info("mixed precision is not used on %s", process.device)
         self.stop, self.timer = StopSignals(), StepTimer()
         with only_run_in(self.folder, process):
-            self.state = start_state(cfg, process, self.model, self.dtype, self.facts)
+            self.state = start_state(cfg, process, self.model, self.task, self.dtype, self.facts)
         videos = min(cfg.TRAIN.BATCH_SIZE, len(self.loader.dataset))
         clips = videos * cfg.AUG.NUM_SAMPLE
         places = positions(videos, process.world_size)
@@ -103,11 +103,11 @@ class Trainer:
             self.state.scaler,
             process,
             clips_per_step=clips,
+            loss=self.task.loss,
             parts=parts,
             dtype=self.dtype,
             clip_norm=cfg.SOLVER.CLIP_GRAD_L2NORM,
             clip_value=cfg.SOLVER.CLIP_GRAD_VAL,
-            loss=LOSSES[cfg.MODEL.LOSS_FUNC],
             draws=self.draws,
         )
         self.lr_factor = lr_factor(cfg, clips)
@@ -118,7 +118,6 @@ class Trainer:
             cfg.SOLVER.BASE_LR,
             self.lr_factor,
         )
-        self.mixup = _mixup(cfg) if cfg.MIXUP.ENABLE else None
 
     def _prepare_batch_norms(self, clips: int, parts: int) -> None:
         """Synchronise them where wanted, and say which clips they see."""
@@ -140,7 +139,13 @@ class Trainer:
 
     def _loader(self, split: str):
         process = self.process
-        return build_loader(self.cfg, split, rank=process.rank, world_size=process.world_size)
+        return build_loader(
+            self.cfg,
+            split,
+            targets=self.task.targets,
+            rank=process.rank,
+            world_size=process.world_size,
+        )
 
     @property
     def position(self) -> Position:
@@ -256,13 +261,13 @@ class Trainer:
         """
         cfg, device = self.cfg, self.process.device
         clips = normalize(batch.clips.to(device, non_blocking=True), cfg.DATA.MEAN, cfg.DATA.STD)
-        labels = batch.labels.to(device)
+        targets = batch.labels.to(device)
         seed = step_seed(cfg.RNG_SEED, self.position.step)
-        if self.mixup is not None:
+        if self.task.mixing is not None:
             torch.manual_seed(seed)  # the same draw on all processes
-            clips, labels = self.mixup(clips, labels, self.share.partners)
+            clips, targets = self.task.mixing(clips, targets, self.share.partners)
         set_learning_rate(self.state.optimizer, rate)
-        share = self.train_step.backward(clips, labels, self.share.rows, seed)
+        share = self.train_step.backward(clips, targets, self.share.rows, seed)
         asked = torch.full_like(share, float(self.stop.received > 0))
         loss, stop = self.process.total(torch.stack((share, asked))).tolist()
         if not math.isfinite(loss):
@@ -343,7 +348,7 @@ class Trainer:
                 yield normalize(clips, cfg.DATA.MEAN, cfg.DATA.STD)
 
     def _validate(self, log: RunLog, epoch: int) -> bool:
-        """Record the accuracy of the weights ("val") and of their averages ("val_ema").
+        """Record the measures of the weights ("val") and of their averages ("val_ema").
 
         Returns:
             False if a signal asked to stop.
@@ -361,6 +366,7 @@ class Trainer:
                 self.model,
                 self.val_loader,
                 self.process,
+                self.task,
                 mean=cfg.DATA.MEAN,
                 std=cfg.DATA.STD,
                 max_clips=cfg.TEST.BATCH_SIZE,
@@ -417,15 +423,3 @@ class Trainer:
             remove_old(cfg.OUTPUT_DIR, cfg.TRAIN.KEEP_CHECKPOINTS)
         self.process.barrier()
         return path
-
-
-def _mixup(cfg: CfgNode) -> Mixup:
-    mix = cfg.MIXUP
-    return Mixup(
-        alpha=mix.ALPHA,
-        cutmix_alpha=mix.CUTMIX_ALPHA,
-        prob=mix.PROB,
-        switch_prob=mix.SWITCH_PROB,
-        num_classes=cfg.MODEL.NUM_CLASSES,
-        label_smoothing=mix.LABEL_SMOOTH_VALUE,
-    )

@@ -26,14 +26,13 @@ from videonet.data.transforms import spatial_crops
 from videonet.engine.checkpoints import newest_checkpoint
 from videonet.engine.distributed import select_device
 from videonet.engine.ema import weights_to_test
-from videonet.engine.evaluate import clip_logits, ensemble_views
+from videonet.engine.evaluate import clip_logits
 from videonet.engine.precision import autocast_dtype
 from videonet.errors import CheckpointError, ConfigError, ScoreError
 from videonet.heads.aggregation import VideoAttentionHead, aggregate_scores
 from videonet.models import create_model
 from videonet.predict.windows import Picture, Window, WindowBuffer, WindowPlan, sliding_windows
-
-MULTI_LABEL_LOSS = "bce_logit"  # MODEL.LOSS_FUNC
+from videonet.tasks.classification import MULTI_LABEL_LOSS, ensemble_views
 
 Top = list[tuple[str, float]]  # (class name, score), best first
 
