@@ -180,7 +180,7 @@ def _read_through(path: str, *, count: bool) -> tuple[VideoInfo, str]:
         if damage:
             return info, f"FFmpeg reports {damage}"
         if table.lost:
-            return info, f"its first {table.lost} frames cannot be decoded"
+            return info, f"{table.lost} of its packets cannot be decoded"
         if table.stray is not None:
             return info, f"the time stamp of frame {table.stray} is far from those around it"
         wrong = [key for key in table.keys[1:].tolist() if not _is_sought(reader, key, pictures)]

@@ -55,7 +55,7 @@ class FrameTable:
     stamped: bool  # a frame can be told by its time stamp, whatever was decoded before
     open_gop: bool = False  # a frame is shown before the key frame that it follows in the file
     counted: bool = False  # found by decoding, not from the packets
-    lost: int = 0  # frames before the first that its key frame should have started, and did not
+    lost: int = 0  # packets that should show a frame and cannot be decoded
 
     @property
     def even(self) -> bool:

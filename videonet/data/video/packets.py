@@ -145,7 +145,7 @@ def count_frames(path: str) -> tuple[FrameTable, av.VideoFrame]:
     announced: list[int] = []  # stamps of packets from the first key frame on
     first_key: int | None = None
     starts: set[int] = set()
-    open_gop, newest_key, first = False, None, None
+    open_gop, newest_key, first, failed = False, None, None, 0
     with container:
         try:
             for packet in demux(container, stream):
@@ -159,7 +159,11 @@ def count_frames(path: str) -> tuple[FrameTable, av.VideoFrame]:
                         first_key = packet.pts
                     if first_key is not None and not packet.is_discard:
                         announced.append(packet.pts)
-                for frame in _shown(packet):
+                frames = _shown(packet)
+                if frames is None:
+                    leads = None not in (packet.pts, newest_key) and packet.pts < newest_key
+                    failed += first is not None and not leads
+                for frame in frames or ():
                     first = first or frame
                     stamps.append(NO_STAMP if frame.pts is None else frame.pts)
         except READ_ERRORS as error:
@@ -173,7 +177,7 @@ def count_frames(path: str) -> tuple[FrameTable, av.VideoFrame]:
         keys = [k for k, stamp in enumerate(stamps) if stamp in starts] if stamped else []
         keys = np.union1d(keys, [0]).astype(np.int64)
         times = times_of(pts, float(stream.time_base), header_rate(stream))
-    lost = sum(first_key <= stamp < pts[0] for stamp in announced) if stamped else 0
+    lost = failed + (sum(first_key <= stamp < pts[0] for stamp in announced) if stamped else 0)
     return FrameTable(pts, times, keys, stamped, open_gop, counted=True, lost=lost), first
 
 
@@ -184,12 +188,12 @@ def _starts(look: Looker | None, packet: av.Packet) -> bool:
         return False
 
 
-def _shown(packet: av.Packet) -> list[av.VideoFrame]:
-    """The frames that come with a packet; none where it cannot be decoded."""
+def _shown(packet: av.Packet) -> list[av.VideoFrame] | None:
+    """The frames that come with a packet; None where it cannot be decoded."""
     try:
         return packet.decode()
     except av.FFmpegError:
-        return []
+        return None
 
 
 def header_rate(stream: av.VideoStream) -> float:
