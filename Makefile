@@ -26,7 +26,7 @@ DEMO_RUN := runs/demo
 export OMP_WAIT_POLICY ?= passive
 DEMO_CONFIG := configs/DEMO/MVITv2_XS.yaml
 
-.PHONY: demo test test-operators test-portable check-gpu lint clean
+.PHONY: demo test test-operators test-portable check-gpu docs lint clean
 
 # Installs once, and again only where the dependencies may have changed.
 $(INSTALLED): setup.cfg pyproject.toml
@@ -69,6 +69,12 @@ check-gpu:
 	$(CHECK_PYTHON) tools/benchmark.py model torchvision:mvit_v2_s@bf16 mvit_v2_s@bf16 \
 	    torchvision:swin3d_t@bf16 swin_t@bf16 \
 	    --device $(DEVICE) --batch 16 --train-batch 8 --rounds 3 --seconds 1 && exit $$passed
+
+# The pages of docs/ and the reference made of the docstrings; a warning is an error.
+docs: $(INSTALLED)
+	$(INSTALL) --editable ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict --site-dir build/site
+	@echo "build/site/index.html"
 
 lint: $(INSTALLED)
 	$(BIN)/python -m ruff check .
