@@ -62,7 +62,7 @@ DEVICE ?= cuda
 CHECK_PYTHON := $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 check-gpu: PROCESSES = 6
 check-gpu:
-	$(CHECK_PYTHON) -m videonet.doctor
+	$(CHECK_PYTHON) -m videonet doctor
 	VIDEONET_TEST_DEVICE=$(DEVICE) $(CHECK_PYTHON) -m pytest -q -m cuda --durations 10 \
 	    $$($(CHECK_PYTHON) -c "import xdist" 2> /dev/null && echo "-n $(PROCESSES)"); \
 	    passed=$$?; \

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 
-from tests.engine import children
+from tests.engine import subprocess_helpers
 from videonet.config import load_config_text
 from videonet.data import verify, workers
 from videonet.data.synthetic import write_demo_dataset
@@ -126,14 +126,14 @@ def run_main(module: str, *arguments: str) -> None:
 
 
 def train(text: str) -> None:
-    children.run(load_config_text(text))
+    subprocess_helpers.run(load_config_text(text))
 
 
 def train_in_two(text: str, port: int) -> None:
     """Two ranks; where one dies the other one is ended, as torchrun does."""
     context = multiprocessing.get_context("fork")
     ranks = [
-        context.Process(target=children._run_as_member, args=(rank, 2, port, train, text))
+        context.Process(target=subprocess_helpers._run_as_member, args=(rank, 2, port, train, text))
         for rank in range(2)
     ]
     for rank in ranks:

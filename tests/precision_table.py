@@ -24,7 +24,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tests.fast_paths import force_fast_paths
 from tests.models.families import FAMILIES, small_model
-from tests.models.laws import randomise
+from tests.models.invariants import randomise
 from tests.ops.test_precision import OPERATORS, Operator, of_module
 
 BATCH = 2

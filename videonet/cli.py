@@ -24,7 +24,7 @@ VERBS = {  # module, function, what it does
     "benchmark": ("commands.benchmark", "main", "speed and memory beside other libraries"),
     "plot": ("commands.plot", "main", "learning curves of one run or several"),
     "reversed": ("commands.reversed", "main", "does a model look at the order of frames"),
-    "doctor": ("doctor", "main", "what of videonet works on this machine"),
+    "doctor": ("environment", "main", "what of videonet works on this machine"),
 }
 
 

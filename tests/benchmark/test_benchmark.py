@@ -11,7 +11,7 @@ from torch import nn
 
 from videonet.benchmark import model, scaling
 from videonet.benchmark.arguments import add_model, add_scaling
-from videonet.benchmark.contenders import Contender, parse_contender
+from videonet.benchmark.candidates import Contender, parse_contender
 from videonet.benchmark.flops import multiply_adds
 from videonet.benchmark.machine import describe, product_rate
 from videonet.benchmark.report import plot_models, plot_scaling, table

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.engine import children
+from tests.engine import subprocess_helpers
 from videonet.checkpoint import load_trained, read_checkpoint
 from videonet.data import build_loader
 from videonet.engine.batch_norm import SyncBatchNorm, precise_statistics
@@ -70,9 +70,9 @@ def test_processes_with_batch_norms_train_as_one_does(name, processes, options, 
     model = (*RUN, "MODEL.NAME", name)
     precise = options if "BN.USE_PRECISE_STATS" in options else ()
     alone = tiny(*model, *precise, "OUTPUT_DIR", tmp_path / "alone")
-    children.run(alone)
+    subprocess_helpers.run(alone)
     cfg = tiny(*model, *options, "OUTPUT_DIR", tmp_path / "more")
-    children.in_processes(processes, children.run, cfg)
+    subprocess_helpers.in_processes(processes, subprocess_helpers.run, cfg)
     for kind in ("train", "val", "val_ema"):
         wanted = losses(alone, kind)
         assert len(wanted) > 1 and wanted[0] != wanted[-1]
@@ -83,7 +83,7 @@ def test_processes_with_batch_norms_train_as_one_does(name, processes, options, 
 
 def test_without_synchronisation_the_checkpoint_holds_the_mean_of_all(tiny, tmp_path):
     cfg = tiny(*RUN, "MODEL.NAME", "hrnet_xs", "BN.SYNC", False)
-    children.in_processes(2, children.run, cfg)
+    subprocess_helpers.in_processes(2, subprocess_helpers.run, cfg)
     assert_validation_is_the_checkpoints(cfg)
     assert "batch norms see 4 of the 8 clips of a step" in (tmp_path / "run/said.txt").read_text()
 
@@ -91,13 +91,15 @@ def test_without_synchronisation_the_checkpoint_holds_the_mean_of_all(tiny, tmp_
 def test_accumulation_says_what_batch_norms_see(tiny, caplog):
     options = (*RUN, "SOLVER.MAX_EPOCH", 1, "TRAIN.EVAL_PERIOD", 0)
     with caplog.at_level(logging.WARNING, logger="videonet"):
-        children.run(tiny(*options, "MODEL.NAME", "hrnet_xs", "TRAIN.ACCUMULATE", 4))
+        subprocess_helpers.run(tiny(*options, "MODEL.NAME", "hrnet_xs", "TRAIN.ACCUMULATE", 4))
     assert "batch norms see 2 of the 8 clips of a step at a time (TRAIN.ACCUMULATE 4" in caplog.text
 
 
 def test_a_model_without_batch_norms_says_nothing(tiny, caplog):
     with caplog.at_level(logging.WARNING, logger="videonet"):
-        children.run(tiny("SOLVER.MAX_EPOCH", 1, "TRAIN.EVAL_PERIOD", 0, "TRAIN.ACCUMULATE", 5))
+        subprocess_helpers.run(
+            tiny("SOLVER.MAX_EPOCH", 1, "TRAIN.EVAL_PERIOD", 0, "TRAIN.ACCUMULATE", 5)
+        )
     assert "batch norm" not in caplog.text
 
 
@@ -114,7 +116,7 @@ def test_parts_of_uneven_size_are_normalised_as_the_whole(shape, affine, tmp_pat
         nn.init.normal_(norm.weight)
         nn.init.normal_(norm.bias)
     torch.save((x, gradient, norm.state_dict(), affine), tmp_path / "input.pt")
-    children.in_group(2, children.normalise, str(tmp_path))
+    subprocess_helpers.in_group(2, subprocess_helpers.normalise, str(tmp_path))
     x.requires_grad_()
     y = norm(x)
     y.backward(gradient)

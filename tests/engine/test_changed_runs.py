@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 
-from tests.engine import children
+from tests.engine import subprocess_helpers
 from videonet.checkpoint import read_checkpoint
 from videonet.engine.checkpoints import saved_checkpoints
 from videonet.engine.distributed import process
@@ -23,7 +23,7 @@ def resumed(tiny, caplog):
     """A function of settings before and after: the trainer that is about to go on."""
 
     def make(before, after) -> Trainer:
-        children.run(tiny(*START, *before))
+        subprocess_helpers.run(tiny(*START, *before))
         with process("cpu") as this, caplog.at_level(logging.INFO, logger="videonet"):
             trainer = Trainer(tiny(*START, *before, "SOLVER.MAX_EPOCH", 2, *after), this)
             trainer.run()
@@ -108,18 +108,20 @@ def test_another_optimiser_is_refused_before_the_first_step(before, after, resum
 
 
 def test_checkpoints_without_names_of_parameters_are_resumed(tiny):
-    children.run(tiny(*START, *ADAMW))
+    subprocess_helpers.run(tiny(*START, *ADAMW))
     (path,) = saved_checkpoints(tiny().OUTPUT_DIR)
     content = read_checkpoint(path)
     for group in content["optimizer_state"]["param_groups"]:
         del group["param_names"]
     torch.save(content, path)
-    trainer = children.run(tiny(*START, *ADAMW, "SOLVER.MAX_EPOCH", 2))
+    trainer = subprocess_helpers.run(tiny(*START, *ADAMW, "SOLVER.MAX_EPOCH", 2))
     assert {int(state["step"]) for state in trainer.state.optimizer.state.values()} == {8}
     torch.save(content, path)
     saved_checkpoints(tiny().OUTPUT_DIR)[-1].unlink()
     with pytest.raises(CheckpointError, match="its groups of parameters are others"):
-        children.run(tiny(*START, *ADAMW, "SOLVER.WEIGHT_DECAY", 0.0, "SOLVER.MAX_EPOCH", 2))
+        subprocess_helpers.run(
+            tiny(*START, *ADAMW, "SOLVER.WEIGHT_DECAY", 0.0, "SOLVER.MAX_EPOCH", 2)
+        )
 
 
 @pytest.fixture
@@ -136,10 +138,10 @@ def shorten(path):
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_other_data_are_told(split, copied, tiny, caplog):
     options = ("DATA.PATH_TO_DATA_DIR", copied, *ADAMW, "TRAIN.EVAL_PERIOD", 1)
-    children.run(tiny(*options, "SOLVER.MAX_EPOCH", 1))
+    subprocess_helpers.run(tiny(*options, "SOLVER.MAX_EPOCH", 1))
     shorten(copied / f"{split}.csv")
     with caplog.at_level(logging.WARNING, logger="videonet"):
-        children.run(tiny(*options, "SOLVER.MAX_EPOCH", 2))
+        subprocess_helpers.run(tiny(*options, "SOLVER.MAX_EPOCH", 2))
     assert f"the {split} data are not those that" in caplog.text
 
 
@@ -147,7 +149,7 @@ def test_other_data_are_told(split, copied, tiny, caplog):
 def test_the_order_within_an_epoch_does_not_change(change, copied, tiny):
     options = ("DATA.PATH_TO_DATA_DIR", copied, "SOLVER.MAX_EPOCH", 1, "TRAIN.CHECKPOINT_STEPS", 1)
     options = (*options, "TRAIN.BATCH_SIZE", 7, "TRAIN.EVAL_PERIOD", 0)  # two steps an epoch
-    children.run(tiny(*options))
+    subprocess_helpers.run(tiny(*options))
     saved_checkpoints(tiny().OUTPUT_DIR)[-1].unlink()
     if change == "list":
         shorten(copied / "train.csv")
@@ -155,7 +157,7 @@ def test_the_order_within_an_epoch_does_not_change(change, copied, tiny):
     else:
         options = (*options, change, 8)
     with pytest.raises(CheckpointError, match="order of videos is another one here: "):
-        children.run(tiny(*options))
+        subprocess_helpers.run(tiny(*options))
 
 
 @pytest.mark.parametrize(
@@ -167,11 +169,11 @@ def test_the_order_within_an_epoch_does_not_change(change, copied, tiny):
 )
 def test_other_classes_are_refused(names, said, copied, tiny):
     options = ("DATA.PATH_TO_DATA_DIR", copied, "TRAIN.EVAL_PERIOD", 0)
-    children.run(tiny(*options, "SOLVER.MAX_EPOCH", 1))
+    subprocess_helpers.run(tiny(*options, "SOLVER.MAX_EPOCH", 1))
     path = copied / "classes.txt"
     path.write_text("\n".join(names(path.read_text().split("\n")[:8])) + "\n")
     with pytest.raises(CheckpointError, match=said):
-        children.run(tiny(*options, "SOLVER.MAX_EPOCH", 2))
+        subprocess_helpers.run(tiny(*options, "SOLVER.MAX_EPOCH", 2))
 
 
 @pytest.mark.slow
@@ -189,12 +191,12 @@ def test_another_number_of_processes_ends_alike(parallel, tiny, tmp_path):
         parallel,
     )
     whole = tiny(*options, "OUTPUT_DIR", tmp_path / "whole")
-    children.in_processes(2, children.run, whole)
+    subprocess_helpers.in_processes(2, subprocess_helpers.run, whole)
     cfg = tiny(*options)
-    children.in_processes(2, children.run, cfg)
+    subprocess_helpers.in_processes(2, subprocess_helpers.run, cfg)
     saved = saved_checkpoints(cfg.OUTPUT_DIR)[-1]
     shutil.rmtree(saved) if saved.is_dir() else saved.unlink()
-    children.in_processes(4, children.run, cfg)
+    subprocess_helpers.in_processes(4, subprocess_helpers.run, cfg)
     found, wanted = (read_checkpoint(saved_checkpoints(c.OUTPUT_DIR)[-1]) for c in (cfg, whole))
     for name, weight in wanted["model_state"].items():
         torch.testing.assert_close(found["model_state"][name], weight, rtol=0, atol=1e-4)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.engine import children
+from tests.engine import subprocess_helpers
 from videonet.checkpoint import read_checkpoint
 from videonet.config import load_config
 from videonet.engine.checkpoints import newest_checkpoint, saved_checkpoints
@@ -96,14 +96,14 @@ def test_from_images_to_clips_with_the_shipped_recipes(demo_folder, tmp_path):
     data = ["DATA.PATH_TO_DATA_DIR", str(tmp_path / "images")]
     data += ["OUTPUT_DIR", str(tmp_path / "image")]
     images = load_config("IN1K/MVITv2_S.yaml", [*small, *data])
-    children.run(images)
+    subprocess_helpers.run(images)
     with process("cpu") as this:
         assert run_multiview_test(images, this)["videos"] == 8
     data = ["DATA.PATH_TO_DATA_DIR", str(demo_folder), "DATA.NUM_FRAMES", "4"]
     data += ["OUTPUT_DIR", str(tmp_path / "clip"), "SOLVER.BASE_LR", "0.0", "AUG.NUM_SAMPLE", "1"]
     data += ["SOLVER.WARMUP_START_LR", "0.0", "SOLVER.COSINE_END_LR", "0.0"]
     data += ["TRAIN.CHECKPOINT_FILE_PATH", images.OUTPUT_DIR, "TRAIN.NEW_HEAD", "True"]
-    trainer = children.run(load_config("K400/MVITv2_S_IN1K.yaml", [*small, *data]))
+    trainer = subprocess_helpers.run(load_config("K400/MVITv2_S_IN1K.yaml", [*small, *data]))
     image = read_checkpoint(newest_checkpoint(images.OUTPUT_DIR))["model_state"]
     name = "patch_embed.proj.weight"
     clip = trainer.model.state_dict()[name]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine import children
+from tests.engine import subprocess_helpers
 from tests.engine.test_torchrun import torchrun
 from videonet.engine import lock
 from videonet.engine.checkpoints import saved_checkpoints
@@ -44,14 +44,14 @@ def test_a_second_run_is_refused_and_names_the_first(holder, tiny, monkeypatch):
     with pytest.raises(
         ConfigError, match=f"in use by process {holder.pid} on .*: wait for its end"
     ):
-        children.run(cfg)
+        subprocess_helpers.run(cfg)
     assert not saved_checkpoints(cfg.OUTPUT_DIR)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_the_lock_ends_with_its_process(number, holder, tiny):
     holder.send_signal(number)
-    children.run(tiny("SOLVER.MAX_EPOCH", 1))
+    subprocess_helpers.run(tiny("SOLVER.MAX_EPOCH", 1))
 
 
 def test_a_process_may_enter_again(tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.engine import children
+from tests.engine import subprocess_helpers
 from videonet.checkpoint import read_checkpoint
 from videonet.engine.checkpoints import newest_checkpoint, saved_checkpoints
 from videonet.engine.runlog import read_log
@@ -34,7 +34,7 @@ def odd(demo_folder, tmp_path):
 def alone(tiny, odd, tmp_path):
     """The configuration of the run on one process, when it is done."""
     cfg = tiny(*TWENTY_STEPS, *odd, "OUTPUT_DIR", tmp_path / "alone")
-    children.run(cfg)
+    subprocess_helpers.run(cfg)
     return cfg
 
 
@@ -70,7 +70,7 @@ def assert_same_run(cfg, expected) -> None:
 )
 def test_two_processes_train_as_one_does(options, alone, tiny, odd, tmp_path):
     cfg = tiny(*TWENTY_STEPS, *odd, *options, "OUTPUT_DIR", tmp_path / "two")
-    children.in_processes(2, children.run, cfg)
+    subprocess_helpers.in_processes(2, subprocess_helpers.run, cfg)
     assert_same_run(cfg, alone)
     if "fsdp" not in options:
         return
@@ -89,7 +89,7 @@ def test_two_processes_train_as_one_does(options, alone, tiny, odd, tmp_path):
 @pytest.mark.parametrize(("videos", "processes"), [(6, 3), (7, 3), (3, 3), (8, 2), (5, 2)])
 def test_the_partner_of_a_clip_is_the_one_at_the_other_end_of_the_step(videos, processes, tmp_path):
     """On whichever process it lies."""
-    children.in_group(processes, children.find_partners, videos, str(tmp_path))
+    subprocess_helpers.in_group(processes, subprocess_helpers.find_partners, videos, str(tmp_path))
     found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(processes)]
     rows = torch.cat([rows for rows, _ in found])
     partners = torch.cat([partners for _, partners in found])
@@ -102,7 +102,7 @@ def test_a_run_in_shards_is_resumed(processes, tiny, odd, tmp_path):
     """By as many processes bit for bit; the same state is read by one, for prediction."""
     options = (*TWENTY_STEPS, *odd, "TRAIN.PARALLEL", "fsdp", "MODEL.DROPOUT_RATE", 0.5)
     whole = tiny(*options, "OUTPUT_DIR", tmp_path / "whole")
-    children.in_processes(2, children.run, whole)
+    subprocess_helpers.in_processes(2, subprocess_helpers.run, whole)
     *_, middle, last = saved_checkpoints(whole.OUTPUT_DIR)
     expected = read_checkpoint(last)
     shard = next(last.glob("*.safetensors"))
@@ -112,9 +112,9 @@ def test_a_run_in_shards_is_resumed(processes, tiny, odd, tmp_path):
     assert newest_checkpoint(whole.OUTPUT_DIR) == middle
     if processes == 1:
         with pytest.raises(CheckpointError, match="was written in shards and this run keeps"):
-            children.run(whole)
+            subprocess_helpers.run(whole)
         return
-    children.in_processes(2, children.run, whole)
+    subprocess_helpers.in_processes(2, subprocess_helpers.run, whole)
     found = read_checkpoint(last)
     for key in ("model_state", "ema_state", "optimizer_state"):
         for name, value in expected[key].items():
@@ -132,7 +132,7 @@ def test_two_processes_score_every_video_as_one_does(clips, alone, tmp_path):
         cfg.TEST.BATCH_SIZE = clips
         cfg.TEST.CHECKPOINT_FILE_PATH = str(newest_checkpoint(alone.OUTPUT_DIR))
         cfg.OUTPUT_DIR = str(tmp_path / f"test{processes}")
-        children.in_processes(processes, children.test, cfg)
+        subprocess_helpers.in_processes(processes, subprocess_helpers.test, cfg)
         folder = Path(cfg.OUTPUT_DIR)
         result = json.loads((folder / "results.json").read_text())
         assert result.pop("seconds") > 0

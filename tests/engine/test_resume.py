@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.engine import children
-from tests.engine.children import run
+from tests.engine import subprocess_helpers
+from tests.engine.subprocess_helpers import run
 from videonet.checkpoint import read_checkpoint
 from videonet.engine import checkpoints, stopping, train
 from videonet.engine.checkpoints import checkpoint_folder, newest_checkpoint, saved_checkpoints
@@ -59,14 +59,14 @@ def disturbed(tiny):
 @pytest.mark.parametrize(
     "child",
     [
-        children.killed_between_steps,
-        children.killed_while_writing,
-        children.killed_before_old_ones_go,
-        children.killed_in_validation,
+        subprocess_helpers.killed_between_steps,
+        subprocess_helpers.killed_while_writing,
+        subprocess_helpers.killed_before_old_ones_go,
+        subprocess_helpers.killed_in_validation,
     ],
 )
 def test_a_killed_run_ends_as_if_nothing_had_happened(child, uninterrupted, disturbed):
-    assert children.exit_code(child, disturbed) == -signal.SIGKILL
+    assert subprocess_helpers.exit_code(child, disturbed) == -signal.SIGKILL
     run(disturbed)
     assert_same(final(disturbed), uninterrupted)
     assert not list(checkpoint_folder(disturbed.OUTPUT_DIR).glob(".*"))
@@ -83,7 +83,7 @@ def test_twenty_kills_at_random_moments(workers, tiny, tmp_path):
     cfg, rng, kills = tiny(*options), random.Random(0), 0
     while kills < 20:
         before = saved_checkpoints(cfg.OUTPUT_DIR)
-        child = children.start(run, cfg)
+        child = subprocess_helpers.start(run, cfg)
         while child.is_alive() and saved_checkpoints(cfg.OUTPUT_DIR) == before and before:
             time.sleep(0.002)  # so that every life gets a step further
         child.join(timeout=rng.uniform(0, 0.3))

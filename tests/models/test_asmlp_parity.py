@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.models.laws import (
+from tests.models.invariants import (
     assert_everything_loaded,
     assert_same_as_recorded,
     assert_still_clips_are_images,

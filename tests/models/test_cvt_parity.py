@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.conftest import SHARED
-from tests.models.laws import (
+from tests.models.invariants import (
     TOLERANCE,
     Logits,
     assert_everything_loaded,

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 import videonet
-from tests.models.laws import randomise, relative_error
+from tests.models.invariants import randomise, relative_error
 
 pytestmark = pytest.mark.cuda
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.models.laws import (
+from tests.models.invariants import (
     assert_still_clips_are_images,
     assert_temporal_parameters_learn,
     relative_error,

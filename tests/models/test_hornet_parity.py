@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import videonet
-from tests.models.laws import assert_everything_loaded, assert_same_as_recorded, read_record
+from tests.models.invariants import assert_everything_loaded, assert_same_as_recorded, read_record
 from videonet.checkpoint import load_checkpoint
 from videonet.errors import ConfigError
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.models.laws import assert_still_clips_are_images, randomise
+from tests.models.invariants import assert_still_clips_are_images, randomise
 from videonet.errors import ConfigError
 from videonet.models import create_model
 from videonet.ops.pooling_attention import PoolingAttention

@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize, prune
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from tests.models.families import FAMILIES, small_model
-from tests.models.laws import randomise, relative_error
+from tests.models.invariants import randomise, relative_error
 from videonet.models.cvt import CvT
 
 # The smallest variant of each family, and arguments that take other paths through it.

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import videonet
-from tests.models.laws import published_shapes
+from tests.models.invariants import published_shapes
 
 IMAGE = {"num_frames": 1, "num_classes": 1000}
 PUBLISHED = {

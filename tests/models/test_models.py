@@ -5,7 +5,7 @@ import torch
 
 import videonet
 from tests.models.families import FRAMES, SIDE, family_of, may_be_silent, small_model
-from tests.models.laws import (
+from tests.models.invariants import (
     assert_still_clips_are_images,
     assert_temporal_parameters_learn,
     randomise,

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from tests.models.laws import assert_everything_loaded, assert_same_as_recorded, read_record
+from tests.models.invariants import assert_everything_loaded, assert_same_as_recorded, read_record
 from videonet.checkpoint import load_checkpoint
 from videonet.config import load_config, model_arguments
 from videonet.models import create_model

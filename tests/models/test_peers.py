@@ -7,7 +7,7 @@ import pytest
 import torch
 from torchvision.models.video import mvit as torchvision_mvit
 
-from tests.models.laws import TOLERANCE, assert_same_logits, randomise
+from tests.models.invariants import TOLERANCE, assert_same_logits, randomise
 from videonet.checkpoint import load_checkpoint
 from videonet.models import create_model
 

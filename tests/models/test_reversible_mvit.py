@@ -9,7 +9,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 import videonet.ops.reversible as reversible
 from tests.models.families import small_model
-from tests.models.laws import (
+from tests.models.invariants import (
     assert_everything_loaded,
     assert_still_clips_are_images,
     randomise,

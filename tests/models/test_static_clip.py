@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.models.laws import randomise, relative_error, still_clip_logits
+from tests.models.invariants import randomise, relative_error, still_clip_logits
 from videonet.checkpoint import load_checkpoint
 from videonet.models import create_model
 from videonet.models.mvit import MODELS, V1_VARIANTS, V2_VARIANTS

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.conftest import SHARED
-from tests.models.laws import assert_everything_loaded, assert_same_as_recorded, read_record
+from tests.models.invariants import assert_everything_loaded, assert_same_as_recorded, read_record
 from videonet.checkpoint import load_checkpoint
 from videonet.models import create_model
 

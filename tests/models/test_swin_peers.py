@@ -5,7 +5,7 @@ import torch
 from torchvision import models as torchvision_models
 from torchvision.models import video as torchvision_video
 
-from tests.models.laws import assert_same_logits
+from tests.models.invariants import assert_same_logits
 from videonet.models import create_model
 
 INDEX = ("relative_position_index",)

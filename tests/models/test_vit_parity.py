@@ -8,7 +8,7 @@ from torchvision.models import VisionTransformer as TorchvisionViT
 from torchvision.models import vit_b_16
 
 from tests.conftest import SHARED
-from tests.models.laws import (
+from tests.models.invariants import (
     TOLERANCE,
     Logits,
     assert_everything_loaded,

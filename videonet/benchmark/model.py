@@ -17,7 +17,7 @@ from statistics import median
 
 import torch
 
-from videonet.benchmark.contenders import Contender, parse_contender
+from videonet.benchmark.candidates import Contender, parse_contender
 from videonet.benchmark.flops import multiply_adds, written_out_attention
 from videonet.benchmark.report import plot_models, table
 from videonet.benchmark.worker import Task, Turn, Worker

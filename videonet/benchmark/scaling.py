@@ -12,7 +12,7 @@ from statistics import median
 
 import torch
 
-from videonet.benchmark.contenders import Contender, parse_contender
+from videonet.benchmark.candidates import Contender, parse_contender
 from videonet.benchmark.model import count
 from videonet.benchmark.report import plot_scaling, table
 from videonet.benchmark.worker import Task, Worker

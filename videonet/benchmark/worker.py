@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from videonet.benchmark.contenders import DTYPES, Contender
+from videonet.benchmark.candidates import DTYPES, Contender
 from videonet.benchmark.machine import PeakMemory, describe, product_rate, synchronize
 from videonet.errors import VideonetError
 

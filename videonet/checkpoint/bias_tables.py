@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from videonet.checkpoint.fit import Fit, misfit
-from videonet.checkpoint.positions import guess_grid
+from videonet.checkpoint.position_tables import guess_grid
 from videonet.checkpoint.report import INFLATED, INTERPOLATED, LOADED
 from videonet.ops.grid import Grid, resize_rows
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from videonet.checkpoint.bias_tables import BIAS_TABLE, fit_bias_table
 from videonet.checkpoint.filters import GLOBAL_FILTER, fit_filter
 from videonet.checkpoint.fit import Fit, misfit
-from videonet.checkpoint.positions import POSITION_NAMES, fit_positions
+from videonet.checkpoint.position_tables import POSITION_NAMES, fit_positions
 from videonet.checkpoint.report import INFLATED, INTERPOLATED, LOADED, REINITIALISED
 from videonet.checkpoint.target import Target
 from videonet.errors import ConfigError

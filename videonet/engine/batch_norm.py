@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from videonet.engine.distributed import Process
-from videonet.models.common import BATCH_NORMS, statistics_kept
+from videonet.models.base import BATCH_NORMS, statistics_kept
 
 
 def batch_norms(model: nn.Module) -> dict[str, nn.Module]:

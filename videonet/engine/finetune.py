@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from videonet.errors import ConfigError
-from videonet.models.common import BATCH_NORMS
+from videonet.models.base import BATCH_NORMS
 
 
 def freeze(model: nn.Module, layers: int) -> list[str]:

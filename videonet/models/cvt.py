@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from videonet.errors import ConfigError
-from videonet.models.common import (
+from videonet.models.base import (
     RunBlock,
     StageInfo,
     StageOutput,

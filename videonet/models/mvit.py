@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from videonet.errors import ConfigError
-from videonet.models.common import RunBlock, StageInfo, StageOutput, init_linear
+from videonet.models.base import RunBlock, StageInfo, StageOutput, init_linear
 from videonet.models.token_stem import TokenStem
 from videonet.ops.grid import Grid, volume
 from videonet.ops.linear import call_linear

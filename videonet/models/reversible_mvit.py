@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from videonet.errors import ConfigError
-from videonet.models.common import RunBlock, StageInfo, StageOutput, init_linear, rising_rates
+from videonet.models.base import RunBlock, StageInfo, StageOutput, init_linear, rising_rates
 from videonet.models.mvit import (
     BlockPlan,
     StridePlan,

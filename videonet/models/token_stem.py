@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from videonet.models.common import VideoModel, as_clip
+from videonet.models.base import VideoModel, as_clip
 from videonet.models.positions import AbsolutePositions, learned_tokens
 from videonet.ops.grid import Grid
 from videonet.ops.patch_embed import PatchEmbed

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from videonet.data.device import normalize
 from videonet.errors import ConfigError
-from videonet.models.common import StageOutput, VideoModel
+from videonet.models.base import StageOutput, VideoModel
 from videonet.ops.grid import Grid
 from videonet.predict.predictor import Predictor
 

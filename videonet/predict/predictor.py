@@ -81,7 +81,7 @@ class Predictor:
 
     Args:
         model: maps clips (N, 3, T, S, S) to logits (N, K), and has the surface of
-            :class:`videonet.models.common.VideoModel`; what its ``head`` reads is the embedding of
+            :class:`videonet.models.base.VideoModel`; what its ``head`` reads is the embedding of
             a clip.
         cfg: how clips are made (``DATA``, ``TEST``) and where the model runs.
         names: of the K classes.

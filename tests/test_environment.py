@@ -2,11 +2,11 @@
 
 import sys
 
-from videonet import doctor
+from videonet import environment
 
 
 def test_report_of_this_machine(capsys):
-    assert doctor.main([]) == 0
+    assert environment.main([]) == 0
     said = capsys.readouterr().out
     for subject in ("python", "videonet", "torch", "cpu", "cuda", "decoder pyav", "model"):
         assert f"\n{subject} " in f"\n{said}", subject
@@ -16,7 +16,7 @@ def test_report_of_this_machine(capsys):
 def test_what_is_missing_is_named_with_its_consequence(monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     monkeypatch.setitem(sys.modules, "fvcore", None)
-    found = {finding.subject: finding for finding in doctor._versions()}
+    found = {finding.subject: finding for finding in environment._versions()}
     assert "WANDB.ENABLE cannot be used" in found["wandb"].problem and not found["wandb"].fatal
     assert "fvcore is needed everywhere" in found["fvcore"].problem and found["fvcore"].fatal
 
@@ -26,7 +26,7 @@ def test_a_machine_without_a_working_decoder_fails(monkeypatch, capsys):
         raise OSError("libavcodec.so is missing\nsecond line")
 
     monkeypatch.setattr("videonet.data.decode.open_video", broken)
-    assert doctor.main([]) == 1
+    assert environment.main([]) == 1
     said = capsys.readouterr().out
     assert "decoder decord     does not work" in said and "no video can be read" in said
     assert "libavcodec.so is missing" in said and "second line" not in said

@@ -1,4 +1,4 @@
-"""What of videonet works on this machine: ``videonet doctor``, ``python -m videonet.doctor``.
+"""What of videonet works on this machine: ``videonet doctor``.
 
 Prints versions, devices and decoders, and for each thing that will not work the reason. The exit
 code is 1 where a model cannot be run or no video can be read.
