@@ -11,7 +11,7 @@ from torch import nn
 
 from videonet.benchmark import model, scaling
 from videonet.benchmark.arguments import add_model, add_scaling
-from videonet.benchmark.candidates import Contender, parse_contender
+from videonet.benchmark.candidates import Candidate, parse_candidate
 from videonet.benchmark.flops import multiply_adds
 from videonet.benchmark.machine import describe, product_rate
 from videonet.benchmark.report import plot_models, plot_scaling, table
@@ -19,9 +19,9 @@ from videonet.benchmark.worker import Task, Worker
 from videonet.errors import ConfigError, VideonetError
 
 
-def test_contenders_are_named_in_one_line():
-    assert parse_contender("mvit_v2_s") == Contender("mvit_v2_s", "videonet", "mvit_v2_s")
-    assert parse_contender("timm:mvitv2_tiny@bf16+compile") == Contender(
+def test_candidates_are_named_in_one_line():
+    assert parse_candidate("mvit_v2_s") == Candidate("mvit_v2_s", "videonet", "mvit_v2_s")
+    assert parse_candidate("timm:mvitv2_tiny@bf16+compile") == Candidate(
         "timm:mvitv2_tiny@bf16+compile", "timm", "mvitv2_tiny", "bf16", True
     )
 
@@ -34,9 +34,9 @@ def test_contenders_are_named_in_one_line():
         ("mvit_v2_s@int8", "unknown 'int8', expected one of fp32, bf16, fp16"),
     ],
 )
-def test_what_is_no_contender_is_explained(text, message):
+def test_what_is_no_candidate_is_explained(text, message):
     with pytest.raises(ConfigError, match=message):
-        parse_contender(text)
+        parse_candidate(text)
 
 
 @pytest.mark.parametrize(
@@ -54,13 +54,13 @@ def test_models_that_do_not_exist_are_named(text, message):
     if library in ("timm", "transformers"):
         pytest.importorskip(library)
     with pytest.raises(ConfigError, match=message):
-        parse_contender(text).build(16, 224)
+        parse_candidate(text).build(16, 224)
 
 
 @pytest.mark.parametrize("name, frames, shape", [("videomae_s", 4, (4,)), ("cvt_13", 1, ())])
 def test_models_of_transformers_give_logits(name, frames, shape):
     pytest.importorskip("transformers")
-    model = parse_contender(f"transformers:{name}").build(frames, 32).eval()
+    model = parse_candidate(f"transformers:{name}").build(frames, 32).eval()
     with torch.no_grad():
         logits = model(torch.randn(2, 3, *shape, 32, 32))
     assert logits.dim() == 2 and len(logits) == 2
@@ -108,7 +108,7 @@ def results():
     """Of a comparison that never ran."""
     rows = [
         {
-            "contender": name,
+            "candidate": name,
             "parameters": 10,
             "memory": memory,
             "clips_per_second": speed,
@@ -121,7 +121,7 @@ def results():
         for name, speed, memory in (("torchvision:a", 2.0, 4e8), ("b@bf16", 6.0, 1e8))
     ]
     task = {"batch": 1, "frames": 8, "size": 64, "device": "cpu"}
-    mode = {"task": task, "machine": {"cpu": "abacus"}, "contenders": rows}
+    mode = {"task": task, "machine": {"cpu": "abacus"}, "candidates": rows}
     return {"clock": "wall", "modes": {"inference": mode, "training": mode}}
 
 
@@ -150,7 +150,7 @@ def test_growth_is_the_slope_of_logarithms(tmp_path):
     points.append({"frames": 8, "size": 64, "error": "too long"})
     assert scaling.exponent(points, "seconds") == pytest.approx(2)
     assert scaling.exponent(points, "memory") == pytest.approx(1)
-    result = {"contenders": {"m": {"frames": points, "size": points[:1]}}}
+    result = {"candidates": {"m": {"frames": points, "size": points[:1]}}}
     assert "time grows to the power 2.00, memory to the power 1.00" in scaling.report(result)
     assert "too long" in scaling.report(result)
     plot_scaling(result, tmp_path / "scaling.png")
@@ -168,21 +168,21 @@ def run(module, arguments):
 
 @pytest.mark.slow
 def test_models_take_turns(tmp_path):
-    contenders = ["reference:mvit_v2_xs", "mvit_v2_xs", "mvit_v2_xs@bf16"]
-    text = run(model, [*contenders, "--output", str(tmp_path / "out" / "xs")])
+    candidates = ["reference:mvit_v2_xs", "mvit_v2_xs", "mvit_v2_xs@bf16"]
+    text = run(model, [*candidates, "--output", str(tmp_path / "out" / "xs")])
     written = json.loads((tmp_path / "out" / "xs.json").read_text())
     assert (tmp_path / "out" / "xs.png").exists()
     for mode, batch in (("inference", 1), ("training", 2)):
         result = written["modes"][mode]
         assert result["task"]["batch"] == batch
-        assert [row["contender"] for row in result["contenders"]] == contenders
-        for row in result["contenders"]:
+        assert [row["candidate"] for row in result["candidates"]] == candidates
+        for row in result["candidates"]:
             assert len(row["turns"]) == 2
             assert row["memory"] > 4 * row["parameters"] * (mode == "training")
             assert 0 < row["share"] < 1
-            assert row["contender"] in text
-        assert result["contenders"][0]["times_first"] == 1
-    infer, train = (written["modes"][m]["contenders"][0] for m in ("inference", "training"))
+            assert row["candidate"] in text
+        assert result["candidates"][0]["times_first"] == 1
+    infer, train = (written["modes"][m]["candidates"][0] for m in ("inference", "training"))
     assert 2.5 < train["multiply_adds"] / infer["multiply_adds"] / 2 < 3.1
 
 
@@ -190,7 +190,7 @@ def test_models_take_turns(tmp_path):
 def test_clips_grow(tmp_path):
     arguments = ["mvit_v2_xs", "--all-frames", "2", "4", "--all-sizes", "32", "64"]
     text = run(scaling, [*arguments, "--output", str(tmp_path / "grow")])
-    sweeps = json.loads((tmp_path / "grow.json").read_text())["contenders"]["mvit_v2_xs"]
+    sweeps = json.loads((tmp_path / "grow.json").read_text())["candidates"]["mvit_v2_xs"]
     assert [(p["frames"], p["size"]) for p in sweeps["frames"]] == [(2, 32), (4, 32)]
     assert [(p["frames"], p["size"]) for p in sweeps["size"]] == [(2, 32), (2, 64)]
     assert all(p["seconds"] > 0 and p["memory"] > 0 for p in sweeps["frames"] + sweeps["size"])
@@ -200,7 +200,7 @@ def test_clips_grow(tmp_path):
 @pytest.mark.slow
 def test_what_fails_over_there_is_told_here():
     task = Task(False, 1, 2, 32, "cpu", 1)
-    with Worker(parse_contender("mvit_v9"), task) as worker:
+    with Worker(parse_candidate("mvit_v9"), task) as worker:
         with pytest.raises(VideonetError, match="mvit_v9: ConfigError: unknown model"):
             worker.ready()
         with pytest.raises(VideonetError, match="AttributeError"):

@@ -28,7 +28,7 @@ def arguments(folder, *options):
     return parser.parse_args([*options, *overrides])
 
 
-def test_all_contestants_deliver_all_clips(folder, tmp_path):
+def test_all_candidates_deliver_all_clips(folder, tmp_path):
     pytest.importorskip("decord")
     output = tmp_path / "result.json"
     options = ("--workers", "1", "--rounds", "1", "--output", str(output), "--needed", "1e-6")

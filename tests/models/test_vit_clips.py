@@ -185,17 +185,21 @@ def test_a_vit_on_a_part_of_its_tokens(arguments):
     x = torch.randn(2, 3, 4, 24, 24)
     with torch.no_grad():
         whole = model.forward_features(x)
-        cells = whole.shape[1] - model.leading
+        cells = whole.shape[1] - model.num_prefix_tokens
         order = torch.stack([torch.randperm(cells) for _ in range(2)])
         mixed = model.forward_features(x, order)
         places = order.argsort(dim=1).unsqueeze(2).expand(-1, -1, whole.shape[2])
         back = torch.cat(
-            (mixed[:, : model.leading], mixed[:, model.leading :].gather(1, places)), dim=1
+            (
+                mixed[:, : model.num_prefix_tokens],
+                mixed[:, model.num_prefix_tokens :].gather(1, places),
+            ),
+            dim=1,
         )
         torch.testing.assert_close(back, whole, atol=1e-4, rtol=1e-4)
         mask = torch.zeros(2, cells, dtype=torch.bool).scatter(1, order[:, :7], True)
         part = model.forward_features(x, mask)
-        assert part.shape == (2, model.leading + 7, whole.shape[2])
+        assert part.shape == (2, model.num_prefix_tokens + 7, whole.shape[2])
         assert torch.equal(part, model.forward_features(x, order[:, :7].sort(dim=1).values))
         assert model.forward_head(part).shape == (2, 5)
         changed = x.clone()  # what is left out has no effect

@@ -46,7 +46,7 @@ RENAMED = {
     "pre_norm": "pre_norm",
     "final_norm": "final_norm",
     "fc_norm": "fc_norm",
-    "pool_include_prefix": "pool_leading",
+    "pool_include_prefix": "pool_include_prefix",
     "dynamic_img_pad": "pad_to_patch",
 }
 # Options that change nothing in eval mode, or nothing here: positions always follow the input.

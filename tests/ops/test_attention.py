@@ -14,28 +14,33 @@ from videonet.ops.relative_position import axis_embeddings, position_rows
 GRIDS = [((2, 4, 6), (2, 2, 3)), ((3, 4, 4), (3, 4, 4)), ((1, 3, 5), (1, 6, 5))]
 
 
-def random_case(q_grid, k_grid, class_tokens, axes="thw", heads=2, dim=8, seed=0):
+def random_case(q_grid, k_grid, num_prefix_tokens, axes="thw", heads=2, dim=8, seed=0):
     generator = torch.Generator().manual_seed(seed)
 
     def draw(*shape):
         return torch.randn(*shape, generator=generator, dtype=torch.float64).requires_grad_()
 
-    q = draw(2, heads, volume(q_grid) + class_tokens, dim)
-    k = draw(2, heads, volume(k_grid) + class_tokens, dim)
-    v = draw(2, heads, volume(k_grid) + class_tokens, dim)
+    q = draw(2, heads, volume(q_grid) + num_prefix_tokens, dim)
+    k = draw(2, heads, volume(k_grid) + num_prefix_tokens, dim)
+    v = draw(2, heads, volume(k_grid) + num_prefix_tokens, dim)
     tables = tuple(
         draw(2 * max(a, b) - 1, dim) if axis in axes else None
         for axis, a, b in zip("thw", q_grid, k_grid, strict=True)
     )
-    options = {"q_grid": q_grid, "k_grid": k_grid, "tables": tables, "class_tokens": class_tokens}
+    options = {
+        "q_grid": q_grid,
+        "k_grid": k_grid,
+        "tables": tables,
+        "num_prefix_tokens": num_prefix_tokens,
+    }
     return (q, k, v), options
 
 
 @pytest.mark.parametrize("q_grid, k_grid", GRIDS)
-@pytest.mark.parametrize("class_tokens", [0, 1])
+@pytest.mark.parametrize("num_prefix_tokens", [0, 1])
 @pytest.mark.parametrize("axes", ["thw", "hw", ""])
-def test_fused_equals_reference_in_values_and_gradients(q_grid, k_grid, class_tokens, axes):
-    qkv, options = random_case(q_grid, k_grid, class_tokens, axes)
+def test_fused_equals_reference_in_values_and_gradients(q_grid, k_grid, num_prefix_tokens, axes):
+    qkv, options = random_case(q_grid, k_grid, num_prefix_tokens, axes)
     leaves = [*qkv, *(t for t in options["tables"] if t is not None)]
     results = []
     for function in (attention, attention_reference):
@@ -50,7 +55,7 @@ def test_fused_equals_reference_in_values_and_gradients(q_grid, k_grid, class_to
 def test_a_biased_class_key_counts_as_often_as_its_bias_says(axes):
     """A bias of log 3 on the class key is the class key three times."""
     (q, k, v), options = random_case((2, 4, 6), (2, 2, 3), 1, axes)
-    options["class_key_bias"] = math.log(3)
+    options["prefix_key_bias"] = math.log(3)
     found, reference = attention(q, k, v, **options), attention_reference(q, k, v, **options)
     torch.testing.assert_close(found, reference, rtol=1e-9, atol=1e-9)
 
@@ -66,10 +71,10 @@ def test_a_biased_class_key_counts_as_often_as_its_bias_says(axes):
 
 
 @pytest.mark.parametrize("axes", ["thw", ""])
-@pytest.mark.parametrize("class_tokens", [0, 1])
-def test_a_bias_per_key_takes_keys_away(axes, class_tokens):
+@pytest.mark.parametrize("num_prefix_tokens", [0, 1])
+def test_a_bias_per_key_takes_keys_away(axes, num_prefix_tokens):
     """A key of minus infinity, or nearly, is a key that is not there."""
-    (q, k, v), options = random_case((2, 4, 6), (2, 2, 3), class_tokens, axes)
+    (q, k, v), options = random_case((2, 4, 6), (2, 2, 3), num_prefix_tokens, axes)
     bias = torch.randn(2, k.shape[2], dtype=torch.float64)
     bias[0, -4:] = -1e4
     found = attention(q, k, v, key_bias=bias, **options)
@@ -84,7 +89,7 @@ def test_a_bias_per_key_takes_keys_away(axes, class_tokens):
 def test_another_scale_is_another_length_of_the_queries(axes, bias):
     """But for the relative positions, which take the queries as they are."""
     (q, k, v), options = random_case((2, 4, 6), (2, 2, 3), 1, axes)
-    options |= {"class_key_bias": bias, "scale": 0.1}
+    options |= {"prefix_key_bias": bias, "scale": 0.1}
     found = attention(q, k, v, **options)
     reference = attention_reference(q, k, v, **options)
     torch.testing.assert_close(found, reference, rtol=1e-9, atol=1e-9)
@@ -123,30 +128,30 @@ def assert_as_exact_as_it_can_be(qkv, options, dtype, tolerance):
 
 @pytest.mark.parametrize("dtype, tolerance", WORKING)
 @pytest.mark.parametrize("q_grid, k_grid", GRIDS)
-@pytest.mark.parametrize("class_tokens", [0, 1])
+@pytest.mark.parametrize("num_prefix_tokens", [0, 1])
 @pytest.mark.parametrize("heads", [1, 3])
 def test_fused_equals_reference_in_working_precision(
-    q_grid, k_grid, class_tokens, heads, dtype, tolerance
+    q_grid, k_grid, num_prefix_tokens, heads, dtype, tolerance
 ):
-    qkv, options = random_case(q_grid, k_grid, class_tokens, heads=heads)
+    qkv, options = random_case(q_grid, k_grid, num_prefix_tokens, heads=heads)
     assert_as_exact_as_it_can_be(qkv, options, dtype, tolerance)
 
 
 @pytest.mark.parametrize("dtype, tolerance", WORKING[:2])
-@pytest.mark.parametrize("class_tokens", [0, 1])
+@pytest.mark.parametrize("num_prefix_tokens", [0, 1])
 @pytest.mark.parametrize("axes", ["thw", ""])
 @pytest.mark.parametrize("biased", [False, True])
 def test_attention_in_pieces(
-    small_pieces, monkeypatch, axes, class_tokens, biased, dtype, tolerance
+    small_pieces, monkeypatch, axes, num_prefix_tokens, biased, dtype, tolerance
 ):
     used = []
     chunked = attention_module.chunked_attention
     monkeypatch.setattr(
         attention_module, "chunked_attention", lambda *a: used.append(a) or chunked(*a)
     )
-    qkv, options = random_case((2, 4, 6), (2, 2, 3), class_tokens, axes)
+    qkv, options = random_case((2, 4, 6), (2, 2, 3), num_prefix_tokens, axes)
     if biased:
-        options["class_key_bias"] = 0.7 * class_tokens
+        options["prefix_key_bias"] = 0.7 * num_prefix_tokens
         options["key_bias"] = torch.linspace(-2, 2, 2 * qkv[1].shape[2]).reshape(2, -1)
     assert_as_exact_as_it_can_be(qkv, options, dtype, tolerance)
     assert used

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from videonet.ops.conv import Conv3d
+from videonet.ops.conv import FastConv3d
 from videonet.ops.kernels import cpu
 
 CASES = [  # kernel, stride, padding, dilation, groups
@@ -22,7 +22,7 @@ CASES = [  # kernel, stride, padding, dilation, groups
 @pytest.mark.parametrize("bias", [True, False])
 def test_gives_torchs_numbers(kernel, stride, padding, dilation, groups, batch, bias):
     torch.manual_seed(0)
-    conv = Conv3d(4, 6, kernel, stride, padding, dilation, groups, bias)
+    conv = FastConv3d(4, 6, kernel, stride, padding, dilation, groups, bias)
     results = []
     for dtype in (torch.float32, torch.float64):
         generator = torch.Generator().manual_seed(1)
@@ -42,7 +42,7 @@ def test_gives_torchs_numbers(kernel, stride, padding, dilation, groups, batch, 
 
 @pytest.mark.parametrize("batch", [1, 2])
 def test_no_batch_is_too_small_for_onednn(batch):
-    conv = Conv3d(4, 6, 3)
+    conv = FastConv3d(4, 6, 3)
     x = torch.randn(batch, 4, 4, 7, 6)
     if not cpu.convolves(x, conv.weight):
         pytest.skip("this torch has no oneDNN")
@@ -52,7 +52,7 @@ def test_no_batch_is_too_small_for_onednn(batch):
 
 
 def test_other_types_autocast_and_observers_keep_torchs_convolution():
-    conv = Conv3d(4, 6, 3)
+    conv = FastConv3d(4, 6, 3)
     x = torch.randn(1, 4, 4, 7, 6)
     with FlopCounterMode(display=False) as counter:
         conv(x)
@@ -61,4 +61,4 @@ def test_other_types_autocast_and_observers_keep_torchs_convolution():
         assert conv(x).dtype is torch.bfloat16
     assert conv.double()(x.double()).dtype is torch.float64
     with pytest.raises(RuntimeError, match="channels"):
-        Conv3d(3, 6, 3)(x)
+        FastConv3d(3, 6, 3)(x)

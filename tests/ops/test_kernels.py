@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 import videonet
 from videonet.ops.kernels import cpu, private
 from videonet.ops.kernels.probing import Kernel, Question
-from videonet.ops.tracing import traced
+from videonet.ops.tracing import is_traced
 
 PACKAGE = Path(videonet.__file__).parent
 KERNELS = {name: k for name, k in vars(cpu).items() if isinstance(k, Kernel)}
@@ -147,7 +147,7 @@ def test_a_question_that_cannot_be_asked_means_plain_operators(name, fault, untr
         question()
     monkeypatch.setattr(question, "ask", (lambda: False) if fault == "always no" else missing)
     assert all(question() for _ in range(3))
-    assert name == "has_global_hooks" or traced()
+    assert name == "has_global_hooks" or is_traced()
     (line,) = [r.getMessage() for r in untried.records]
     assert question.name in line
 

@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from videonet.ops import linear as linear_module
 from videonet.ops.kernels import cpu
-from videonet.ops.linear import call_linear, linear
+from videonet.ops.linear import call_linear, fast_linear
 from videonet.ops.mlp import Mlp
 
 DTYPES = [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)]
@@ -55,7 +55,7 @@ def test_linear_is_torchs(small_pieces, bias, layout, dtype, tolerance):
     x, weight = draw(2, 9, 5, dtype=dtype), draw(7, 5, dtype=dtype)
     leaves = [x, weight] + [draw(7, dtype=dtype)] * bias
     results = []
-    for function in (linear, F.linear):
+    for function in (fast_linear, F.linear):
         out = function(layouts(x)[layout], *leaves[1:])
         # A sum's gradient has no memory of its own.
         results.append((out, *torch.autograd.grad(out.sum(), leaves)))
@@ -110,5 +110,5 @@ def test_other_types_and_devices_are_left_to_torch(small_pieces, monkeypatch):
     monkeypatch.delattr(linear_module, "_Linear")  # whoever takes the other path fails
     for dtype in (torch.float64, torch.float16):
         x, weight = draw(4, 3, dtype=dtype), draw(2, 3, dtype=dtype)
-        torch.testing.assert_close(linear(x, weight), F.linear(x, weight))
-    assert linear(draw(4, 3).to("meta"), draw(2, 3).to("meta")).shape == (4, 2)
+        torch.testing.assert_close(fast_linear(x, weight), F.linear(x, weight))
+    assert fast_linear(draw(4, 3).to("meta"), draw(2, 3).to("meta")).shape == (4, 2)

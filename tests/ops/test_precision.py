@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from videonet.ops.attention import attention
 from videonet.ops.chunked_attention import chunked_attention
 from videonet.ops.clip_norm import ClipNorm
-from videonet.ops.conv import Conv3d, TokenConv
+from videonet.ops.conv import FastConv3d, TokenConv
 from videonet.ops.conv_attention import ConvAttention
 from videonet.ops.depthwise import depthwise_conv
 from videonet.ops.gated_conv import RecursiveGatedConv
 from videonet.ops.global_filter import GlobalLocalFilter
 from videonet.ops.layer_scale import LayerScale
-from videonet.ops.linear import linear
+from videonet.ops.linear import fast_linear
 from videonet.ops.mlp import Mlp
 from videonet.ops.pooling import avg_pool, conv_pool, max_pool
 from videonet.ops.pooling_attention import PoolingAttention
@@ -32,7 +32,7 @@ from videonet.ops.relative_position import position_rows
 from videonet.ops.self_attention import SelfAttention
 from videonet.ops.shift import WIDTH, CycleFC
 from videonet.ops.sliding_window import MultiScaleDilatedAttention, sliding_window_attention
-from videonet.ops.window_attention import WindowAttention, WindowPlan
+from videonet.ops.window_attention import StageWindows, WindowAttention
 from videonet.ops.windows import Windows, relative_rows
 
 GRID = (2, 4, 4)
@@ -122,8 +122,8 @@ def chunked_written_out(q: Tensor, k: Tensor, v: Tensor, rows: Tensor) -> Tensor
     return (q @ k.transpose(-2, -1) + rows @ columns.t()).softmax(dim=-1) @ v
 
 
-def window_plan(x: Tensor) -> WindowPlan:
-    return WindowPlan.of(WINDOWS, relative_rows(8, WINDOWS.size, WINDOWS.size), x)
+def window_plan(x: Tensor) -> StageWindows:
+    return StageWindows.of(WINDOWS, relative_rows(8, WINDOWS.size, WINDOWS.size), x)
 
 
 def pooling_attention(**arguments) -> PoolingAttention:
@@ -143,7 +143,7 @@ OPERATORS = {
     ),
     "attention": Operator(attend, (HEADS,) * 3 + TABLES, 3, attend_written_out),
     "chunked_attention": Operator(chunked, (HEADS,) * 4, 4, chunked_written_out),
-    "linear": Operator(linear, (TOKENS, *DENSE)),
+    "linear": Operator(fast_linear, (TOKENS, *DENSE)),
     "mlp": of_module(Mlp(8, 32, 12), TOKENS),
     "depthwise": Operator(
         lambda x, w, b: depthwise_conv(x, w, b, (1, 1, 1), (1, 1, 1)),
@@ -162,8 +162,8 @@ OPERATORS = {
     ),
     "max_pool": Operator(lambda x: max_pool(x, GRID, (3, 3, 3), (1, 2, 2))[0], (TOKENS,)),
     "avg_pool": Operator(lambda x: avg_pool(x, GRID, (3, 3, 3), (1, 2, 2))[0], (TOKENS,)),
-    "conv": of_module(Conv3d(8, 6, 3, padding=1), VOLUME),
-    "conv_of_one_clip": of_module(Conv3d(8, 6, 3, padding=1), (1, *VOLUME[1:])),
+    "conv": of_module(FastConv3d(8, 6, 3, padding=1), VOLUME),
+    "conv_of_one_clip": of_module(FastConv3d(8, 6, 3, padding=1), (1, *VOLUME[1:])),
     "token_conv": of_module(TokenConv(8, 6, 3, padding=1), CELLS),
     "token_linear": of_module(TokenConv(8, 6, 1), CELLS),
     "cycle_fc": of_module(CycleFC(8, 6, 3, WIDTH), CELLS),

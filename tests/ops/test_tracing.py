@@ -8,7 +8,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from videonet.models import create_model
 from videonet.ops.attention import key_columns
-from videonet.ops.tracing import once_per_shape, traced
+from videonet.ops.tracing import is_traced, once_per_shape
 
 CPU = torch.device("cpu")
 
@@ -35,9 +35,9 @@ def test_first_use_in_inference_leaves_it_fit_for_training():
 
 
 def test_fake_tensors_are_not_remembered():
-    assert not traced()
+    assert not is_traced()
     with FakeTensorMode():
-        assert traced()
+        assert is_traced()
         fake = ones(6, CPU)
     assert type(fake) is not torch.Tensor
     assert type(ones(6, CPU)) is torch.Tensor

@@ -7,14 +7,14 @@ import torch
 import torch.nn.functional as F
 
 from videonet.ops.grid import volume
-from videonet.ops.window_attention import WindowAttention, WindowPlan
+from videonet.ops.window_attention import StageWindows, WindowAttention
 from videonet.ops.windows import (
     MASKED,
     Windows,
     cut_windows,
     join_windows,
     relative_rows,
-    strangers,
+    shift_mask,
 )
 
 CUTS = [
@@ -108,11 +108,11 @@ def test_attention_is_the_one_written_out(windows):
     x = torch.randn(2, *windows.grid, 6)
     rows = relative_rows(volume(windows.size), windows.size, module.window)
     with torch.no_grad():
-        found = module(x, WindowPlan.of(windows, rows, x))
+        found = module(x, StageWindows.of(windows, rows, x))
         torch.testing.assert_close(found, reference(module, x, windows, module.window))
 
 
 def test_strangers_are_on_both_sides_of_the_seam():
     windows = Windows((1, 1, 8), (1, 1, 4), (0, 0, 1))
-    apart = strangers(windows, 2)
+    apart = shift_mask(windows, 2)
     assert apart.int().tolist() == [[0, 0, 0, 1], [0, 0, 0, 1], [0, 0, 0, 1], [1, 1, 1, 0]]

@@ -74,7 +74,7 @@ def test_recorded_attention_is_the_fused_one():
     q = torch.randn(2, 3, 1 + 32, 8)
     k, v = torch.randn(2, 2, 3, 1 + 8, 8)
     tables = tuple(torch.randn(2 * n - 1, 8) for n in (2, 4, 4))
-    arguments = {"q_grid": grid, "k_grid": key_grid, "tables": tables, "class_tokens": 1}
+    arguments = {"q_grid": grid, "k_grid": key_grid, "tables": tables, "num_prefix_tokens": 1}
     fused = attention(q, k, v, **arguments)
     with RecordAttention() as record:
         open_ = attention(q, k, v, **arguments)

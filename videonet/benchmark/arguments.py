@@ -11,7 +11,7 @@ from videonet.choices import BENCHMARK_PEERS
 def add_model(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``videonet benchmark model``."""
     parser.add_argument(
-        "contenders",
+        "candidates",
         nargs="+",
         metavar="[LIBRARY:]MODEL[@DTYPE][+compile]",
         help="library is videonet (default), reference (videonet, attention written out), "
@@ -27,7 +27,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 def add_scaling(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``videonet benchmark scaling``."""
-    parser.add_argument("contenders", nargs="+", metavar="[LIBRARY:]MODEL[@DTYPE][+compile]")
+    parser.add_argument("candidates", nargs="+", metavar="[LIBRARY:]MODEL[@DTYPE][+compile]")
     parser.add_argument("--training", action="store_true", help="a training step, not inference")
     parser.add_argument("--all-frames", type=int, nargs="+", default=[8, 16, 32, 64])
     parser.add_argument("--all-sizes", type=int, nargs="+", default=[224, 288, 352, 448])
@@ -41,7 +41,7 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cfg", default="K400/MVITv2_B.yaml", help="recipe (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="processes (default %(default)s)")
     parser.add_argument(
-        "--rounds", type=int, default=3, help="turns of each contestant (default %(default)s)"
+        "--rounds", type=int, default=3, help="turns of each candidate (default %(default)s)"
     )
     parser.add_argument(
         "--peer", action="append", choices=BENCHMARK_PEERS, help="may be repeated (default: all)"

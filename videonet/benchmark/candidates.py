@@ -22,7 +22,7 @@ GRAMMAR = re.compile(
 
 
 @dataclass(frozen=True)
-class Contender:
+class Candidate:
     """One column of a comparison.
 
     Attributes:
@@ -54,7 +54,7 @@ class Contender:
         return written_out_attention() if self.library == "reference" else nullcontext()
 
 
-def parse_contender(text: str) -> Contender:
+def parse_candidate(text: str) -> Candidate:
     """``torchvision:mvit_v2_s@bf16+compile`` and the like; videonet's models need no library."""
     found = GRAMMAR.fullmatch(text)
     if found is None:
@@ -63,7 +63,7 @@ def parse_contender(text: str) -> Contender:
     for value, known in ((library, LIBRARIES), (dtype, DTYPES)):
         if value not in known:
             raise ConfigError(f"{text!r}: unknown {value!r}, expected one of {', '.join(known)}")
-    return Contender(text, library, found["model"], dtype, found["compiled"] is not None)
+    return Candidate(text, library, found["model"], dtype, found["compiled"] is not None)
 
 
 def _videonet(name: str, frames: int, size: int) -> nn.Module:

@@ -1,6 +1,6 @@
 """How many clips per second the loader delivers, what they cost, and how that compares.
 
-Three contestants take turns over the same videos on the same number of processes: videonet's
+Three candidates take turns over the same videos on the same number of processes: videonet's
 loader with the whole training recipe; decord alone, which only decodes the frames of the same
 clips at full size; and pytorchvideo's LabeledVideoDataset with the same augmentation.
 """
@@ -48,10 +48,10 @@ def run(args: argparse.Namespace) -> str:
 def benchmark(
     cfg: CfgNode, *, workers: int, rounds: int, peers: Sequence[str] = BENCHMARK_PEERS
 ) -> dict:
-    """Clips per second of every contestant in every round, and the cost of the stages.
+    """Clips per second of every candidate in every round, and the cost of the stages.
 
-    A round is one epoch of the training list. The processes of all contestants are started and
-    warm before the first round, and only one contestant works at a time.
+    A round is one epoch of the training list. The processes of all candidates are started and
+    warm before the first round, and only one candidate works at a time.
     """
     if workers < 1:
         raise ConfigError(f"the number of workers is {workers}, expected at least 1")

@@ -77,7 +77,7 @@ class PeakMemory:
     """Peak memory of a device above a floor, in bytes.
 
     On the CPU this is the resident set of the whole process, so every allocator counts: torch's,
-    oneDNN's scratch space, Python's. Give each contender a process of its own, and set the floor
+    oneDNN's scratch space, Python's. Give each candidate a process of its own, and set the floor
     after the imports and before the model is built.
     """
 

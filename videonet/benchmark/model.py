@@ -1,6 +1,6 @@
 """Models side by side: clips per second, memory, and the share of the machine's arithmetic.
 
-Every contender lives in a process of its own and they take turns, A B A B, so that whatever else
+Every candidate lives in a process of its own and they take turns, A B A B, so that whatever else
 the machine does befalls all of them. Ratios are medians over the rounds of ratios within a round.
 """
 
@@ -17,7 +17,7 @@ from statistics import median
 
 import torch
 
-from videonet.benchmark.candidates import Contender, parse_contender
+from videonet.benchmark.candidates import Candidate, parse_candidate
 from videonet.benchmark.flops import multiply_adds, written_out_attention
 from videonet.benchmark.report import plot_models, table
 from videonet.benchmark.worker import Task, Turn, Worker
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> str:
     """Measure, write the files asked for, and return the report as text."""
     if args.clock == "cpu" and (args.threads != 1 or args.device != "cpu"):
         raise ConfigError("--clock cpu counts the time of all threads: give --threads 1")
-    contenders = [parse_contender(text) for text in args.contenders]
+    candidates = [parse_candidate(text) for text in args.candidates]
     args.threads = args.threads or torch.get_num_threads()
     results = {"clock": args.clock, "modes": {}}
     for mode in MODES if args.mode == "both" else (args.mode,):
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> str:
             device=args.device,
             threads=args.threads,
         )
-        results["modes"][mode] = compare(contenders, task, args.rounds, args.seconds, args.clock)
+        results["modes"][mode] = compare(candidates, task, args.rounds, args.seconds, args.clock)
     if args.output:
         write(results, args.output)
     return report(results)
@@ -60,22 +60,22 @@ def write(results: dict, prefix: Path) -> None:
 
 
 def compare(
-    contenders: Sequence[Contender], task: Task, rounds: int, seconds: float, clock: str = "wall"
+    candidates: Sequence[Candidate], task: Task, rounds: int, seconds: float, clock: str = "wall"
 ) -> dict:
-    """Let the contenders take turns.
+    """Let the candidates take turns.
 
     Returns:
-        The task, the machine, and under "contenders" one dictionary each: ``clips_per_second``,
+        The task, the machine, and under "candidates" one dictionary each: ``clips_per_second``,
         ``times_first`` (speed relative to the first), ``memory`` and ``parameters`` in bytes and
         numbers, ``multiply_adds`` of a step, ``rate`` of the machine's matrix product in the same
         type, the ``share`` of it, and the seconds of every turn.
     """
     with ExitStack() as stack:
-        workers = [stack.enter_context(Worker(c, task)) for c in contenders]
+        workers = [stack.enter_context(Worker(c, task)) for c in candidates]
         facts = []
         for worker in workers:  # one after the other: nobody else runs at a memory peak
             facts.append(worker.ready())
-            logger.info("%s is ready", worker.contender.text)
+            logger.info("%s is ready", worker.candidate.text)
         turns: list[list[Turn]] = [[] for _ in workers]
         rates: list[list[float]] = [[] for _ in workers]
         for number in range(rounds):
@@ -83,30 +83,30 @@ def compare(
                 rate.append(worker.rate(clock))
                 times.append(worker.turn(seconds))
                 logger.info(
-                    "round %d: %s %.3f s", number + 1, worker.contender.text, times[-1].wall
+                    "round %d: %s %.3f s", number + 1, worker.candidate.text, times[-1].wall
                 )
         machine = workers[0].machine()
     first = [getattr(t, clock) for t in turns[0]]
     rows = []
-    for contender, fact, times, rate in zip(contenders, facts, turns, rates, strict=True):
+    for candidate, fact, times, rate in zip(candidates, facts, turns, rates, strict=True):
         spent = [getattr(t, clock) for t in times]
-        row = {"contender": contender.text, **fact}
+        row = {"candidate": candidate.text, **fact}
         row["clips_per_second"] = task.batch / median(spent)
         row["times_first"] = median(a / b for a, b in zip(first, spent, strict=True))
-        row["multiply_adds"] = count(contender, task)
+        row["multiply_adds"] = count(candidate, task)
         row["rate"] = median(rate)
         row["share"] = row["multiply_adds"] / median(spent) / row["rate"]
         row["turns"] = [asdict(t) for t in times]
         rows.append(row)
-    return {"task": asdict(task), "machine": machine, "contenders": rows}
+    return {"task": asdict(task), "machine": machine, "candidates": rows}
 
 
-def count(contender: Contender, task: Task) -> int:
+def count(candidate: Candidate, task: Task) -> int:
     """Multiply-adds of one step, as papers count them: of the function, not of a trick.
 
     For videonet's models that is the attention with its logits written out.
     """
-    model = contender.build(task.frames, task.size)
+    model = candidate.build(task.frames, task.size)
     with written_out_attention():
         return multiply_adds(model, task.shape, training=task.training)
 
@@ -115,16 +115,16 @@ def report(results: dict) -> str:
     """The table of each mode, and the machine."""
     parts = []
     for mode, result in results["modes"].items():
-        task, rows = result["task"], result["contenders"]
+        task, rows = result["task"], result["candidates"]
         shape = f"{task['frames']}×{task['size']}²"
         parts.append(f"{mode}, batch {task['batch']} of {shape}, {task['device']}")
         parts.append(
             table(
-                ("contender", "clips/s", "× first", "peak MB", "% of first", "Gmadd/clip",
+                ("candidate", "clips/s", "× first", "peak MB", "% of first", "Gmadd/clip",
                  "Gmadd/s", "of rate"),
                 [
                     (
-                        row["contender"],
+                        row["candidate"],
                         f"{row['clips_per_second']:.2f}",
                         f"{row['times_first']:.2f}",
                         f"{row['memory'] / 1e6:.0f}",
@@ -145,4 +145,4 @@ def report(results: dict) -> str:
 
 
 def _dtype(row: dict) -> str:
-    return parse_contender(row["contender"]).dtype
+    return parse_candidate(row["candidate"]).dtype

@@ -29,13 +29,13 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def plot_models(results: dict, path: Path) -> None:
     """Bars of speed and of peak memory, one row per mode."""
     modes = results["modes"]
-    count = max(len(r["contenders"]) for r in modes.values())
+    count = max(len(r["candidates"]) for r in modes.values())
     figure = Figure(figsize=(11, len(modes) * (1.2 + 0.35 * count)), layout="constrained")
     for axes, (mode, result) in zip(
         figure.subplots(len(modes), 2, squeeze=False), modes.items(), strict=True
     ):
-        rows = result["contenders"]
-        names = [row["contender"] for row in rows]
+        rows = result["candidates"]
+        names = [row["candidate"] for row in rows]
         task = result["task"]
         title = f"{mode}: batch {task['batch']} of {task['frames']}×{task['size']}²"
         _bars(axes[0], names, [row["clips_per_second"] for row in rows], "clips/s", "{:.2f}")
@@ -59,7 +59,7 @@ def plot_scaling(result: dict, path: Path) -> None:
     """Time and peak memory against the multiply-adds of a clip, one line per sweep and model."""
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     time, memory = figure.subplots(1, 2)
-    for name, sweeps in result["contenders"].items():
+    for name, sweeps in result["candidates"].items():
         for (sweep, points), style in zip(sweeps.items(), ("o-", "s--"), strict=True):
             done = [p for p in points if "seconds" in p]
             work = [p["multiply_adds"] / 1e9 for p in done]

@@ -12,7 +12,7 @@ from statistics import median
 
 import torch
 
-from videonet.benchmark.candidates import Contender, parse_contender
+from videonet.benchmark.candidates import Candidate, parse_candidate
 from videonet.benchmark.model import count
 from videonet.benchmark.report import plot_scaling, table
 from videonet.benchmark.worker import Task, Worker
@@ -28,13 +28,13 @@ def run(args: argparse.Namespace) -> str:
         "frames": [(frames, args.size) for frames in args.all_frames],
         "size": [(args.frames, size) for size in args.all_sizes],
     }
-    result = {"clock": args.clock, "contenders": {}}
-    for contender in map(parse_contender, args.contenders):
+    result = {"clock": args.clock, "candidates": {}}
+    for candidate in map(parse_candidate, args.candidates):
         measured = {}  # a clip that both sweeps share is measured once
         for frames, size in dict.fromkeys(sum(sweeps.values(), [])):
             task = Task(args.training, 1, frames, size, args.device, args.threads)
-            measured[frames, size] = measure(contender, task, args.rounds, args.seconds, args.clock)
-        result["contenders"][contender.text] = {
+            measured[frames, size] = measure(candidate, task, args.rounds, args.seconds, args.clock)
+        result["candidates"][candidate.text] = {
             sweep: [measured[clip] for clip in clips] for sweep, clips in sweeps.items()
         }
     if args.output:
@@ -46,17 +46,17 @@ def run(args: argparse.Namespace) -> str:
 
 
 def measure(
-    contender: Contender, task: Task, rounds: int, seconds: float, clock: str = "wall"
+    candidate: Candidate, task: Task, rounds: int, seconds: float, clock: str = "wall"
 ) -> dict:
     """Seconds per clip, peak memory and multiply-adds of one clip, or the error that stopped it."""
     point = {"frames": task.frames, "size": task.size, "task": asdict(task)}
     try:
-        with Worker(contender, task) as worker:
+        with Worker(candidate, task) as worker:
             point |= worker.ready()
             turns = [worker.turn(seconds) for _ in range(rounds)]
         point["seconds"] = median(getattr(t, clock) for t in turns)
-        point["multiply_adds"] = count(contender, task)
-        logger.info("%s %d×%d²: %.3f s", contender.text, task.frames, task.size, point["seconds"])
+        point["multiply_adds"] = count(candidate, task)
+        logger.info("%s %d×%d²: %.3f s", candidate.text, task.frames, task.size, point["seconds"])
     except VideonetError as error:  # a peer may refuse a size, or run out of memory
         logger.warning("%s", error)
         point["error"] = str(error)
@@ -77,7 +77,7 @@ def exponent(points: Sequence[dict], quantity: str) -> float:
 def report(result: dict) -> str:
     """One table per model, and how time and memory grow with the multiply-adds."""
     parts = []
-    for name, sweeps in result["contenders"].items():
+    for name, sweeps in result["candidates"].items():
         for sweep, points in sweeps.items():
             rows = [
                 (

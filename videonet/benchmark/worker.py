@@ -1,4 +1,4 @@
-"""A contender in a process of its own, which waits for its turn."""
+"""A candidate in a process of its own, which waits for its turn."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from videonet.benchmark.candidates import DTYPES, Contender
+from videonet.benchmark.candidates import DTYPES, Candidate
 from videonet.benchmark.machine import PeakMemory, describe, product_rate, synchronize
 from videonet.errors import VideonetError
 
@@ -25,7 +25,7 @@ CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 @dataclass(frozen=True)
 class Task:
-    """What all contenders do.
+    """What all candidates do.
 
     Attributes:
         training: forward, backward and AdamW, else a forward pass alone.
@@ -57,18 +57,18 @@ class Turn:
 
 
 class Worker:
-    """Drives a process that holds one contender; use it as a context manager.
+    """Drives a process that holds one candidate; use it as a context manager.
 
     Every method raises :class:`VideonetError` with what went wrong over there.
     """
 
-    def __init__(self, contender: Contender, task: Task):
-        self.contender, self.task = contender, task
+    def __init__(self, candidate: Candidate, task: Task):
+        self.candidate, self.task = candidate, task
 
     def __enter__(self) -> Worker:
         context = get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, self.contender, self.task))
+        self._process = context.Process(target=_serve, args=(theirs, self.candidate, self.task))
         self._process.start()
         theirs.close()
         return self
@@ -86,7 +86,7 @@ class Worker:
         return self._ask("turn", seconds)
 
     def rate(self, clock: str = "wall") -> float:
-        """Matrix products: multiply-adds per second in the contender's type."""
+        """Matrix products: multiply-adds per second in the candidate's type."""
         return self._ask("rate", clock)
 
     def machine(self) -> dict:
@@ -100,18 +100,18 @@ class Worker:
         except (EOFError, BrokenPipeError) as error:
             self._process.join()
             raise VideonetError(
-                f"{self.contender.text}: its process died with code {self._process.exitcode}"
+                f"{self.candidate.text}: its process died with code {self._process.exitcode}"
             ) from error
         if not good:
-            raise VideonetError(f"{self.contender.text}: {answer}")
+            raise VideonetError(f"{self.candidate.text}: {answer}")
         return answer
 
 
-def _serve(pipe: Connection, contender: Contender, task: Task) -> None:
+def _serve(pipe: Connection, candidate: Candidate, task: Task) -> None:
     """Answer questions until the pipe closes."""
     torch.set_num_threads(task.threads)
     torch.manual_seed(0)
-    bench = _Bench(contender, task)
+    bench = _Bench(candidate, task)
     while True:
         try:
             what, arguments = pipe.recv()
@@ -125,15 +125,15 @@ def _serve(pipe: Connection, contender: Contender, task: Task) -> None:
 
 
 class _Bench:
-    def __init__(self, contender: Contender, task: Task):
-        self.contender, self.task = contender, task
+    def __init__(self, candidate: Candidate, task: Task):
+        self.candidate, self.task = candidate, task
 
     def ready(self) -> dict:
         memory = PeakMemory(self.task.device)
-        model = self.contender.build(self.task.frames, self.task.size).to(self.task.device)
+        model = self.candidate.build(self.task.frames, self.task.size).to(self.task.device)
         parameters = sum(p.numel() for p in model.parameters())
         prepare = _training_step if self.task.training else _inference_step
-        self.step = prepare(model, self.contender, self.task)
+        self.step = prepare(model, self.candidate, self.task)
         memory.restart()
         self._run()
         return {"parameters": parameters, "memory": memory.peak()}
@@ -146,12 +146,12 @@ class _Bench:
         return Turn(**{name: (clock() - starts[name]) / steps for name, clock in CLOCKS.items()})
 
     def _run(self) -> None:
-        with self.contender.computing():
+        with self.candidate.computing():
             self.step()
         synchronize(self.task.device)
 
     def rate(self, clock: str) -> float:
-        return product_rate(self.task.device, DTYPES[self.contender.dtype], CLOCKS[clock])
+        return product_rate(self.task.device, DTYPES[self.candidate.dtype], CLOCKS[clock])
 
     def machine(self) -> dict:
         return describe(self.task.device)
@@ -161,11 +161,11 @@ def _clip(task: Task) -> Tensor:
     return torch.randn(task.shape, device=task.device)
 
 
-def _inference_step(model: nn.Module, contender: Contender, task: Task) -> Callable[[], object]:
-    """A forward pass with weights and clip in the contender's type."""
-    dtype = DTYPES[contender.dtype]
+def _inference_step(model: nn.Module, candidate: Candidate, task: Task) -> Callable[[], object]:
+    """A forward pass with weights and clip in the candidate's type."""
+    dtype = DTYPES[candidate.dtype]
     model, clip = model.eval().to(dtype), _clip(task).to(dtype)
-    forward = torch.compile(model) if contender.compiled else model
+    forward = torch.compile(model) if candidate.compiled else model
 
     @torch.inference_mode()
     def step() -> Tensor:
@@ -174,11 +174,11 @@ def _inference_step(model: nn.Module, contender: Contender, task: Task) -> Calla
     return step
 
 
-def _training_step(model: nn.Module, contender: Contender, task: Task) -> Callable[[], object]:
-    """Forward under autocast of the contender's type, loss, backward, and AdamW in fp32."""
-    dtype = DTYPES[contender.dtype]
+def _training_step(model: nn.Module, candidate: Candidate, task: Task) -> Callable[[], object]:
+    """Forward under autocast of the candidate's type, loss, backward, and AdamW in fp32."""
+    dtype = DTYPES[candidate.dtype]
     model.train()
-    forward = torch.compile(model) if contender.compiled else model
+    forward = torch.compile(model) if candidate.compiled else model
     optimizer = torch.optim.AdamW(model.parameters())
     clip, labels = _clip(task), torch.zeros(task.batch, dtype=torch.long, device=task.device)
 

@@ -37,12 +37,12 @@ class Row:
 
     Args:
         theirs, ours: templates with the same fields.
-        leading: dimensions of size 1 that ours has in front and theirs has not.
+        leading_dims: dimensions of size 1 that ours has in front and theirs has not.
     """
 
     theirs: str
     ours: str
-    leading: int = 0
+    leading_dims: int = 0
 
     @cached_property
     def _patterns(self) -> tuple[re.Pattern[str], re.Pattern[str]]:

@@ -32,7 +32,7 @@ class Positions:
     """Positions as a checkpoint has them: either `joint`, or `space` and `time`."""
 
     grid: Grid
-    first: Tensor | None  # (1, leading, C), of class token and registers
+    first: Tensor | None  # (1, num_prefix_tokens, C), of class token and registers
     joint: Tensor | None = None  # (1, T*H*W, C)
     space: Tensor | None = None  # (1, H*W, C)
     time: Tensor | None = None  # (1, T, C)
@@ -43,7 +43,7 @@ class Positions:
         return self.grid[0] == 1 if self.joint is not None else self.time is None
 
     def first_rows(self, rows: int) -> Tensor | None:
-        """The positions (1, rows, C) of so many leading tokens, None where there are fewer."""
+        """The positions (1, rows, C) of so many prefix tokens, None where there are fewer."""
         enough = self.first is not None and self.first.shape[1] >= rows
         return self.first[:, :rows] if enough else None
 
@@ -96,20 +96,20 @@ def guess_grid(cells: int, like: Grid, image: bool) -> Grid | None:
 
 
 def read_positions(
-    source: Mapping[str, Tensor], leading: int, like: Grid, image: bool
+    source: Mapping[str, Tensor], num_prefix_tokens: int, like: Grid, image: bool
 ) -> Positions | None:
     """The positions in `source` (leaf name -> tensor); None where the grid stays unclear.
 
-    A joint table has `leading` rows before those of the cells.
+    A joint table has `num_prefix_tokens` rows before those of the cells.
     """
     source = {name: table.float() for name, table in source.items()}
     if JOINT in source:
-        first, joint = source[JOINT][:, :leading], source[JOINT][:, leading:]
+        first, joint = source[JOINT][:, :num_prefix_tokens], source[JOINT][:, num_prefix_tokens:]
         if TIME in source:  # TimeSformer: joint in class token and space, time beside it
-            source |= {SPACE: joint} | ({CLASS: first} if leading else {})
+            source |= {SPACE: joint} | ({CLASS: first} if num_prefix_tokens else {})
         else:
             grid = guess_grid(joint.shape[1], like, image)
-            return grid and Positions(grid, first if leading else None, joint=joint)
+            return grid and Positions(grid, first if num_prefix_tokens else None, joint=joint)
     space = source[SPACE]
     time = source.get(TIME)
     shape = guess_space(space.shape[1], like)
@@ -139,9 +139,9 @@ def fit_positions(
     if JOINT not in there and SPACE not in there:
         return {}
     main = there.get(JOINT, there.get(SPACE))
-    leading = _leading_rows(module, dot, source)
+    num_prefix_tokens = _prefix_rows(module, dot, source)
     image = all(kernel.shape[2] == 1 for kernel in source.values() if kernel.dim() == 5)
-    found = read_positions(there, leading, module.grid, image)
+    found = read_positions(there, num_prefix_tokens, module.grid, image)
     if found is None or main.shape[-1] != next(iter(here.values())).shape[-1]:
         why = "" if found else UNKNOWN_GRID
         return {dot + name: misfit(table, main, why) for name, table in here.items()}
@@ -149,10 +149,10 @@ def fit_positions(
     return {dot + name: fit for name, fit in write(module, here, found).items()}
 
 
-def _leading_rows(module: nn.Module, dot: str, source: Mapping[str, Tensor]) -> int:
+def _prefix_rows(module: nn.Module, dot: str, source: Mapping[str, Tensor]) -> int:
     """Rows of a joint table in `source` for class token and registers."""
     tokens = [source[dot + name] for name in ("cls_token", "reg_token") if dot + name in source]
-    if not module.embed_leading:
+    if not module.embed_prefix:
         return 0  # without positions here, so without positions there
     return sum(token.shape[1] for token in tokens)
 
@@ -170,7 +170,7 @@ def _joint_fit(module: nn.Module, here: Mapping[str, Tensor], found: Positions) 
         status, reason = INFLATED, f"repeated over frames, {changed}"
     else:
         status, reason = INTERPOLATED, changed
-    if rows := module.leading_positions:
+    if rows := module.num_prefix_positions:
         first = found.first_rows(rows)
         if first is None:
             first = here[JOINT][:, :rows].to(value.device)
@@ -200,7 +200,7 @@ def _separate_fits(
         fits[TIME] = Fit(resized, INFLATED, f"repeated over {new_t} frames")
     else:
         fits[TIME] = Fit(resized, INTERPOLATED, f"{t} -> {new_t} frames")
-    first = found.first_rows(module.leading_positions)
+    first = found.first_rows(module.num_prefix_positions)
     if CLASS in here and first is not None:
         fits[CLASS] = Fit(first, LOADED, origin and f"class row {origin}")
     elif CLASS in here:

@@ -49,12 +49,12 @@ def to_own_names(content: Mapping, origin: str, wanted: Collection[str] = ()) ->
     prepared = dialect.prepare(list(weights)) if dialect.prepare else {}
     renamed, sources = {}, {}
     for name, tensor in weights.items():
-        name_here, leading = prepared.get(name, name), 0
+        name_here, leading_dims = prepared.get(name, name), 0
         for row in dialect.rows:
             if (match := row.to_ours(name_here)) is not None:
-                name_here, leading = match, row.leading
+                name_here, leading_dims = match, row.leading_dims
                 break
-        tensor = tensor.reshape((1,) * leading + tuple(tensor.shape))
+        tensor = tensor.reshape((1,) * leading_dims + tuple(tensor.shape))
         # An image is a one-frame clip: a 2D kernel is a 3D kernel of one frame.
         flat_kernel = tensor.dim() == 4 and name_here.endswith(".weight")
         renamed[name_here] = tensor.unsqueeze(2) if flat_kernel else tensor
@@ -103,7 +103,7 @@ def from_own_names(state: Mapping[str, Tensor], name: str) -> State:
         if found is None:
             raise CheckpointError(f"{name}'s model has no place for {own_name}")
         row, new = found
-        written[new] = tensor.reshape(tensor.shape[row.leading :])
+        written[new] = tensor.reshape(tensor.shape[row.leading_dims :])
     for mark in dialect.marks:
         if not has_names(written, (mark,)):
             raise CheckpointError(f"{name}'s model needs {mark}, which the checkpoint lacks")

@@ -22,9 +22,9 @@ from videonet.models.base import (
     StageOutput,
     VideoModel,
     as_clip,
+    drop_path_rates,
     init_linear,
     refuse_class_token,
-    rising_rates,
 )
 from videonet.ops.clip_norm import ClipNorm
 from videonet.ops.conv import TokenConv
@@ -198,7 +198,7 @@ class ASMLP(VideoModel):
         self, dim: int, depths: Sequence[int], drop_path_rate: float, **options
     ) -> None:
         self.layers = nn.ModuleList()
-        rates = iter(rising_rates(drop_path_rate, sum(depths)))
+        rates = iter(drop_path_rates(drop_path_rate, sum(depths)))
         for i, depth in enumerate(depths):
             width = dim * 2**i
             blocks = [

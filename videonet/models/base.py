@@ -88,7 +88,7 @@ def refuse_class_token(model: nn.Module, cls_token: bool | None) -> None:
         raise ConfigError(f"{type(model).__name__} has no class token: leave out cls_token=True")
 
 
-def rising_rates(last: float, count: int) -> list[float]:
+def drop_path_rates(last: float, count: int) -> list[float]:
     """Drop path rates of `count` blocks, rising linearly from 0 to `last`."""
     return [last * i / max(count - 1, 1) for i in range(count)]
 

@@ -110,7 +110,7 @@ class Stage(nn.Module):
                 kernel=(temporal_kernel, qkv_kernel, qkv_kernel),
                 kv_stride=(1, kv_stride, kv_stride),
                 kv_padding=(same, kv_padding, kv_padding),
-                class_tokens=int(cls_token),
+                num_prefix_tokens=int(cls_token),
                 norm_eps=norm_eps,
                 dropout=dropout,
                 drop_path=rate,

@@ -21,9 +21,9 @@ from videonet.models.base import (
     StageOutput,
     VideoModel,
     as_clip,
+    drop_path_rates,
     linear_initializer,
     refuse_class_token,
-    rising_rates,
 )
 from videonet.ops.conv import TokenConv
 from videonet.ops.mlp import Mlp
@@ -201,7 +201,7 @@ class CycleMLP(VideoModel):
         """``network``: the stages, with a downsampling between two of them."""
         self.network = nn.ModuleList()
         self.stage_ends = []  # their places in `network`
-        rates = rising_rates(drop_path_rate, sum(layers))
+        rates = drop_path_rates(drop_path_rate, sum(layers))
         for i, depth in enumerate(layers):
             self.stage_ends.append(len(self.network))
             done = sum(layers[:i])

@@ -22,11 +22,11 @@ from videonet.models.base import (
     StageOutput,
     VideoModel,
     as_clip,
+    drop_path_rates,
     init_linear,
     refuse_class_token,
-    rising_rates,
 )
-from videonet.ops.conv import Conv3d, depthwise
+from videonet.ops.conv import FastConv3d, depthwise
 from videonet.ops.grid import Grid
 from videonet.ops.mlp import Mlp
 from videonet.ops.self_attention import SelfAttention
@@ -66,7 +66,7 @@ class Tokenizer(nn.Module):
                 (temporal_kernel, patch_size, patch_size),
                 (temporal_stride, patch_size, patch_size),
             )
-            self.proj = Conv3d(in_channels, dim, kernel, stride, (temporal_kernel // 2, 0, 0))
+            self.proj = FastConv3d(in_channels, dim, kernel, stride, (temporal_kernel // 2, 0, 0))
             return
         widths = [in_channels, *(TOKENIZER_WIDTH * 2**i for i in range(3)), dim]
         layers = []
@@ -76,7 +76,7 @@ class Tokenizer(nn.Module):
             padding = tuple(k // 2 for k in kernel)
             if i:
                 layers += [nn.BatchNorm3d(widths[i]), nn.GELU()]
-            layers.append(Conv3d(widths[i], widths[i + 1], kernel, stride, padding, bias=False))
+            layers.append(FastConv3d(widths[i], widths[i + 1], kernel, stride, padding, bias=False))
         self.proj = nn.Sequential(*layers)
 
     def forward(self, clip: Tensor) -> Tensor:
@@ -122,7 +122,7 @@ class DilateBlock(nn.Module):
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
-class PatchMerging(nn.Module):
+class ConvMerging(nn.Module):
     """A convolution and batch norm that halve the frame and double the width."""
 
     def __init__(self, dim: int, way: str, positions: bool, temporal_kernel: int):
@@ -133,7 +133,7 @@ class PatchMerging(nn.Module):
         size = MERGING_KERNELS[way]
         padding = (size - 1) // 2
         self.proj = nn.Sequential(
-            Conv3d(dim, 2 * dim, (1, size, size), (1, 2, 2), (0, padding, padding)),
+            FastConv3d(dim, 2 * dim, (1, size, size), (1, 2, 2), (0, padding, padding)),
             nn.BatchNorm3d(2 * dim),
         )
         self.pos_embed = depthwise(2 * dim, temporal_kernel, 3) if positions else None
@@ -147,7 +147,7 @@ class PatchMerging(nn.Module):
 class Stage(nn.Module):
     """Blocks on one grid, then the merging into the next stage's."""
 
-    def __init__(self, blocks: Sequence[DilateBlock], downsample: PatchMerging | None):
+    def __init__(self, blocks: Sequence[DilateBlock], downsample: ConvMerging | None):
         super().__init__()
         self.blocks = BlockList(blocks)
         self.downsample = nn.Identity() if downsample is None else downsample
@@ -235,7 +235,7 @@ class DilateFormer(VideoModel):
             kernel = (temporal_kernel, kernel_size, kernel_size)
             return MultiScaleDilatedAttention(dim, num_heads[stage], kernel, dilations, **options)
 
-        rates = iter(rising_rates(drop_path_rate, sum(depths)))
+        rates = iter(drop_path_rates(drop_path_rate, sum(depths)))
         self.stages = nn.ModuleList()
         for i, depth in enumerate(depths):
             dim, last = embed_dim * 2**i, i == len(depths) - 1
@@ -254,7 +254,7 @@ class DilateFormer(VideoModel):
             merging = (
                 None
                 if last
-                else PatchMerging(dim, merging_way, positions_per_stage, temporal_kernel)
+                else ConvMerging(dim, merging_way, positions_per_stage, temporal_kernel)
             )
             self.stages.append(Stage(blocks, merging))
         self.num_features = dim

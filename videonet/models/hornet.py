@@ -25,9 +25,9 @@ from videonet.models.base import (
     StageOutput,
     VideoModel,
     as_clip,
+    drop_path_rates,
     init_linear,
     refuse_class_token,
-    rising_rates,
 )
 from videonet.ops.conv import TokenConv
 from videonet.ops.gated_conv import RecursiveGatedConv
@@ -135,7 +135,7 @@ class HorNet(VideoModel):
             )
             for dim in dims[:-1]
         )
-        rates = iter(rising_rates(drop_path_rate, sum(depths)))
+        rates = iter(drop_path_rates(drop_path_rate, sum(depths)))
         self.stages = nn.ModuleList()
         for i, (dim, depth) in enumerate(zip(dims, depths, strict=True)):
             t, h, w = filter_size(_grid(num_frames, crop_size, temporal_stride, i))

@@ -27,11 +27,11 @@ from videonet.models.base import (
     StageOutput,
     VideoModel,
     as_clip,
+    drop_path_rates,
     refuse_class_token,
-    rising_rates,
 )
-from videonet.ops.conv import Conv3d
-from videonet.ops.tracing import transformed
+from videonet.ops.conv import FastConv3d
+from videonet.ops.tracing import is_transformed
 
 BN_MOMENTUM = 0.1
 FEATURES = ("branches", "v1", "v2", "v2p")
@@ -75,8 +75,8 @@ def norm(dim: int) -> nn.BatchNorm3d:
     return nn.BatchNorm3d(dim, momentum=BN_MOMENTUM)
 
 
-def conv1(dim: int, dim_out: int) -> Conv3d:
-    return Conv3d(dim, dim_out, 1, bias=False)
+def conv1(dim: int, dim_out: int) -> FastConv3d:
+    return FastConv3d(dim, dim_out, 1, bias=False)
 
 
 def conv3(
@@ -87,9 +87,9 @@ def conv3(
     *,
     temporal_stride: int = 1,
     bias: bool = False,
-) -> Conv3d:
+) -> FastConv3d:
     """`taps` × 3 × 3, strided in space and where asked for in time."""
-    return Conv3d(
+    return FastConv3d(
         dim,
         dim_out,
         (taps, 3, 3),
@@ -302,7 +302,7 @@ class HRNet(VideoModel):
         dims = [planes * BLOCKS[first.block].expansion]
         self.num_stages = len(plans)
         num_modules = sum(plan.num_modules for plan in rest)
-        rates = iter(rising_rates(drop_path_rate, num_modules))
+        rates = iter(drop_path_rates(drop_path_rate, num_modules))
         for i, plan in enumerate(rest, start=1):
             new = [planes * BLOCKS[plan.block].expansion for planes in plan.num_channels]
             modules = [
@@ -325,13 +325,13 @@ class HRNet(VideoModel):
         self.downsamp_modules = nn.ModuleList(
             conv_unit(a, b, taps, 2, bias=bias) for a, b in pairwise(widths)
         )
-        last = Conv3d(widths[-1], final, 1, bias=bias)
+        last = FastConv3d(widths[-1], final, 1, bias=bias)
         self.final_layer = nn.Sequential(last, norm(final), nn.ReLU())
 
     def run_stages(self, clip: Tensor, run: RunBlock) -> Iterator[StageOutput]:
         """The branches at the end of each stage, (B, C_i, T', H / 2^(i + 2), W / 2^(i + 2))."""
         x = as_clip(clip, (1, 1))
-        if x.is_cpu and not transformed():  # oneDNN's layout: saves a reordering per convolution
+        if x.is_cpu and not is_transformed():  # oneDNN's layout: saves a reordering per convolution
             x = x.contiguous(memory_format=torch.channels_last_3d)
         x = F.relu(self.bn1(self.conv1(x)))
         x = F.relu(self.bn2(self.conv2(x)))
@@ -394,7 +394,7 @@ class HRNet(VideoModel):
 
 
 def _init_weights(module: nn.Module) -> None:
-    if isinstance(module, Conv3d):
+    if isinstance(module, FastConv3d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 

@@ -209,12 +209,12 @@ class MultiScaleBlock(nn.Module):
         return max_pooled_shortcut(x, grid, self.skip_stride, int(self.cls_token))
 
 
-def max_pooled_shortcut(x: Tensor, grid: Grid, stride: Grid, class_tokens: int) -> Tensor:
-    """Tokens (B, class_tokens + T*H*W, C) with the grid's cells pooled by their maximum."""
+def max_pooled_shortcut(x: Tensor, grid: Grid, stride: Grid, num_prefix_tokens: int) -> Tensor:
+    """Tokens (B, num_prefix_tokens + T*H*W, C) with the grid's cells pooled by their maximum."""
     kernel = pool_kernel_for(stride, None)
-    first, patches = x.split((class_tokens, volume(grid)), dim=1)
+    first, patches = x.split((num_prefix_tokens, volume(grid)), dim=1)
     pooled, _ = max_pool(patches, grid, kernel, stride)
-    return torch.cat((first, pooled), dim=1) if class_tokens else pooled
+    return torch.cat((first, pooled), dim=1) if num_prefix_tokens else pooled
 
 
 class MViT(TokenStem):

@@ -22,8 +22,8 @@ class AbsolutePositions:
 
     Attributes:
         grid: the cells (T, H, W) that the tables are made for.
-        leading_positions: rows for the tokens before the cells (class token, registers).
-        embed_leading: these tokens have positions where they exist.
+        num_prefix_positions: rows for the tokens before the cells (class token, registers).
+        embed_prefix: these tokens have positions where they exist.
         position_resize: how tables are resized, see :func:`videonet.ops.grid.resize_grid`.
     """
 
@@ -33,30 +33,46 @@ class AbsolutePositions:
         self,
         grid: Grid,
         dim: int,
-        leading: int,
+        num_prefix_tokens: int,
         *,
         use: bool,
         separate: bool,
-        embed_leading: bool = True,
+        embed_prefix: bool = True,
     ) -> None:
-        """Add the tables: ``pos_embed`` (1, leading + T*H*W, C), or with `separate`
-        ``pos_embed_spatial`` (1, H*W, C), ``_temporal`` (1, T, C) and ``_class`` (1, leading, C),
-        which are summed. Without `use` all of them are None."""
-        leading = leading if embed_leading else 0
-        self.grid, self.leading_positions, self.embed_leading = grid, leading, embed_leading
+        """Add the tables: one joint table, or separate ones whose rows are summed, or none.
+
+        The joint table is ``pos_embed`` (1, P + T*H*W, C), with one row for each of the P prefix
+        tokens first. The separate ones are ``pos_embed_spatial`` (1, H*W, C),
+        ``pos_embed_temporal`` (1, T, C) and ``pos_embed_class`` (1, P, C). Tables that the model
+        does not have are None.
+
+        Args:
+            grid: cells (T, H, W).
+            dim: width C of the tokens.
+            num_prefix_tokens: P, the tokens before the cells (class token, registers).
+            use: whether there are positions at all.
+            separate: separate tables instead of the joint one.
+            embed_prefix: prefix tokens have a position too.
+        """
+        num_prefix_tokens = num_prefix_tokens if embed_prefix else 0
+        self.grid, self.num_prefix_positions, self.embed_prefix = (
+            grid,
+            num_prefix_tokens,
+            embed_prefix,
+        )
         rows = {}
         if use and separate:
             rows = {"pos_embed_spatial": grid[1] * grid[2], "pos_embed_temporal": grid[0]}
-            if leading:
-                rows["pos_embed_class"] = leading
+            if num_prefix_tokens:
+                rows["pos_embed_class"] = num_prefix_tokens
         elif use:
-            rows = {"pos_embed": leading + volume(grid)}
+            rows = {"pos_embed": num_prefix_tokens + volume(grid)}
         for name in TABLES:
             table = learned_tokens(rows[name], dim) if name in rows else None
             self.register_parameter(name, table)
 
     def absolute_positions(self, grid: Grid) -> Tensor | None:
-        """The positions of leading tokens and cells on `grid`, (1, leading + T*H*W, C), or None."""
+        """Positions (1, P + T*H*W, C) of prefix tokens and cells on `grid`; None where unused."""
         if self.pos_embed is None and self.pos_embed_spatial is None:
             return None
         if self.pos_embed_spatial is not None:
@@ -64,7 +80,7 @@ class AbsolutePositions:
             cells = (time.unsqueeze(2) + space.unsqueeze(1)).flatten(1, 2)  # (1, T*H*W, C)
             first = self.pos_embed_class
         else:
-            first = self.pos_embed[:, : self.leading_positions]
-            cells = self.pos_embed[:, self.leading_positions :]
+            first = self.pos_embed[:, : self.num_prefix_positions]
+            cells = self.pos_embed[:, self.num_prefix_positions :]
         cells = resize_grid(cells, self.grid, grid, self.position_resize)
-        return torch.cat((first, cells), dim=1) if self.leading_positions else cells
+        return torch.cat((first, cells), dim=1) if self.num_prefix_positions else cells

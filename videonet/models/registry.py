@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import warnings
 from fnmatch import fnmatchcase
 
 from torch import nn
@@ -35,6 +36,7 @@ FAMILIES = {  # the architecture, to be described by its arguments, and its publ
     "hornet": (hornet.HorNet, hornet.MODELS),
 }
 MODELS = {name: build for _, variants in FAMILIES.values() for name, build in variants.items()}
+RENAMED_ARGUMENTS = {"pool_leading": "pool_include_prefix"}  # former name -> name
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -63,6 +65,10 @@ def create_model(name: str, **arguments) -> nn.Module:
         near = difflib.get_close_matches(name, MODELS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(list_models())}"
         raise ConfigError(f"unknown model {name!r}: {hint}")
+    for former in RENAMED_ARGUMENTS.keys() & arguments.keys():
+        new = RENAMED_ARGUMENTS[former]
+        warnings.warn(f"{former} will go: use {new}", FutureWarning, stacklevel=2)
+        arguments[new] = arguments.pop(former)
     try:
         return build(**arguments)
     except TypeError as error:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from videonet.errors import ConfigError
-from videonet.models.base import RunBlock, StageInfo, StageOutput, init_linear, rising_rates
+from videonet.models.base import RunBlock, StageInfo, StageOutput, drop_path_rates, init_linear
 from videonet.models.mvit import (
     BlockPlan,
     StridePlan,
@@ -138,7 +138,7 @@ class TransitionBlock(nn.Module):
         if self.shortcut == "conv":
             x, _ = self.attn.pool(x, grid, "q")
         else:
-            x = max_pooled_shortcut(x, grid, self.stride, self.attn.class_tokens)
+            x = max_pooled_shortcut(x, grid, self.stride, self.attn.num_prefix_tokens)
         return call_linear(self.proj, x) if self.proj is not None and project_last else x
 
 
@@ -235,7 +235,7 @@ class ReversibleMViT(TokenStem):
         self.blocks = nn.ModuleList()
         grid = self.grid
         for i, (plan, rate) in enumerate(
-            zip(plans, rising_rates(drop_path_rate, depth), strict=True)
+            zip(plans, drop_path_rates(drop_path_rate, depth), strict=True)
         ):
             between = i in self.transitions
             fuse = Fusion(transition_fusion, plan.dim) if between else None

@@ -29,7 +29,7 @@ from videonet.ops.grid import Grid, volume
 from videonet.ops.mlp import Mlp
 from videonet.ops.patch_embed import PatchEmbed
 from videonet.ops.patch_merging import PatchMerging
-from videonet.ops.window_attention import WindowAttention, WindowPlan
+from videonet.ops.window_attention import StageWindows, WindowAttention
 from videonet.ops.windows import Windows, relative_rows
 
 NORM_EPS = 1e-5
@@ -80,7 +80,7 @@ class SwinBlock(nn.Module):
         self.mlp = Mlp(dim, int(dim * mlp_ratio), dim, dropout)
         self.drop_path = StochasticDepth(drop_path, "row")
 
-    def forward(self, x: Tensor, plan: WindowPlan) -> Tensor:
+    def forward(self, x: Tensor, plan: StageWindows) -> Tensor:
         """(B, T, H, W, C) -> the same shape."""
         x = x + self.drop_path(self.attn(self.norm1(x), plan))
         return x + self.drop_path(self.mlp(self.norm2(x)))
@@ -112,7 +112,7 @@ class SwinStage(nn.Module):
             norm = nn.LayerNorm(4 * dim, eps=NORM_EPS)
             self.downsample = PatchMerging(norm, nn.Linear(4 * dim, 2 * dim, bias=False))
 
-    def plans(self, x: Tensor) -> tuple[WindowPlan, WindowPlan]:
+    def plans(self, x: Tensor) -> tuple[StageWindows, StageWindows]:
         """The windows of even and of odd blocks on tokens (B, T, H, W, C)."""
         still, shifted = (
             windows_on(self.window_rule, self.window, shift, tuple(x.shape[1:4]))
@@ -122,7 +122,7 @@ class SwinStage(nn.Module):
         # which puts them elsewhere where the height or the width is reduced.
         layout = self.window if self.window_rule == "video_swin" else still.size
         rows = relative_rows(volume(still.size), layout, self.window, x.device)
-        return WindowPlan.of(still, rows, x), WindowPlan.of(shifted, rows, x)
+        return StageWindows.of(still, rows, x), StageWindows.of(shifted, rows, x)
 
     def forward(self, x: Tensor, run: RunBlock) -> Tensor:
         """The blocks, each called by `run(block, x, plan)`: (B, T, H, W, C) -> the same shape."""

@@ -30,7 +30,7 @@ from videonet.ops.layer_scale import LayerScale
 from videonet.ops.mlp import Mlp
 from videonet.ops.patch_embed import PatchEmbed
 from videonet.ops.self_attention import SelfAttention
-from videonet.ops.tracing import traced
+from videonet.ops.tracing import is_traced
 
 POOLINGS = ("token", "avg", "max", "avgmax")
 
@@ -40,7 +40,7 @@ class Block(nn.Module):
 
     Args:
         dim, num_heads, mlp_ratio: widths.
-        leading: number of tokens before the cells of the grid (class token, registers).
+        num_prefix_tokens: number of tokens before the cells of the grid (class token, registers).
         layer_scale: initial factor on both branches, None for no layer scale.
         mlp_norm: a layer norm inside the MLP.
         attention: further arguments of SelfAttention.
@@ -52,7 +52,7 @@ class Block(nn.Module):
         num_heads: int,
         *,
         mlp_ratio: float,
-        leading: int,
+        num_prefix_tokens: int,
         layer_scale: float | None,
         activation: str,
         proj_bias: bool,
@@ -63,11 +63,13 @@ class Block(nn.Module):
         **attention,
     ):
         super().__init__()
-        self.leading = leading
+        self.num_prefix_tokens = num_prefix_tokens
         shared = {"proj_bias": proj_bias, "norm_eps": norm_eps, "dropout": dropout}
         self.attention_arguments = attention | shared
         self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
-        self.attn = SelfAttention(dim, num_heads, class_tokens=leading, **self.attention_arguments)
+        self.attn = SelfAttention(
+            dim, num_heads, num_prefix_tokens=num_prefix_tokens, **self.attention_arguments
+        )
         self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
         self.mlp = Mlp(
             dim,
@@ -84,7 +86,7 @@ class Block(nn.Module):
         self.drop_path = StochasticDepth(drop_path, "row")
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
-        """(B, leading + T*H*W, dim) -> the same shape."""
+        """(B, P + T*H*W, dim) -> the same shape."""
         x = x + self.drop_path(self.ls1(self.attn(self.norm1(x), grid)))
         return x + self.drop_path(self.ls2(self.mlp(self.norm2(x))))
 
@@ -93,7 +95,7 @@ class DividedBlock(Block):
     """Attention over time, then over space, then the MLP (TimeSformer, Sec. 3, Eq. 10 and 11).
 
     Over time a cell attends to the cells at its place. Over space the cells of one frame attend
-    to each other and to the leading tokens, of which every frame has a copy; the copies are
+    to each other and to the prefix tokens, of which every frame has a copy; the copies are
     averaged. A still clip therefore gives what its image gives, class token or not.
     """
 
@@ -104,8 +106,8 @@ class DividedBlock(Block):
         self.temporal_proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
-        """(B, leading + T*H*W, dim) -> the same shape."""
-        first, cells = x[:, : self.leading], x[:, self.leading :]
+        """(B, P + T*H*W, dim) -> the same shape."""
+        first, cells = x[:, : self.num_prefix_tokens], x[:, self.num_prefix_tokens :]
         cells = cells + self._over_time(cells, grid)
         from_space = self._over_space(first, cells, grid)
         x = torch.cat((first, cells), dim=1) + from_space
@@ -122,9 +124,12 @@ class DividedBlock(Block):
         frames, area = grid[0], grid[1] * grid[2]
         copies = first.unsqueeze(1).expand(-1, frames, -1, -1)
         tokens = torch.cat((copies, cells.unflatten(1, (frames, area))), dim=2).flatten(0, 1)
-        y = self.ls1(self.attn(self.norm1(tokens), (1, *grid[1:])))  # (B*T, leading + H*W, dim)
+        y = self.ls1(self.attn(self.norm1(tokens), (1, *grid[1:])))  # (B*T, P + H*W, dim)
         y = y.unflatten(0, (-1, frames))
-        first, cells = y[:, :, : self.leading].mean(dim=1), y[:, :, self.leading :].flatten(1, 2)
+        first, cells = (
+            y[:, :, : self.num_prefix_tokens].mean(dim=1),
+            y[:, :, self.num_prefix_tokens :].flatten(1, 2),
+        )
         return self.drop_path(torch.cat((first, cells), dim=1))
 
 
@@ -137,7 +142,7 @@ def token_numbers(keep: Tensor, clips: int, cells: int) -> Tensor:
     """
     fits = keep.dim() == 2 and len(keep) == clips
     if fits and keep.dtype == torch.int64:
-        if not traced() and keep.numel() and not 0 <= keep.min() <= keep.max() < cells:
+        if not is_traced() and keep.numel() and not 0 <= keep.min() <= keep.max() < cells:
             raise ConfigError(
                 f"keep has the numbers {keep.min()} to {keep.max()}, but the grid has {cells} cells"
             )
@@ -181,8 +186,8 @@ class ViT(VideoModel, AbsolutePositions):
         final_norm: a layer norm after the last block: of the pooled vector with fc_norm, else of
             all tokens; fc_norm is None for "where cells are pooled".
         pooling: what the head reads: the class "token", or the "avg", "max" or "avgmax" (their
-            mean) of the cells, with pool_leading of all tokens; None for "token" where there is
-            one, else "avg".
+            mean) of the cells; None for "token" where there is one, else "avg".
+        pool_include_prefix: prefix tokens are pooled with the cells.
         representation_size: width of a linear layer with tanh before the head, None for none.
         dropout: in the transformer; head_dropout: before the classifier; drop_path_rate: of the
             last block, rising linearly from 0.
@@ -227,7 +232,7 @@ class ViT(VideoModel, AbsolutePositions):
         final_norm: bool = True,
         fc_norm: bool | None = None,
         pooling: str | None = None,
-        pool_leading: bool = False,
+        pool_include_prefix: bool = False,
         representation_size: int | None = None,
         dropout: float = 0.0,
         drop_path_rate: float = 0.0,
@@ -243,8 +248,12 @@ class ViT(VideoModel, AbsolutePositions):
             raise ConfigError(f"pooling is {pooling!r}, expected one of {', '.join(POOLINGS)}")
         if pooling == "token" and not cls_token:
             raise ConfigError("pooling 'token' reads the class token, but cls_token is False")
-        self.pooling, self.pool_leading, self.pad_to_patch = pooling, pool_leading, pad_to_patch
-        self.leading = int(cls_token) + num_registers
+        self.pooling, self.pool_include_prefix, self.pad_to_patch = (
+            pooling,
+            pool_include_prefix,
+            pad_to_patch,
+        )
+        self.num_prefix_tokens = int(cls_token) + num_registers
         self.still_clips_are_exact = cls_key_log_frames or space_time == "divided"
 
         height, width = (crop_size, crop_size) if isinstance(crop_size, int) else crop_size
@@ -260,10 +269,10 @@ class ViT(VideoModel, AbsolutePositions):
         self.add_positions(
             self._grid_of((num_frames, height, width)),
             embed_dim,
-            self.leading,
+            self.num_prefix_tokens,
             use=use_abs_pos,
             separate=num_frames > 1 if sep_pos_embed is None else sep_pos_embed,
-            embed_leading=embed_class,
+            embed_prefix=embed_class,
         )
         self.dropout = nn.Dropout(dropout)
         self.norm_pre = nn.LayerNorm(embed_dim, eps=norm_eps) if pre_norm else None
@@ -272,7 +281,7 @@ class ViT(VideoModel, AbsolutePositions):
                 embed_dim,
                 num_heads,
                 mlp_ratio=mlp_ratio,
-                leading=self.leading,
+                num_prefix_tokens=self.num_prefix_tokens,
                 layer_scale=layer_scale,
                 activation=activation,
                 qkv_bias=qkv_bias,
@@ -308,10 +317,10 @@ class ViT(VideoModel, AbsolutePositions):
         )
 
     def embed(self, clip: Tensor, keep: Tensor | None = None) -> tuple[Tensor, Grid]:
-        """Patches and positions: a clip -> tokens (B, leading + T*H*W, C) and the grid.
+        """Patches and positions: a clip -> tokens (B, P + T*H*W, C) and the grid.
 
         Args:
-            keep: see :meth:`forward_features`; the tokens are then (B, leading + K, C).
+            keep: see :meth:`forward_features`; the tokens are then (B, P + K, C).
 
         Raises:
             ConfigError: a frame or the clip is smaller than a tubelet, `keep` does not fit the
@@ -334,7 +343,7 @@ class ViT(VideoModel, AbsolutePositions):
             x, positions = self._keep(x, positions, token_numbers(keep, *x.shape[:2]))
         first = [t for t in (self.cls_token, self.reg_token) if t is not None]
         first = [t.expand(x.shape[0], -1, -1) for t in first]
-        if positions is not None and self.leading_positions < self.leading:
+        if positions is not None and self.num_prefix_positions < self.num_prefix_tokens:
             x, positions = x + positions, None  # only the cells have a position
         x = torch.cat((*first, x), dim=1) if first else x
         x = self.dropout(x if positions is None else x + positions)
@@ -343,19 +352,19 @@ class ViT(VideoModel, AbsolutePositions):
     def _keep(
         self, x: Tensor, positions: Tensor | None, keep: Tensor
     ) -> tuple[Tensor, Tensor | None]:
-        """Cells (B, N, C) and positions (1, leading + N, C) of the numbers (B, K) alone."""
+        """Cells (B, N, C) and positions (1, P + N, C) of the numbers (B, K) alone."""
         places = keep.to(x.device).unsqueeze(2).expand(-1, -1, x.shape[2])  # (B, K, C)
         if positions is not None:
             positions = positions.expand(len(x), -1, -1)
-            first = positions[:, : self.leading_positions]
-            cells = positions[:, self.leading_positions :].gather(1, places)
+            first = positions[:, : self.num_prefix_positions]
+            cells = positions[:, self.num_prefix_positions :].gather(1, places)
             positions = torch.cat((first, cells), dim=1)
         return x.gather(1, places), positions
 
     def run_stages(
         self, clip: Tensor, run: RunBlock, keep: Tensor | None = None
     ) -> Iterator[StageOutput]:
-        """The tokens (B, leading + N, C) after each quarter of the blocks; N cells with `keep`."""
+        """The tokens (B, P + N, C) after each quarter of the blocks; N cells with `keep`."""
         x, grid = self.embed(clip, keep)
         for i, block in enumerate(self.blocks):
             x = run(block, x, grid)
@@ -363,15 +372,15 @@ class ViT(VideoModel, AbsolutePositions):
                 yield StageOutput(x, grid)
 
     def finish(self, last: StageOutput) -> Tensor:
-        """The tokens (B, leading + N, C), normed unless the norm follows the pooling."""
+        """The tokens (B, P + N, C), normed unless the norm follows the pooling."""
         return last.x if self.norm is None else self.norm(last.x)
 
     def pool_features(self, features: Tensor) -> Tensor:
-        """Tokens (B, leading + N, C) -> what the head reads (B, num_features)."""
+        """Tokens (B, P + N, C) -> what the head reads (B, num_features)."""
         if self.pooling == "token":
             x = features[:, 0]
         else:
-            cells = features if self.pool_leading else features[:, self.leading :]
+            cells = features if self.pool_include_prefix else features[:, self.num_prefix_tokens :]
             pooled = {"avg": cells.mean(dim=1), "max": cells.amax(dim=1)}
             pooled["avgmax"] = (pooled["avg"] + pooled["max"]) / 2
             x = pooled[self.pooling]

@@ -32,8 +32,8 @@ def attention(
     q_grid: Grid,
     k_grid: Grid,
     tables: Tables = (None, None, None),
-    class_tokens: int = 0,
-    class_key_bias: float = 0.0,
+    num_prefix_tokens: int = 0,
+    prefix_key_bias: float = 0.0,
     key_bias: Tensor | None = None,
     scale: float | None = None,
 ) -> Tensor:
@@ -43,8 +43,8 @@ def attention(
         q: (B, heads, Nq, D), k and v: (B, heads, Nk, D); class tokens first, then the cells of
             the grid. The logits are scaled by `scale`, ``D ** -0.5`` if None; the bias is not.
         tables: relative-position tables of time, height and width, each (R, D) or None.
-        class_tokens: number of leading tokens in q, k and v that take no part in the bias.
-        class_key_bias: added to the logits of the class tokens' keys, for every query.
+        num_prefix_tokens: number of prefix tokens in q, k and v that take no part in the bias.
+        prefix_key_bias: added to the logits of the class tokens' keys, for every query.
         key_bias: (B, Nk), added to the logits of single keys, for every query; None for none.
 
     Returns:
@@ -53,16 +53,16 @@ def attention(
     k = k * (q.shape[-1] ** -0.5 if scale is None else scale)  # there are fewer keys than queries
     q, k, v = autocast_inputs(q, k, v)
     has_tables = any(table is not None for table in tables)
-    if not has_tables and not class_key_bias and key_bias is None:
+    if not has_tables and not prefix_key_bias and key_bias is None:
         return dot_product_attention(q, k, v)
     rows, columns = q[..., :0], None
     if has_tables:
-        rows = position_rows(q, q_grid, k_grid, tables, class_tokens)
-    if has_tables or class_key_bias:
-        columns = key_columns(k_grid, class_tokens, k.dtype, k.device)
-        columns = columns[:, 0 if has_tables else -1 : None if class_key_bias else -1]
-    if class_key_bias:  # one more number that every query has and only class keys read
-        rows = F.pad(rows, (0, 1), value=class_key_bias)
+        rows = position_rows(q, q_grid, k_grid, tables, num_prefix_tokens)
+    if has_tables or prefix_key_bias:
+        columns = key_columns(k_grid, num_prefix_tokens, k.dtype, k.device)
+        columns = columns[:, 0 if has_tables else -1 : None if prefix_key_bias else -1]
+    if prefix_key_bias:  # one more number that every query has and only class keys read
+        rows = F.pad(rows, (0, 1), value=prefix_key_bias)
     if key_bias is not None:  # likewise, with a number that each key has for itself
         rows = F.pad(rows, (0, 1), value=1.0)
         of_key = key_bias.unsqueeze(2).to(k.dtype)  # (B, Nk, 1)
@@ -75,10 +75,12 @@ def attention(
 
 
 @once_per_shape
-def key_columns(grid: Grid, class_tokens: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def key_columns(
+    grid: Grid, num_prefix_tokens: int, dtype: torch.dtype, device: torch.device
+) -> Tensor:
     """One-hot coordinates of the keys, and whether it is a class token's, (Nk, T+H+W+1)."""
-    columns = F.pad(one_hot_positions(grid, dtype, device), (0, 1, class_tokens, 0))
-    columns[:class_tokens, -1] = 1
+    columns = F.pad(one_hot_positions(grid, dtype, device), (0, 1, num_prefix_tokens, 0))
+    columns[:num_prefix_tokens, -1] = 1
     return columns
 
 
@@ -118,8 +120,8 @@ def attention_reference(
     q_grid: Grid,
     k_grid: Grid,
     tables: Tables = (None, None, None),
-    class_tokens: int = 0,
-    class_key_bias: float = 0.0,
+    num_prefix_tokens: int = 0,
+    prefix_key_bias: float = 0.0,
     key_bias: Tensor | None = None,
     scale: float | None = None,
 ) -> Tensor:
@@ -127,12 +129,12 @@ def attention_reference(
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     logits = (q * scale) @ k.transpose(-2, -1)  # (B, heads, Nq, Nk)
     if any(table is not None for table in tables):
-        rows = position_rows(q, q_grid, k_grid, tables, class_tokens)[:, :, class_tokens:]
+        rows = position_rows(q, q_grid, k_grid, tables, num_prefix_tokens)[:, :, num_prefix_tokens:]
         t, h, w = rows.split(k_grid, dim=-1)
         bias = t[..., :, None, None] + h[..., None, :, None] + w[..., None, None, :]
-        logits = logits + F.pad(bias.flatten(3), (class_tokens, 0, class_tokens, 0))
-    of_class_key = torch.arange(k.shape[2], device=k.device) < class_tokens
-    logits = logits + class_key_bias * of_class_key.to(logits.dtype)
+        logits = logits + F.pad(bias.flatten(3), (num_prefix_tokens, 0, num_prefix_tokens, 0))
+    of_class_key = torch.arange(k.shape[2], device=k.device) < num_prefix_tokens
+    logits = logits + prefix_key_bias * of_class_key.to(logits.dtype)
     if key_bias is not None:
         logits = logits + key_bias[:, None, None, :]
     return logits.softmax(dim=-1) @ v

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from videonet.ops.kernels import cpu
 from videonet.ops.kernels.autograd import FastFunction
-from videonet.ops.tracing import traced
+from videonet.ops.tracing import is_traced
 
 
 def chunked_attention(
@@ -30,7 +30,7 @@ def chunked_attention(
     Returns:
         (B, heads, Nq, D), in memory (B, Nq, heads, D).
     """
-    if traced():
+    if is_traced():
         return _ChunkedAttention.plain(q, k, v, rows, columns)
     return _ChunkedAttention.apply(q, k, v, rows, columns)
 

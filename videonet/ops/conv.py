@@ -11,7 +11,7 @@ from videonet.ops.grid import volume
 from videonet.ops.kernels import cpu
 
 
-class Conv3d(nn.Conv3d):
+class FastConv3d(nn.Conv3d):
     """``nn.Conv3d`` that is fast for a single clip on a CPU too.
 
     torch gives a small kernel on a single small input (batch 1 with channels × frames × height up
@@ -30,7 +30,7 @@ class Conv3d(nn.Conv3d):
         return super().forward(x)
 
 
-class TokenConv(Conv3d):
+class TokenConv(FastConv3d):
     """A 3D convolution that takes and gives (B, T, H, W, C), which is channels-last memory.
 
     With a kernel of 1×1×1 it is a linear layer.

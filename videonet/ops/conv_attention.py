@@ -64,7 +64,7 @@ class ConvAttention(nn.Module):
         kernel: of the projections, (t, h, w); queries keep their grid.
         kv_stride, kv_padding: of keys and values, (t, h, w).
         projection: "dw_bn", or "avg": queries as they are, keys and values averaged over windows.
-        class_tokens: number of leading tokens, which pass the linear layers alone.
+        num_prefix_tokens: number of prefix tokens, which pass the linear layers alone.
         cls_key_log_frames: see :class:`videonet.ops.self_attention.SelfAttention`.
     """
 
@@ -78,7 +78,7 @@ class ConvAttention(nn.Module):
         kv_padding: Grid,
         qkv_bias: bool = True,
         projection: str = "dw_bn",
-        class_tokens: int = 0,
+        num_prefix_tokens: int = 0,
         cls_key_log_frames: bool = False,
         dropout: float = 0.0,
     ):
@@ -86,8 +86,8 @@ class ConvAttention(nn.Module):
         if projection not in PROJECTIONS:
             raise ConfigError(f"projection is {projection!r}, expected {' or '.join(PROJECTIONS)}")
         self.num_heads = num_heads
-        self.class_tokens = class_tokens
-        self.cls_key_log_frames = class_tokens > 0 and cls_key_log_frames
+        self.num_prefix_tokens = num_prefix_tokens
+        self.cls_key_log_frames = num_prefix_tokens > 0 and cls_key_log_frames
         self.scale = dim**-0.5
         self.dropout = nn.Dropout(dropout)
         if projection == "dw_bn":
@@ -105,7 +105,7 @@ class ConvAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
-        """(B, class_tokens + T*H*W, dim) -> the same shape."""
+        """(B, num_prefix_tokens + T*H*W, dim) -> the same shape."""
         q, _ = self._project(x, grid, self.conv_proj_q, self.proj_q)
         k, k_grid = self._project(x, grid, self.conv_proj_k, self.proj_k)
         v, _ = self._project(x, grid, self.conv_proj_v, self.proj_v)
@@ -115,8 +115,8 @@ class ConvAttention(nn.Module):
             v,
             q_grid=grid,
             k_grid=k_grid,
-            class_tokens=self.class_tokens,
-            class_key_bias=math.log(k_grid[0]) if self.cls_key_log_frames else 0.0,
+            num_prefix_tokens=self.num_prefix_tokens,
+            prefix_key_bias=math.log(k_grid[0]) if self.cls_key_log_frames else 0.0,
             scale=self.scale,
         )  # (B, heads, N, D)
         y = self.proj(y.transpose(1, 2).flatten(2))  # (B, N, dim)
@@ -127,7 +127,7 @@ class ConvAttention(nn.Module):
     ) -> tuple[Tensor, Grid]:
         """Tokens -> (B, heads, N', D) and their grid."""
         if conv is not None:
-            first, cells = x[:, : self.class_tokens], x[:, self.class_tokens :]
+            first, cells = x[:, : self.num_prefix_tokens], x[:, self.num_prefix_tokens :]
             cells, grid = conv(cells, grid)
-            x = torch.cat((first, cells), dim=1) if self.class_tokens else cells
+            x = torch.cat((first, cells), dim=1) if self.num_prefix_tokens else cells
         return linear(x).unflatten(2, (self.num_heads, -1)).transpose(1, 2), grid

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from videonet.ops.kernels.autograd import differentiable_gradients
-from videonet.ops.tracing import traced, transformed
+from videonet.ops.tracing import is_traced, is_transformed
 
 
 def fused_attention(
@@ -31,10 +31,10 @@ def fused_attention(
         dropout: of the weights.
         scale: of the logits; None for ``D ** -0.5``.
     """
-    if transformed():
+    if is_transformed():
         return _written_out(q, k, v, mask, dropout, scale)
     y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scale)
-    if traced() or not (torch.is_grad_enabled() and y.requires_grad) or _only_plain():
+    if is_traced() or not (torch.is_grad_enabled() and y.requires_grad) or _only_plain():
         return y
     return _PlainSecondDerivative.apply(y, q, k, v, mask, dropout, scale)
 

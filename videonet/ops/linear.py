@@ -11,7 +11,7 @@ from videonet.ops.kernels.modules import is_plain
 from videonet.ops.precision import autocast_inputs
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def fast_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """(..., K), (M, K), (M,) -> (..., M): the same numbers as ``F.linear``."""
     cast = autocast_inputs(x, weight, bias)
     if not cpu.preferred(*cast):
@@ -21,8 +21,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def call_linear(layer: nn.Module, x: Tensor) -> Tensor:
-    """``layer(x)``, through :func:`linear` where it is an ``nn.Linear`` and nothing else."""
-    return linear(x, layer.weight, layer.bias) if is_plain(layer, nn.Linear) else layer(x)
+    """``layer(x)``, through :func:`fast_linear` where it is an ``nn.Linear`` and nothing else."""
+    return fast_linear(x, layer.weight, layer.bias) if is_plain(layer, nn.Linear) else layer(x)
 
 
 class _Linear(FastFunction):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from videonet.ops.conv import Conv3d
+from videonet.ops.conv import FastConv3d
 from videonet.ops.grid import Grid
 
 
@@ -30,7 +30,7 @@ class PatchEmbed(nn.Module):
         bias: bool = True,
     ):
         super().__init__()
-        self.proj = Conv3d(in_channels, dim, kernel, stride, padding, bias=bias)
+        self.proj = FastConv3d(in_channels, dim, kernel, stride, padding, bias=bias)
         self.norm = norm
 
     def forward(self, clip: Tensor) -> tuple[Tensor, Grid]:

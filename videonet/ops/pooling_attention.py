@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from videonet.ops.attention import attention
 from videonet.ops.grid import Grid, volume
 from videonet.ops.kernels.modules import is_plain
-from videonet.ops.linear import call_linear, linear
+from videonet.ops.linear import call_linear, fast_linear
 from videonet.ops.pooling import POOL_MODES, avg_pool, conv_pool, max_pool
 from videonet.ops.tracing import once_per_shape
 from videonet.ops.windows import Windows, cut_tokens, join_tokens, outside_bias
@@ -20,10 +20,12 @@ NORM_EPS = 1e-6
 
 
 @once_per_shape
-def patch_mask(class_tokens: int, tokens: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def patch_mask(
+    num_prefix_tokens: int, tokens: int, dtype: torch.dtype, device: torch.device
+) -> Tensor:
     """(tokens, 1): zero for the class tokens, which come first, and one for the others."""
     mask = torch.ones(tokens, 1, dtype=dtype, device=device)
-    mask[:class_tokens] = 0
+    mask[:num_prefix_tokens] = 0
     return mask
 
 
@@ -112,7 +114,7 @@ class PoolingAttention(nn.Module):
             raise ValueError("attention in windows has no place for a class token")
         self.num_heads = num_heads
         self.window = window
-        self.class_tokens = int(cls_token)
+        self.num_prefix_tokens = int(cls_token)
         self.cls_key_log_frames = cls_token and cls_key_log_frames
         self.pool_first = pool_first
         self.residual_pooling = residual_pooling
@@ -191,12 +193,14 @@ class PoolingAttention(nn.Module):
             q_grid=q_grid,
             k_grid=k_grid,
             tables=(self.rel_pos_t, self.rel_pos_h, self.rel_pos_w),
-            class_tokens=self.class_tokens,
-            class_key_bias=math.log(k_grid[0]) if self.cls_key_log_frames else 0.0,
+            num_prefix_tokens=self.num_prefix_tokens,
+            prefix_key_bias=math.log(k_grid[0]) if self.cls_key_log_frames else 0.0,
             key_bias=key_bias,
         )  # (B, heads, N', D)
         if self.residual_pooling:  # of the patches, not of the class token
-            y = torch.addcmul(y, q, patch_mask(self.class_tokens, q.shape[2], q.dtype, q.device))
+            y = torch.addcmul(
+                y, q, patch_mask(self.num_prefix_tokens, q.shape[2], q.dtype, q.device)
+            )
         return y.transpose(1, 2).flatten(2)
 
     def _windows(self, grid: Grid, q_grid: Grid, k_grid: Grid) -> tuple[Windows, Windows]:
@@ -220,7 +224,7 @@ class PoolingAttention(nn.Module):
         # By slices of the weight, so that each result is contiguous.
         weights, bias = self.qkv.weight.chunk(3), self.qkv.bias
         biases = (None, None, None) if bias is None else bias.chunk(3)
-        return [linear(x, w, b) for w, b in zip(weights, biases, strict=True)]
+        return [fast_linear(x, w, b) for w, b in zip(weights, biases, strict=True)]
 
     def _heads(self, tokens: Tensor) -> Tensor:
         """(B, N, heads*D) -> (B, heads, N, D)."""
@@ -232,9 +236,9 @@ class PoolingAttention(nn.Module):
         if pool is None:
             return tokens, grid
         # One split has one gradient; two slices would each fill a tensor of all tokens.
-        first, patches = tokens.split((self.class_tokens, volume(grid)), dim=1)
+        first, patches = tokens.split((self.num_prefix_tokens, volume(grid)), dim=1)
         pooled, new_grid = pool(patches, grid)
-        if self.class_tokens:
+        if self.num_prefix_tokens:
             pooled = torch.cat((first, pooled), dim=1)
         if norm is not None:
             pooled = norm(pooled.unflatten(2, (-1, pool.channels))).flatten(2)

@@ -13,7 +13,7 @@ from torch import Tensor
 from videonet.ops.grid import Grid, resize_rows
 from videonet.ops.kernels.autograd import FastFunction
 from videonet.ops.precision import autocast_inputs
-from videonet.ops.tracing import once_per_shape, traced
+from videonet.ops.tracing import is_traced, once_per_shape
 
 Tables = tuple[Tensor | None, Tensor | None, Tensor | None]  # rel_pos_t, rel_pos_h, rel_pos_w
 
@@ -38,7 +38,7 @@ def axis_distances(queries: int, keys: int, device: torch.device) -> Tensor:
 
 
 def position_rows(
-    q: Tensor, q_grid: Grid, k_grid: Grid, tables: Tables, class_tokens: int = 0
+    q: Tensor, q_grid: Grid, k_grid: Grid, tables: Tables, num_prefix_tokens: int = 0
 ) -> Tensor:
     """Relative-position logits of every query, one column per key *coordinate*.
 
@@ -55,43 +55,45 @@ def position_rows(
         for table, n_q, n_k in zip(tables, q_grid, k_grid, strict=True)
     )
     q, *embeddings = autocast_inputs(q, *embeddings)
-    if traced():  # compilers decide what to keep, torch.func wants plain operators
-        return _rows(q, q_grid, k_grid, class_tokens, embeddings)
-    return _PositionRows.apply(q, q_grid, k_grid, class_tokens, *embeddings)
+    if is_traced():  # compilers decide what to keep, torch.func wants plain operators
+        return _rows(q, q_grid, k_grid, num_prefix_tokens, embeddings)
+    return _PositionRows.apply(q, q_grid, k_grid, num_prefix_tokens, *embeddings)
 
 
 AXES = "thw"  # in einsum: q is bnthwd, the embeddings of an axis are e.g. (queries t, keys k, d)
 
 
-def _rows(q: Tensor, q_grid: Grid, k_grid: Grid, class_tokens: int, embeddings: Tables) -> Tensor:
-    cells = q[:, :, class_tokens:].unflatten(2, q_grid)  # (B, heads, T, H, W, D)
+def _rows(
+    q: Tensor, q_grid: Grid, k_grid: Grid, num_prefix_tokens: int, embeddings: Tables
+) -> Tensor:
+    cells = q[:, :, num_prefix_tokens:].unflatten(2, q_grid)  # (B, heads, T, H, W, D)
     parts = (
         cells.new_zeros(*cells.shape[:-1], keys)
         if table is None
         else torch.einsum(f"bnthwd,{axis}kd->bnthwk", cells, table)
         for axis, keys, table in zip(AXES, k_grid, embeddings, strict=True)
     )
-    return F.pad(torch.cat(tuple(parts), dim=-1).flatten(2, 4), (0, 0, class_tokens, 0))
+    return F.pad(torch.cat(tuple(parts), dim=-1).flatten(2, 4), (0, 0, num_prefix_tokens, 0))
 
 
 class _PositionRows(FastFunction):
     """Autograd would keep a reordered copy of the queries for every axis."""
 
     @staticmethod
-    def forward(q: Tensor, q_grid: Grid, k_grid: Grid, class_tokens: int, *embeddings):
-        return _rows(q, q_grid, k_grid, class_tokens, embeddings)
+    def forward(q: Tensor, q_grid: Grid, k_grid: Grid, num_prefix_tokens: int, *embeddings):
+        return _rows(q, q_grid, k_grid, num_prefix_tokens, embeddings)
 
     @staticmethod
-    def plain(q: Tensor, q_grid: Grid, k_grid: Grid, class_tokens: int, *embeddings):
-        return _rows(q, q_grid, k_grid, class_tokens, embeddings)
+    def plain(q: Tensor, q_grid: Grid, k_grid: Grid, num_prefix_tokens: int, *embeddings):
+        return _rows(q, q_grid, k_grid, num_prefix_tokens, embeddings)
 
     @staticmethod
     def gradients(inputs, needed, grad: Tensor):
-        q, q_grid, k_grid, class_tokens, *embeddings = inputs
+        q, q_grid, k_grid, num_prefix_tokens, *embeddings = inputs
         grad_q = torch.zeros_like(q)
         # Without class tokens: (B, heads, T, H, W, D) twice, (B, heads, T, H, W, k) three times.
         cells, grad_cells, grad = (
-            x[:, :, class_tokens:].unflatten(2, q_grid) for x in (q, grad_q, grad)
+            x[:, :, num_prefix_tokens:].unflatten(2, q_grid) for x in (q, grad_q, grad)
         )
         grad_tables = []
         for axis, part, table in zip(AXES, grad.split(k_grid, dim=-1), embeddings, strict=True):

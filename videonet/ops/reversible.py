@@ -19,7 +19,7 @@ from torch.utils.checkpoint import get_device_states, set_device_states
 from videonet.ops.grid import Grid
 from videonet.ops.kernels.modules import HOOKS
 from videonet.ops.kernels.private import has_global_hooks
-from videonet.ops.tracing import traced
+from videonet.ops.tracing import is_traced
 
 Streams = tuple[Tensor, Tensor]
 
@@ -67,7 +67,7 @@ def run_reversible(
 
 
 def _may_forget(blocks: Sequence[ReversibleBlock], first: Tensor, second: Tensor) -> bool:
-    if not torch.is_grad_enabled() or traced() or has_global_hooks():
+    if not torch.is_grad_enabled() or is_traced() or has_global_hooks():
         return False
     exact = (torch.float32, torch.float64)
     if first.dtype not in exact or second.dtype not in exact:

@@ -20,7 +20,7 @@ class SelfAttention(nn.Module):
         qk_norm: layer norm of each head's queries and keys.
         out_norm: layer norm of the result before the last linear layer.
         norm_eps: of these norms.
-        class_tokens: number of leading tokens that are no cells of the grid.
+        num_prefix_tokens: number of prefix tokens that are no cells of the grid.
         cls_key_log_frames: weigh the keys of these tokens once per frame, as often as a still
             clip repeats the key of each patch, so that it gives what its image gives.
     """
@@ -36,14 +36,14 @@ class SelfAttention(nn.Module):
         qk_norm: bool = False,
         out_norm: bool = False,
         norm_eps: float = 1e-6,
-        class_tokens: int = 0,
+        num_prefix_tokens: int = 0,
         cls_key_log_frames: bool = False,
         dropout: float = 0.0,
     ):
         super().__init__()
         self.num_heads, self.qk_scale = num_heads, qk_scale
-        self.class_tokens = class_tokens
-        self.cls_key_log_frames = class_tokens > 0 and cls_key_log_frames
+        self.num_prefix_tokens = num_prefix_tokens
+        self.cls_key_log_frames = num_prefix_tokens > 0 and cls_key_log_frames
         self.dropout = nn.Dropout(dropout)
         head_dim = dim // num_heads
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
@@ -53,12 +53,12 @@ class SelfAttention(nn.Module):
         self.proj = nn.Linear(dim, dim, bias=proj_bias)
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
-        """(B, class_tokens + N, dim) -> the same shape.
+        """(B, num_prefix_tokens + N, dim) -> the same shape.
 
         Args:
             grid: (T, H, W) of the clip, of whose T*H*W cells the tokens may be a part.
         """
-        cells = (1, 1, x.shape[1] - self.class_tokens)
+        cells = (1, 1, x.shape[1] - self.num_prefix_tokens)
         q, k, v = self.qkv(x).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         if self.q_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
@@ -68,8 +68,8 @@ class SelfAttention(nn.Module):
             v,
             q_grid=cells,
             k_grid=cells,
-            class_tokens=self.class_tokens,
-            class_key_bias=math.log(grid[0]) if self.cls_key_log_frames else 0.0,
+            num_prefix_tokens=self.num_prefix_tokens,
+            prefix_key_bias=math.log(grid[0]) if self.cls_key_log_frames else 0.0,
             scale=self.qk_scale,
         )  # (B, heads, N, D)
         y = y.transpose(1, 2).flatten(2)  # (B, N, dim)

@@ -11,7 +11,7 @@ from torch import Tensor
 from videonet.ops.kernels import private
 
 
-def traced() -> bool:
+def is_traced() -> bool:
     """Whether torch's operators are being traced, counted, recorded or transformed by someone.
 
     Compilers, export, fake tensors, FLOP counters, torch-function modes, ``torch.func`` and
@@ -19,14 +19,14 @@ def traced() -> bool:
     """
     return (
         torch.compiler.is_compiling()
-        or transformed()
+        or is_transformed()
         or torch.jit.is_tracing()
         or private.in_dispatch_mode()
         or private.in_function_mode()
     )
 
 
-def transformed() -> bool:
+def is_transformed() -> bool:
     """Whether ``torch.func`` or forward-mode differentiation transforms the operators.
 
     Compilers see to it themselves that transforms reach the operators they trace.
@@ -39,14 +39,14 @@ def transformed() -> bool:
 def once_per_shape(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Remember the last 64 results of a function of sizes, types and devices.
 
-    What it returns is shared: never write into it. While :func:`traced`, it is computed in place,
-    so that no graph refers to a remembered tensor and no fake tensor is remembered.
+    The result is shared by all callers: never write into it. While :func:`is_traced` holds, it is
+    computed anew, so that no graph refers to a remembered tensor and no fake tensor is remembered.
     """
     remembered = lru_cache(maxsize=64)(function)
 
     @wraps(function)
     def call(*arguments) -> Tensor:
-        if traced():
+        if is_traced():
             return function(*arguments)
         with torch.inference_mode(False):  # a training step may use it later
             return remembered(*arguments)

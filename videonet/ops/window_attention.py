@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,31 +10,33 @@ from torch import Tensor, nn
 
 from videonet.ops.fused_attention import fused_attention
 from videonet.ops.grid import Grid, volume
-from videonet.ops.windows import MASKED, Windows, cut_windows, join_windows, strangers
+from videonet.ops.windows import MASKED, Windows, cut_windows, join_windows, shift_mask
+
+ShiftMasks = Sequence[tuple[int, Tensor]]  # an axis of the grid, and the mask of its last windows
 
 
 @dataclass(frozen=True)
-class WindowPlan:
+class StageWindows:
     """What all blocks of a stage need to know of its windows; made once per stage and clip.
 
     Attributes:
         rows: (t*h*w, t*h*w), of the bias table.
-        walls: for each shifted axis a mask (t*h*w, t*h*w) to be added to the logits of the last
-            windows along it.
+        shift_masks: for each shifted axis its number and a mask (t*h*w, t*h*w), which is added
+            to the logits of the last windows along that axis.
     """
 
     windows: Windows
     rows: Tensor
-    walls: tuple[tuple[int, Tensor], ...]
+    shift_masks: ShiftMasks
 
     @classmethod
-    def of(cls, windows: Windows, rows: Tensor, like: Tensor) -> WindowPlan:
+    def of(cls, windows: Windows, rows: Tensor, like: Tensor) -> StageWindows:
         """The plan in the type and on the device of `like`."""
-        walls = []
+        masks = []
         for axis in windows.shifted_axes:
-            apart = strangers(windows, axis, like.device)
-            walls.append((axis, like.new_zeros(apart.shape).masked_fill(apart, MASKED)))
-        return cls(windows, rows, tuple(walls))
+            apart = shift_mask(windows, axis, like.device)
+            masks.append((axis, like.new_zeros(apart.shape).masked_fill(apart, MASKED)))
+        return cls(windows, rows, tuple(masks))
 
 
 class WindowAttention(nn.Module):
@@ -69,38 +72,38 @@ class WindowAttention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, plan: WindowPlan) -> Tensor:
+    def forward(self, x: Tensor, plan: StageWindows) -> Tensor:
         """(B, T, H, W, dim) -> the same shape."""
         x = cut_windows(x, plan.windows)  # (B, nt, nh, nw, N, dim)
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))
         bias = self.relative_position_bias_table[plan.rows].permute(2, 0, 1)  # (heads, N, N)
         # A mask of another type or order would send torch to its slowest kind of attention.
         bias = bias.to(qkv.dtype).contiguous()
-        y = self._attend(qkv, bias, plan.walls)
+        y = self._attend(qkv, bias, plan.shift_masks)
         y = join_windows(self.proj(y), plan.windows)
         return self.dropout(y)
 
-    def _attend(self, qkv: Tensor, mask: Tensor, walls: tuple[tuple[int, Tensor], ...]) -> Tensor:
+    def _attend(self, qkv: Tensor, bias: Tensor, shift_masks: ShiftMasks) -> Tensor:
         """Queries, keys and values (B, nt, nh, nw, N, 3, heads, D) -> (B, nt, nh, nw, N, heads*D).
 
-        `mask` (heads, N, N) is added to the logits of all windows. A wall stands in the last
-        windows along its axis alone: they are split off and attend with it, so that there are at
-        most eight masks instead of one per window.
+        The `bias` (heads, N, N) is added to the logits of all windows. Only the last windows along
+        a shifted axis need its mask: they are split off and attend by themselves, so that there are
+        at most eight different sums of bias and masks instead of one for each window.
         """
-        if walls:
-            (axis, wall), *others = walls
-            axis += 1  # behind the batch
+        if shift_masks:
+            (axis, mask), *others = shift_masks
+            axis += 1  # the batch comes first
             last = qkv.shape[axis] - 1
             inner, outer = qkv.split([last, 1], dim=axis)
-            walled = mask + wall.to(mask.dtype)
-            parts = self._attend(inner, mask, others), self._attend(outer, walled, others)
+            masked = bias + mask.to(bias.dtype)
+            parts = self._attend(inner, bias, others), self._attend(outer, masked, others)
             return torch.cat(parts, dim=axis)
         q, k, v = qkv.flatten(0, 3).permute(2, 0, 3, 1, 4)  # (B*nt*nh*nw, heads, N, D) each
         y = fused_attention(
             q,
             k,
             v,
-            mask.unsqueeze(0),
+            bias.unsqueeze(0),
             dropout=self.attention_dropout if self.training else 0.0,
             scale=self.qk_scale,
         )

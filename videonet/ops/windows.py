@@ -93,7 +93,7 @@ def relative_rows(
     return row
 
 
-def strangers(windows: Windows, axis: int, device: torch.device | None = None) -> Tensor:
+def shift_mask(windows: Windows, axis: int, device: torch.device | None = None) -> Tensor:
     """Pairs of cells in the last window along `axis` that only the cyclic shift brought together.
 
     Returns:

@@ -15,10 +15,10 @@ SHARED_BY_ALL_MVITS = (
 
 TORCHVISION_MVIT = SHARED_BY_ALL_MVITS + (
     Row("conv_proj.{leaf}", "patch_embed.proj.{leaf}"),
-    Row("pos_encoding.class_token", "cls_token", leading=2),
-    Row("pos_encoding.spatial_pos", "pos_embed_spatial", leading=1),
-    Row("pos_encoding.temporal_pos", "pos_embed_temporal", leading=1),
-    Row("pos_encoding.class_pos", "pos_embed_class", leading=2),
+    Row("pos_encoding.class_token", "cls_token", leading_dims=2),
+    Row("pos_encoding.spatial_pos", "pos_embed_spatial", leading_dims=1),
+    Row("pos_encoding.temporal_pos", "pos_embed_temporal", leading_dims=1),
+    Row("pos_encoding.class_pos", "pos_embed_class", leading_dims=2),
     Row("blocks.{n}.attn.project.0.{leaf}", "blocks.{n}.attn.proj.{leaf}"),
     Row("blocks.{n}.attn.pool_{p}.pool.weight", "blocks.{n}.attn.pool_{p}.weight"),
     Row("blocks.{n}.attn.pool_{p}.norm_act.0.{leaf}", "blocks.{n}.attn.norm_{p}.{leaf}"),

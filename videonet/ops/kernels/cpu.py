@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from videonet.ops.kernels.probing import Kernel
-from videonet.ops.tracing import traced
+from videonet.ops.tracing import is_traced
 
 PIECE_BYTES = 2**21  # temporary memory per thread: about what a core's own cache holds
 MIN_ROWS = 256  # of a piece: with fewer, a product spends its time on packing
@@ -46,7 +46,7 @@ def convolves(*tensors: Tensor | None) -> bool:
 
 def _usable(tensors: Iterable[Tensor | None], dtypes: tuple[torch.dtype, ...]) -> bool:
     """Whether oneDNN is there, takes these tensors, and nobody watches."""
-    if traced():
+    if is_traced():
         return False
     given = [t for t in tensors if t is not None]
     dtype = given[0].dtype

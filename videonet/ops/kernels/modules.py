@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from videonet.ops.kernels.private import has_global_hooks
-from videonet.ops.tracing import traced
+from videonet.ops.tracing import is_traced
 
 # What nn.Module.__call__ does beside forward() is in these attributes. One that another torch has
 # not counts as set, so that the layer is called there.
@@ -20,7 +20,7 @@ def is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
     are no plain parameters, and while traced, where there is nothing to gain. Whoever gets a no
     calls the module; a fast path asks here before it reads a weight.
     """
-    if traced() or type(module) is not kind:
+    if is_traced() or type(module) is not kind:
         return False
     own = vars(module)
     return (
