@@ -13,7 +13,7 @@ import pytest
 from videonet.data.decode import open_video
 from videonet.data.prepare import Encoder
 from videonet.data.verify import Examiner
-from videonet.data.workers import Lost, WorkerPool
+from videonet.data.workers import WorkerFailure, WorkerPool
 from videonet.errors import DecodeError
 
 HERE = Path(__file__).parent
@@ -300,7 +300,7 @@ def test_damaged_variants(tmp_path, record_property, seed):
     wrong = []
     while (done := pool.result()) is not None:
         k, outcome = done
-        if isinstance(outcome, Lost):
+        if isinstance(outcome, WorkerFailure):
             counts["lost"] += 1
             continue
         reason, heard, found = outcome

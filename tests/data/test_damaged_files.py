@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from videonet.data.decode import open_video
-from videonet.data.workers import Lost, WorkerPool
+from videonet.data.workers import WorkerFailure, WorkerPool
 
 HERE = Path(__file__).parent
 FILES = 500
@@ -96,7 +96,7 @@ def test_damaged_files_are_refused_or_read(damaged, sources, faults):
     counts = {damage: [0, 0] for damage in DAMAGE}
     for path, source, damage in damaged:
         outcome = found[path]
-        assert not isinstance(outcome, Lost), f"{damage.__name__} of {source}: {outcome}"
+        assert not isinstance(outcome, WorkerFailure), f"{damage.__name__} of {source}: {outcome}"
         refused = isinstance(outcome, str)
         counts[damage][refused] += 1
         if refused:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from videonet.commands.data import main
-from videonet.data.inspection import inspect, write_contact_sheet
+from videonet.data.inspection import inspect, write_frame_sheet
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
@@ -21,7 +21,7 @@ def test_what_is_said_of_a_file(tmp_path):
     assert not found.reason and len(found.times) == conformance.FRAMES
     for part in ("64 x 48 <- read", "25.000 frames per second", "BT.601 assumed", "of which one"):
         assert part in text
-    assert write_contact_sheet(found, tmp_path / "sheet.png") == 20
+    assert write_frame_sheet(found, tmp_path / "sheet.png") == 20
     assert (tmp_path / "sheet.png").read_bytes()[:4] == b"\x89PNG"
 
 

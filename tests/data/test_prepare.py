@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from videonet.data.build import build_dataset, evaluation_views, read_videos
+from videonet.data.contact_sheet import chosen_classes, sheet_name, write_contact_sheet
 from videonet.data.decode import open_video
 from videonet.data.prepare import Encoder, prepare
-from videonet.data.sheet import chosen_classes, sheet_name, write_sheet
 from videonet.errors import DataError, WriteError
 
 
@@ -129,7 +129,7 @@ def test_a_sheet_per_class(folder, make_config, tmp_path):
         chosen_classes(dataset, names, ["five"])
     for label in (1, 3):  # the only video of class 3 cannot be read, which the picture says
         path = Path(tmp_path / "sheets" / sheet_name(label, names[label]))
-        write_sheet(path, label, names[label], dataset, evaluation_views(cfg))
+        write_contact_sheet(path, label, names[label], dataset, evaluation_views(cfg))
         assert path.name.endswith(f"_{names[label]}.png") and path.read_bytes()[:4] == b"\x89PNG"
     with pytest.raises(DataError, match="no video of class 7"):
-        write_sheet(tmp_path / "x.png", 7, "x", dataset, evaluation_views(cfg))
+        write_contact_sheet(tmp_path / "x.png", 7, "x", dataset, evaluation_views(cfg))

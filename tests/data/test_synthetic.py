@@ -12,7 +12,7 @@ import av
 import numpy as np
 import pytest
 
-from videonet.data import drawing, synthetic
+from videonet.data import shapes, synthetic
 from videonet.data.synthetic import CLASS_NAMES, RULES, render_clip, sample_trajectory
 from videonet.errors import DataError
 
@@ -259,7 +259,7 @@ def test_a_probe_of_one_frame_at_a_random_time_stays_at_chance():
 
 
 def test_what_changes_lies_in_the_boxes(monkeypatch):
-    monkeypatch.setattr(drawing, "DRIFT_SHARE", 0.0)
+    monkeypatch.setattr(shapes, "DRIFT_SHARE", 0.0)
     for label in range(len(CLASS_NAMES)):
         frames, boxes = render_clip(label, 64, 8, np.random.default_rng(label))
         changed = (frames != frames[:1]).any(axis=(0, 3))
@@ -271,7 +271,7 @@ def test_what_changes_lies_in_the_boxes(monkeypatch):
 
 
 def test_a_background_may_drift(monkeypatch):
-    monkeypatch.setattr(drawing, "DRIFT_SHARE", 1.0)
+    monkeypatch.setattr(shapes, "DRIFT_SHARE", 1.0)
     frames, boxes = render_clip(0, 64, 8, np.random.default_rng(0))
     outside = np.ones(frames.shape[1:3], dtype=bool)
     for x0, y0, x1, y1 in boxes:
@@ -279,16 +279,16 @@ def test_a_background_may_drift(monkeypatch):
     assert (frames[0] != frames[-1]).any(axis=-1)[outside].mean() > 0.1
 
 
-@pytest.mark.parametrize("shape", drawing.SHAPES)
+@pytest.mark.parametrize("shape", shapes.SHAPES)
 def test_no_shape_looks_the_same_after_a_turn(shape):
-    table = drawing._distance_table(shape)
+    table = shapes._distance_table(shape)
     axis = np.linspace(-1.2, 1.2, 96, dtype=np.float32)
     u, v = np.meshgrid(axis, axis)
-    upright = drawing._lookup(table, u, v, 1.2) < 0
+    upright = shapes._lookup(table, u, v, 1.2) < 0
     assert upright.mean() > 0.1
     for angle in np.radians(np.arange(40, 330, 4)):
         c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
-        turned = drawing._lookup(table, u * c + v * s, v * c - u * s, 1.2) < 0
+        turned = shapes._lookup(table, u * c + v * s, v * c - u * s, 1.2) < 0
         assert (upright & turned).sum() / (upright | turned).sum() < 0.9
 
 
@@ -298,7 +298,7 @@ def test_a_rising_angle_turns_clockwise_on_the_screen():
     trajectory = {name: np.full(2, float(value)) for name, value in state.items()}
     trajectory["angle"] = np.array([0, np.pi / 2])  # the drop points up, then right
     black = [np.zeros(3, dtype=np.float32)]
-    drawing.draw_shape(frames, "drop", trajectory, black, np.random.default_rng(0))
+    shapes.draw_shape(frames, "drop", trajectory, black, np.random.default_rng(0))
     tips = []
     for frame in frames:
         rows, columns = np.nonzero(frame.any(axis=-1))

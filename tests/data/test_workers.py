@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from videonet.data.workers import TRIES_WHEN_KILLED, Lost, WorkerPool
+from videonet.data.workers import TRIES_WHEN_KILLED, WorkerFailure, WorkerPool
 from videonet.errors import DecodeError
 
 TASKS = """
@@ -104,7 +104,7 @@ def test_every_task_has_its_result(pool):
 @pytest.mark.parametrize(("fault", "reason"), [("crash", "with SIGSEGV"), ("exit", "exit code 3")])
 def test_a_crash_costs_one_task_and_one_process(pool, fault, reason):
     found = results(pool(1), "a", "b", fault, "c", "d", fault, "e")
-    assert [k for k, outcome in found.items() if isinstance(outcome, Lost)] == [2, 5]
+    assert [k for k, outcome in found.items() if isinstance(outcome, WorkerFailure)] == [2, 5]
     assert reason in found[2].reason
     processes = [found[k][1] for k in (0, 1, 3, 4, 6)]
     assert len(set(processes)) == 3 and processes == sorted(processes)
@@ -113,7 +113,7 @@ def test_a_crash_costs_one_task_and_one_process(pool, fault, reason):
 @pytest.mark.parametrize("fault", ["sleep", "hold"])
 def test_a_hang_costs_one_task_and_one_process(pool, fault):
     found = results(pool(2, timeout=3.0), "a", fault, "b", "c", "d")
-    assert [k for k, outcome in found.items() if isinstance(outcome, Lost)] == [1]
+    assert [k for k, outcome in found.items() if isinstance(outcome, WorkerFailure)] == [1]
     assert found[1].reason == "it took longer than 3 s"
 
 
@@ -129,7 +129,7 @@ def wait_for(path, count=1):
 def test_a_lost_worker_condemns_no_task(pool, tmp_path):
     path = tmp_path / "tried"
     found = results(pool(1), "a", f"once:{path}", "b")
-    assert not any(isinstance(outcome, Lost) for outcome in found.values())
+    assert not any(isinstance(outcome, WorkerFailure) for outcome in found.values())
     assert len(set(tries(path))) == 2  # in a fresh process
 
 

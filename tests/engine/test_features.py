@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from videonet.config import load_config
-from videonet.data.features import VideoFeatures
+from videonet.data.feature_store import VideoFeatures
 from videonet.engine.probe import linear_probe, nearest_neighbours, probe
 from videonet.engine.video_head import load_video_head, train_video_head
 from videonet.errors import CheckpointError, DataError

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from videonet.config import load_config, model_arguments
-from videonet.data.device import normalize
+from videonet.data.batch_transforms import normalize
 from videonet.data.loader import build_loader
 from videonet.data.synthetic import write_demo_dataset
 from videonet.models import create_model

@@ -9,7 +9,7 @@ from torch import nn
 
 import videonet
 from videonet.config import load_config
-from videonet.data.features import FeatureWriter
+from videonet.data.feature_store import FeatureWriter
 from videonet.errors import CheckpointError, ScoreError
 from videonet.predict import Predictor
 from videonet.predict import export as exporting

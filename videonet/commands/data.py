@@ -100,7 +100,7 @@ def run_inspect(args: argparse.Namespace) -> int:
     """Say what is in files; 1 where one cannot be read."""
     if args.sheet and len(args.files) > 1:
         raise ConfigError(f"--sheet draws one file, but {len(args.files)} are given")
-    from videonet.data.inspection import inspect, write_contact_sheet
+    from videonet.data.inspection import inspect, write_frame_sheet
 
     bad = 0
     for file in args.files:
@@ -110,7 +110,7 @@ def run_inspect(args: argparse.Namespace) -> int:
         if args.times:
             print("\n".join(f"{k:>8} {time:12.6f}" for k, time in enumerate(found.times)))
         if args.sheet and len(found.times):
-            count = write_contact_sheet(found, args.sheet, args.frames_fps)
+            count = write_frame_sheet(found, args.sheet, args.frames_fps)
             print(f"{printable(str(args.sheet))}: {count} frames")
     return exit_code(bad, len(args.files))
 
@@ -172,7 +172,7 @@ def run_show(args: argparse.Namespace) -> int:
     """Draw what the loader delivers."""
     from videonet.data.build import build_dataset, evaluation_views
     from videonet.data.classes import class_names
-    from videonet.data.sheet import chosen_classes, sheet_name, write_sheet
+    from videonet.data.contact_sheet import chosen_classes, sheet_name, write_contact_sheet
 
     cfg = load_config(args.cfg, args.opts)
     names = class_names(cfg)
@@ -180,6 +180,8 @@ def run_show(args: argparse.Namespace) -> int:
     for label in chosen_classes(dataset, names, args.classes):
         path = args.output / sheet_name(label, names[label])
         views = evaluation_views(cfg)
-        write_sheet(path, label, names[label], dataset, views, videos=args.videos, epoch=args.epoch)
+        write_contact_sheet(
+            path, label, names[label], dataset, views, videos=args.videos, epoch=args.epoch
+        )
         print(printable(str(path)))
     return 0

@@ -37,7 +37,7 @@ def main(argv: Words = None, prog: str | None = None) -> int:
     parser.add_argument("--frames", action="store_true", help="also a vector per frame of the grid")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     args = parser.parse_args(argv)
-    from videonet.data.features import FeatureWriter
+    from videonet.data.feature_store import FeatureWriter
     from videonet.engine.runlog import start_logging
     from videonet.predict.features import describe_features, extract_features
     from videonet.predict.run import Options

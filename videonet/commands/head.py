@@ -23,7 +23,7 @@ def main(argv: Words = None, prog: str | None = None) -> None:
     parser.add_argument("--val", type=Path, required=True, help="folder of features with labels")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides of the file")
     args = parser.parse_args(argv)
-    from videonet.data.features import read_description, read_features
+    from videonet.data.feature_store import read_description, read_features
     from videonet.engine.runlog import start_logging
     from videonet.engine.video_head import train_video_head
 

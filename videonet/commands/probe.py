@@ -18,7 +18,7 @@ def main(argv: Words = None, prog: str | None = None) -> None:
     parser.add_argument("--neighbours", type=int, default=20, help="default: %(default)s")
     parser.add_argument("--l2", type=float, default=1e-3, help="of the probe (default %(default)s)")
     args = parser.parse_args(argv)
-    from videonet.data.features import read_description, read_features
+    from videonet.data.feature_store import read_description, read_features
     from videonet.engine.probe import probe
 
     names = read_description(args.train)["classes"]

@@ -16,8 +16,8 @@ from videonet.data.folders import read_folders
 from videonet.data.lists import MultiHot, VideoList, read_list
 from videonet.data.manifest import read_manifest
 from videonet.data.sampling import DENSE, SEGMENTS, ClipSampler
-from videonet.data.something import ANSWERS, read_something
 from videonet.data.splits import find_list, list_kind
+from videonet.data.ssv2 import ANSWERS, read_ssv2
 from videonet.data.transforms import (
     INTERPOLATIONS,
     InceptionCrop,
@@ -67,7 +67,7 @@ def read_videos(cfg: CfgNode, split: str) -> VideoList:
         return read_folders(path, folder_classes(cfg, split))
     names = class_names(cfg, split)
     if kind == "ssv2" and (path.suffix == ".json" or path.name == ANSWERS):
-        return read_something(path, len(names), prefix=cfg.DATA.PATH_PREFIX)
+        return read_ssv2(path, len(names), prefix=cfg.DATA.PATH_PREFIX)
     return read_list(
         path,
         len(names),

@@ -12,8 +12,8 @@ from fvcore.common.config import CfgNode
 
 from videonet.data.folders import class_folders
 from videonet.data.lists import has_named_labels, label_texts
-from videonet.data.something import ANSWERS, find_file, read_labels
 from videonet.data.splits import find_list, list_kind
+from videonet.data.ssv2 import ANSWERS, find_file, read_labels
 from videonet.data.texts import lines_of, read_text
 from videonet.errors import DataError
 

@@ -96,7 +96,7 @@ class TrainingClips:
             path,
             self.backend,
             self.crop.decode_side,
-            roughly=True,
+            allow_larger=True,
             known=known,
             frames_fps=self.frames_fps,
         )
@@ -209,34 +209,34 @@ class VideoDataset(Dataset):
         return len(self.videos)
 
     def __getitem__(self, position: tuple[int, int]) -> Batch:
-        reading = Reading(self, *position)
-        while reading.video is not None:
+        request = SampleRequest(self, *position)
+        while request.video is not None:
             try:
-                clips = self.make_clips(*reading.request())
+                clips = self.make_clips(*request.arguments())
             except DecodeError as error:
-                reading.fail(str(error))
+                request.fail(str(error))
             else:
-                return self.batch(clips, [reading])
-        return self.batch(self.empty(0), [reading])
+                return self.batch(clips, [request])
+        return self.batch(self.empty(0), [request])
 
     def empty(self, clips: int) -> Tensor:
         """Room for so many clips."""
         return torch.empty((clips, *self.make_clips.clip_shape), dtype=torch.uint8)
 
-    def batch(self, clips: Tensor, readings: list[Reading]) -> Batch:
+    def batch(self, clips: Tensor, requests: list[SampleRequest]) -> Batch:
         """The batch of the clips of some videos, all clips of a video after one another."""
-        videos = [reading.video for reading in readings if reading.video is not None]
+        videos = [request.video for request in requests if request.video is not None]
         videos = np.repeat(np.array(videos, dtype=np.int64), self.make_clips.count)
         if self.videos.is_multi_label:
             rows = [self.labels[index] for index in videos]
             labels = np.stack(rows) if rows else np.empty((0, self.labels.num_classes), np.float32)
         else:
             labels = self.labels[videos]
-        failures = [failure for reading in readings for failure in reading.failures]
+        failures = [failure for request in requests for failure in request.failures]
         return Batch(clips, torch.from_numpy(labels), torch.from_numpy(videos), failures)
 
 
-class Reading:
+class SampleRequest:
     """An item under way: the video that is tried, and those that failed before it.
 
     ``video`` is None when none is left to try.
@@ -256,7 +256,7 @@ class Reading:
             rng = np.random.default_rng((dataset.seed, self._epoch, index))
             yield from rng.integers(len(dataset), size=dataset.MOST_IN_A_ROW - 1).tolist()
 
-    def request(self) -> tuple[str, tuple[int, ...], VideoInfo | None]:
+    def arguments(self) -> tuple[str, tuple[int, ...], VideoInfo | None]:
         """What ``make_clips`` needs for the present video."""
         dataset, video = self._dataset, self.video
         known = dataset.manifest.info(video) if dataset.manifest else None

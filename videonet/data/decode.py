@@ -37,7 +37,7 @@ def open_video(
     backend: str = "auto",
     short_side: int | None = None,
     *,
-    roughly: bool = False,
+    allow_larger: bool = False,
     known: VideoInfo | None = None,
     frames_fps: float = FRAMES_FPS,
 ) -> VideoReader:
@@ -47,7 +47,7 @@ def open_video(
     least; decord and torchcodec give way to PyAV for files that they cannot read exactly, which
     is logged once per codec. ``short_side``: frames come with exactly this short side (in pixels,
     smaller videos are enlarged) and the long side in proportion, rounded down; None keeps the
-    size, and with ``roughly`` videos of up to twice the short side keep theirs too, which is
+    size, and with ``allow_larger`` videos of up to twice the short side keep theirs too, which is
     cheaper where a resizing follows anyway. ``known``: what a manifest says of the file, which
     makes opening it cheaper; where the file says something else, the file is right.
     ``frames_fps``: the frame rate of pictures.
@@ -58,8 +58,8 @@ def open_video(
         raise ConfigError(f"unknown video backend {backend!r}; known are {', '.join(BACKENDS)}")
     path = os.fspath(path)
     if os.path.isdir(path) or path.lower().endswith(PICTURE_SUFFIXES):
-        return PictureReader(path, frames_fps, short_side, roughly)
+        return PictureReader(path, frames_fps, short_side, allow_larger)
     if backend in ("auto", "pyav"):
-        return PyAVReader(path, short_side, roughly, known)
+        return PyAVReader(path, short_side, allow_larger, known)
     make = TorchcodecReader if backend == "torchcodec" else DecordReader
-    return FallbackReader(backend, make, path, short_side, roughly, known)
+    return FallbackReader(backend, make, path, short_side, allow_larger, known)

@@ -147,7 +147,7 @@ def _warnings(reader: VideoReader) -> list[str]:
     return warnings
 
 
-def write_contact_sheet(found: Inspection, path: Path, frames_fps: float = FRAMES_FPS) -> int:
+def write_frame_sheet(found: Inspection, path: Path, frames_fps: float = FRAMES_FPS) -> int:
     """Draw frames that are evenly spread over the file, with number and time, to a picture file.
 
     Returns how many could be read; of those after a damaged one there is none.

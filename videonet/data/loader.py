@@ -12,9 +12,9 @@ import torch
 from fvcore.common.config import CfgNode
 from torch.utils.data import Sampler
 
+from videonet.data.batching import SharedMemoryBatcher, in_background, read_bad_list
 from videonet.data.build import Targets, build_dataset
 from videonet.data.dataset import Batch, Failure, VideoDataset, collate
-from videonet.data.filling import BatchFiller, in_background, read_bad_list
 from videonet.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)
@@ -150,7 +150,7 @@ class VideoLoader:
         self._workers, self._timeout, self._bad_list = workers, timeout, bad_list
         self._pin_memory, self._max_bad_share = pin_memory, max_bad_share
         self._epoch, self._start = 0, 0
-        self._filler: BatchFiller | None = None
+        self._batcher: SharedMemoryBatcher | None = None
         if bad_list is not None:
             dataset.bad.update(read_bad_list(bad_list, dataset.paths))
         self._bad = set(dataset.bad)  # and those met later
@@ -173,9 +173,9 @@ class VideoLoader:
 
     def close(self) -> None:
         """End the worker processes; the next iteration starts others."""
-        if self._filler is not None:
-            self._filler.close()
-            self._filler = None
+        if self._batcher is not None:
+            self._batcher.close()
+            self._batcher = None
 
     def _batches(self) -> Iterator[Batch]:
         if not self._workers:
@@ -183,8 +183,8 @@ class VideoLoader:
                 batch = collate([self.dataset[position] for position in positions])
                 yield batch.pin_memory() if self._pin_memory else batch
             return
-        if self._filler is None:
-            self._filler = BatchFiller(
+        if self._batcher is None:
+            self._batcher = SharedMemoryBatcher(
                 self.dataset,
                 self._workers,
                 videos=self._sampler.videos_per_batch,
@@ -192,7 +192,7 @@ class VideoLoader:
                 bad_list=self._bad_list,
                 pin_memory=self._pin_memory,
             )
-        yield from in_background(lambda stop: self._filler.fill(iter(self._sampler), stop))
+        yield from in_background(lambda stop: self._batcher.fill(iter(self._sampler), stop))
 
     def _note_failures(self, batch: Batch) -> None:
         for failure in batch.failures:

@@ -21,7 +21,7 @@ from videonet.data.tables import cell
 from videonet.data.texts import read_text, short_stem
 from videonet.data.video.info import VideoInfo
 from videonet.data.video.reader import VideoReader
-from videonet.data.workers import Lost, WorkerPool
+from videonet.data.workers import WorkerFailure, WorkerPool
 from videonet.errors import DataError, DecodeError
 from videonet.files import make_folder, remove_unfinished, replacing, replacing_text, writing
 
@@ -98,7 +98,7 @@ def _encode_all(
             pool.submit(k, (videos.paths[k], str(targets[k])))
         while (done := pool.result()) is not None:
             k, reason = done
-            if isinstance(reason, Lost):
+            if isinstance(reason, WorkerFailure):
                 reason = f"cannot read {videos.paths[k]}: {reason.reason}"
             if reason:
                 failed[videos.paths[k]] = reason

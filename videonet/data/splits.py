@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
-from videonet.data.something import find_file
+from videonet.data.ssv2 import find_file
 
 logger = logging.getLogger(__name__)
 

@@ -29,7 +29,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from videonet.data.drawing import SHAPES, Trajectory, draw_background, draw_shape, outline
+from videonet.data.shapes import SHAPES, Trajectory, draw_background, draw_shape, outline
 from videonet.errors import DataError
 from videonet.files import make_folder, writing
 

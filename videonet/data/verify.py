@@ -32,7 +32,7 @@ from videonet.data.video.names import is_picture
 from videonet.data.video.pictures import PictureReader, jpeg_damage
 from videonet.data.video.promises import missing_part
 from videonet.data.video.pyav_reader import PyAVReader, UnexpectedFrames
-from videonet.data.workers import Lost, WorkerPool
+from videonet.data.workers import WorkerFailure, WorkerPool
 from videonet.errors import DecodeError
 from videonet.files import remove_unfinished
 
@@ -105,7 +105,7 @@ def _examine_all(
             pool.submit(name, video)
         while (done := pool.result()) is not None:
             name, row = done
-            if isinstance(row, Lost):
+            if isinstance(row, WorkerFailure):
                 row = _row(videos[name], reason=row.reason)
             rows[name] = {**row, "path": name}
             bar.update()

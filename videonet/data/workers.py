@@ -3,8 +3,9 @@
 A data loader of torch ends with the run when a worker dies, and waits for ever when one hangs. The
 pool here starts another process in its place, which tries the task again: memory that ran out, or a
 signal from outside, says nothing about a video. A task that ends several processes is reported as
-:class:`Lost`. The limit on time is kept by the process that has the pool, so it also ends a decoder
-that never comes back to Python. Its clock stands while the worker or that process is stopped.
+:class:`WorkerFailure`. The limit on time is kept by the process that has the pool, so it also ends
+a decoder that never comes back to Python. Its clock stands while the worker or that process is
+stopped.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ _SERVER_GONE = 255  # exit code of a process whose fork server ended before it c
 
 
 @dataclass(frozen=True)
-class Lost:
+class WorkerFailure:
     """What became of a task whose process ended, and why it ended."""
 
     reason: str
@@ -109,8 +110,8 @@ class WorkerPool:
     def result(self, patience: float | None = None) -> tuple[Hashable, Any] | None:
         """The key and result of a task that is done, waited for at most ``patience`` seconds.
 
-        A result is what ``work`` returned, or :class:`Lost`. None: none is done by then, or none
-        is expected.
+        A result is what ``work`` returned, or :class:`WorkerFailure`. None: none is done by then,
+        or none is expected.
         """
         until = None if patience is None else time.monotonic() + patience
         while len(self):
@@ -253,7 +254,7 @@ class WorkerPool:
             logger.info("a worker process ended (%s); its task is tried again", reason)
             self._hand(successor, lost)
             return None
-        return lost.key, Lost(reason)
+        return lost.key, WorkerFailure(reason)
 
     def _restart(self, worker: _Worker) -> bool:
         """Replace a worker that a signal ended while it started, a few times."""

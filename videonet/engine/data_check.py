@@ -14,7 +14,7 @@ from fvcore.common.config import CfgNode
 from videonet.data.build import build_dataset
 from videonet.data.dataset import VideoDataset
 from videonet.data.lists import VideoList
-from videonet.data.workers import Lost, WorkerPool
+from videonet.data.workers import WorkerFailure, WorkerPool
 from videonet.engine.distributed import Process
 from videonet.errors import CheckpointError, DataError, DecodeError, VideonetError
 
@@ -96,7 +96,11 @@ def _open_one_of_each(sets: Mapping[str, VideoDataset], cfg: CfgNode) -> None:
     def ask(split: str, path: str) -> str | None:
         pool.submit(path, (split, path))
         _, outcome = pool.result()
-        return f"cannot read {path}: {outcome.reason}" if isinstance(outcome, Lost) else outcome
+        return (
+            f"cannot read {path}: {outcome.reason}"
+            if isinstance(outcome, WorkerFailure)
+            else outcome
+        )
 
     try:
         for split, dataset in sets.items():

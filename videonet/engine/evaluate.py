@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from videonet.data import Batch, Failure, VideoLoader
-from videonet.data.device import normalize
+from videonet.data.batch_transforms import normalize
 from videonet.engine.distributed import Process
 from videonet.engine.stopping import StopSignals
 from videonet.errors import DataError, TrainingError

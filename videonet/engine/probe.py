@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from videonet.data.features import VideoFeatures, labels_of
+from videonet.data.feature_store import VideoFeatures, labels_of
 
 TEMPERATURE = 0.07  # of the votes of neighbours
 

@@ -21,7 +21,7 @@ from videonet.checkpoint import write_checkpoint
 from videonet.checkpoint.sharded import write_sharded
 from videonet.config import save_config
 from videonet.data import Batch, build_loader
-from videonet.data.device import normalize
+from videonet.data.batch_transforms import normalize
 from videonet.data.loader import positions
 from videonet.engine.batch_norm import (
     average_statistics,

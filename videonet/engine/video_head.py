@@ -16,7 +16,7 @@ from videonet.checkpoint import read_checkpoint, write_checkpoint
 from videonet.checkpoint.head import Classes
 from videonet.checkpoint.load import refuse_larger_model
 from videonet.config import save_config
-from videonet.data.features import VideoFeatures, labels_of
+from videonet.data.feature_store import VideoFeatures, labels_of
 from videonet.engine.optim import build_optimizer, learning_rate, set_learning_rate
 from videonet.engine.plots import plot_learning_curve
 from videonet.engine.runlog import RunLog, read_log

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from videonet.data.device import normalize
+from videonet.data.batch_transforms import normalize
 from videonet.errors import ConfigError
 from videonet.models.base import StageOutput, VideoModel
 from videonet.ops.grid import Grid

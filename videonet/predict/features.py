@@ -11,7 +11,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from videonet.data.build import evaluation_views
-from videonet.data.features import FeatureWriter, VideoFeatures
+from videonet.data.feature_store import FeatureWriter, VideoFeatures
 from videonet.errors import DecodeError, ScoreError
 from videonet.predict.description import describe_clips, describe_scoring
 from videonet.predict.predictor import Predictor

@@ -7,7 +7,7 @@ import itertools
 import torch
 from torch import Tensor
 
-from videonet.data.device import normalize
+from videonet.data.batch_transforms import normalize
 from videonet.errors import ConfigError
 from videonet.ops.attention_maps import RecordAttention
 from videonet.ops.grid import Grid, volume

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
+from videonet.data.batch_transforms import Mixup
 from videonet.data.classes import (
     class_names,
     known_classes,
@@ -17,7 +18,6 @@ from videonet.data.classes import (
     tells_names,
     with_classes,
 )
-from videonet.data.device import Mixup
 from videonet.tasks.class_scores import ClassScores
 from videonet.tasks.task import Evaluation, Task
 

@@ -22,9 +22,11 @@ class DecordReader(VideoReader):
     ``reference`` says what the file contains. Raises DecodeError where decord says something else.
     """
 
-    def __init__(self, reference: PyAVReader, short_side: int | None = None, roughly: bool = False):
+    def __init__(
+        self, reference: PyAVReader, short_side: int | None = None, allow_larger: bool = False
+    ):
         path, info = reference.path, reference.info
-        super().__init__(path, info, reference.times, short_side, roughly)
+        super().__init__(path, info, reference.times, short_side, allow_larger)
         decord = import_backend("decord")
         weakness = _weakness(reference)
         if weakness:

@@ -30,15 +30,17 @@ class FallbackReader(VideoReader):
         make: Callable[[PyAVReader, int | None, bool], VideoReader],
         path: str,
         short_side: int | None = None,
-        roughly: bool = False,
+        allow_larger: bool = False,
         known: VideoInfo | None = None,
     ):
         self._name = name
-        self._reference = PyAVReader(path, short_side, roughly, known)
+        self._reference = PyAVReader(path, short_side, allow_larger, known)
         self._fast: VideoReader | None = None
-        super().__init__(path, self._reference.info, self._reference.times, short_side, roughly)
+        super().__init__(
+            path, self._reference.info, self._reference.times, short_side, allow_larger
+        )
         try:
-            self._fast = make(self._reference, short_side, roughly)
+            self._fast = make(self._reference, short_side, allow_larger)
         except DecodeError as error:
             self._give_up(error)
         except BaseException:

@@ -46,7 +46,9 @@ class PictureReader(VideoReader):
     for a gap in the numbers.
     """
 
-    def __init__(self, path: str, fps: float, short_side: int | None = None, roughly: bool = False):
+    def __init__(
+        self, path: str, fps: float, short_side: int | None = None, allow_larger: bool = False
+    ):
         self._files = numbered_files(path) if os.path.isdir(path) else [path]
         self.path = path
         self._first: Image.Image | None = self._decode(self._files[0])  # an image is decoded once
@@ -55,7 +57,7 @@ class PictureReader(VideoReader):
         info = VideoInfo(
             frames, fps, width, height, 0, frames / fps, kind, "rgb24", "frames", False
         )
-        super().__init__(path, info, np.arange(frames) / fps, short_side, roughly)
+        super().__init__(path, info, np.arange(frames) / fps, short_side, allow_larger)
 
     def _read(self, wanted: np.ndarray) -> Tensor:
         width, height = self.size

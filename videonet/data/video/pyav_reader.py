@@ -10,7 +10,7 @@ import av
 import numpy as np
 from torch import Tensor
 
-from videonet.data.memory import RecycledMemory
+from videonet.data.buffer_pool import BufferPool
 from videonet.data.video.access import (
     READ_ERRORS,
     decode_error,
@@ -38,7 +38,7 @@ from videonet.data.video.packets import count_frames, header_rate, table_from_pa
 from videonet.data.video.reader import VideoReader
 from videonet.errors import DecodeError
 
-_MEMORY = RecycledMemory()
+_BUFFERS = BufferPool()
 # Pictures of these codecs may be two fields, each in a packet of its own.
 _FIELDS = ("h264", "hevc", "mpeg1video", "mpeg2video")
 
@@ -66,7 +66,7 @@ class PyAVReader(VideoReader):
         self,
         path: str,
         short_side: int | None = None,
-        roughly: bool = False,
+        allow_larger: bool = False,
         known: VideoInfo | None = None,
         *,
         count: bool = False,
@@ -87,7 +87,7 @@ class PyAVReader(VideoReader):
         except DecodeError:
             self.close()
             raise
-        super().__init__(path, info, self._table.times, short_side, roughly)
+        super().__init__(path, info, self._table.times, short_side, allow_larger)
 
     @property
     def streams(self) -> int:
@@ -220,7 +220,7 @@ class PyAVReader(VideoReader):
 
     def _read(self, wanted: np.ndarray) -> Tensor:
         width, height = self.size
-        frames = _MEMORY.empty((len(wanted), height, width, 3))
+        frames = _BUFFERS.empty((len(wanted), height, width, 3))
         out = frames.numpy()
         place = {index: k for k, index in enumerate(wanted.tolist())}
         for group in self._groups(wanted):

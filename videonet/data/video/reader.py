@@ -21,12 +21,12 @@ class VideoReader(ABC):
         info: VideoInfo,
         times: np.ndarray,
         short_side: int | None,
-        roughly: bool = False,
+        allow_larger: bool = False,
     ):
         self.path = path
         self.info = info
         self.times = times  # (frames,) seconds from the first frame
-        self.size = scaled_size(info.width, info.height, short_side, roughly)  # upright
+        self.size = scaled_size(info.width, info.height, short_side, allow_larger)  # upright
 
     def frames_at(self, indices: Sequence[int] | np.ndarray | Tensor) -> Tensor:
         """Return the frames at these indices, in this order, repeats allowed.
@@ -59,14 +59,14 @@ class VideoReader(ABC):
 
 
 def scaled_size(
-    width: int, height: int, short_side: int | None, roughly: bool = False
+    width: int, height: int, short_side: int | None, allow_larger: bool = False
 ) -> tuple[int, int]:
     """The (width, height) with this short side and the same shape, the long side rounded down.
 
-    ``roughly``: up to twice the short side the size stays, as scaling would cost more than it
+    ``allow_larger``: up to twice the short side the size stays, as scaling would cost more than it
     saves.
     """
-    if short_side is None or (roughly and min(width, height) <= 2 * short_side):
+    if short_side is None or (allow_larger and min(width, height) <= 2 * short_side):
         return width, height
     if width <= height:
         return short_side, height * short_side // width

@@ -21,9 +21,11 @@ class TorchcodecReader(VideoReader):
     else.
     """
 
-    def __init__(self, reference: PyAVReader, short_side: int | None = None, roughly: bool = False):
+    def __init__(
+        self, reference: PyAVReader, short_side: int | None = None, allow_larger: bool = False
+    ):
         path, info = reference.path, reference.info
-        super().__init__(path, info, reference.times, short_side, roughly)
+        super().__init__(path, info, reference.times, short_side, allow_larger)
         decoders = import_backend("torchcodec.decoders")
         weakness = _weakness(reference)
         if weakness:

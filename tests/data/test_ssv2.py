@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from videonet.data.something import find_file, read_labels, read_something
+from videonet.data.ssv2 import find_file, read_labels, read_ssv2
 from videonet.errors import DataError
 
 LABELS = {
@@ -50,7 +50,7 @@ def write(path, content):
 
 def test_as_distributed(folder):
     assert find_file(folder, "train") == folder / "labels" / "train.json"
-    videos = read_something(folder / "labels" / "train.json", 3)
+    videos = read_ssv2(folder / "labels" / "train.json", 3)
     root = folder / "20bn-something-something-v2"
     assert list(videos.paths) == [str(root / f"{name}.webm") for name in ("78687", "42326", "7")]
     assert videos.labels.tolist() == [0, 1, 2] and videos.root == str(root)
@@ -58,7 +58,7 @@ def test_as_distributed(folder):
 
 
 def test_test_answers(folder):
-    videos = read_something(folder / "labels" / "test-answers.csv", 3)
+    videos = read_ssv2(folder / "labels" / "test-answers.csv", 3)
     assert [Path(path).name for path in videos.paths] == ["7.webm", "78687.webm"]
     assert videos.labels.tolist() == [2, 0]
 
@@ -69,7 +69,7 @@ def test_the_names_of_older_downloads_and_frame_folders(folder, tmp_path):
     write(old / "something-something-v2-labels.json", LABELS)
     write(old / "something-something-v2-validation.json", TRAIN[2:])
     path = find_file(old, "val")
-    videos = read_something(path, 3, prefix=str(old / "frames"))
+    videos = read_ssv2(path, 3, prefix=str(old / "frames"))
     assert list(videos.paths) == [str(old / "frames" / "7")] and videos.labels.tolist() == [2]
 
 
@@ -96,23 +96,23 @@ def test_the_names_of_older_downloads_and_frame_folders(folder, tmp_path):
 def test_errors_name_file_and_entry(folder, name, content, parts):
     write(folder / "labels" / name, content)
     with pytest.raises(DataError) as caught:
-        read_something(folder / "labels" / "train.json", 3)
+        read_ssv2(folder / "labels" / "train.json", 3)
     message = str(caught.value)
     assert "\n" not in message and all(part in message for part in parts), message
 
 
 def test_test_json_has_no_labels(folder):
     with pytest.raises(DataError, match="entry 0: there is no 'template'.*test-answers.csv"):
-        read_something(folder / "labels" / "test.json", 3)
+        read_ssv2(folder / "labels" / "test.json", 3)
 
 
 def test_without_labels_json(folder):
     (folder / "labels" / "labels.json").unlink()
     with pytest.raises(DataError, match="there is no labels.json"):
-        read_something(folder / "labels" / "train.json", 3)
+        read_ssv2(folder / "labels" / "train.json", 3)
 
 
 def test_a_line_of_the_answers(folder):
     (folder / "labels" / "test-answers.csv").write_text("7 Holding something\n")
     with pytest.raises(DataError, match="test-answers.csv, line 1: .* 'id;template'"):
-        read_something(folder / "labels" / "test-answers.csv", 3)
+        read_ssv2(folder / "labels" / "test-answers.csv", 3)

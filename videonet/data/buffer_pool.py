@@ -14,7 +14,7 @@ from torch import Tensor
 KEPT = 2**28  # bytes; memory larger than this goes back to the system
 
 
-class RecycledMemory:
+class BufferPool:
     """Gives out uint8 tensors whose memory comes back when nobody holds them or a view of them."""
 
     def __init__(self):

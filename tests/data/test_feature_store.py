@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from videonet.data.features import (
+from videonet.data.feature_store import (
     INDEX,
     FeatureWriter,
     VideoFeatures,

@@ -18,7 +18,7 @@ FRAMES = 6  # of a clip that are shown
 _GAP = 4  # white pixels between two clips
 
 
-def write_sheet(
+def write_contact_sheet(
     path: Path,
     label: int,
     name: str,

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from videonet.data.device import Mixup, normalize, soft_targets
+from videonet.data.batch_transforms import Mixup, normalize, soft_targets
 
 
 def batch(n=6):

@@ -21,16 +21,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from videonet.data.buffer_pool import BufferPool
 from videonet.data.dataset import (
     Batch,
     EvaluationViews,
-    Reading,
+    SampleRequest,
     TrainingClips,
     VideoDataset,
 )
-from videonet.data.memory import RecycledMemory
 from videonet.data.tables import rows_as_text, text_of
-from videonet.data.workers import Lost, WorkerPool
+from videonet.data.workers import WorkerFailure, WorkerPool
 from videonet.errors import DataError, DecodeError
 from videonet.files import make_folder, writing
 
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 PATIENCE = 1.0  # seconds between two looks at whether anybody still wants batches
 
 
-class BatchFiller:
+class SharedMemoryBatcher:
     """Fills batches of a data set in ``workers`` processes.
 
     ``videos``: the largest number of videos in a batch. ``timeout``: seconds that one video may
@@ -63,9 +63,9 @@ class BatchFiller:
         self._buffers = _shared_memory(
             (slots, videos * self._clips, *dataset.make_clips.clip_shape)
         )
-        self._pool = WorkerPool(FillRows(dataset.make_clips, self._buffers), workers, timeout)
+        self._pool = WorkerPool(ReadInto(dataset.make_clips, self._buffers), workers, timeout)
         self._bad_list = bad_list
-        self._memory = RecycledMemory()
+        self._copies = BufferPool()
 
     def fill(
         self, positions: Iterable[list[tuple[int, int]]], stop: threading.Event
@@ -73,17 +73,17 @@ class BatchFiller:
         """The batches of lists of ``(epoch, index)``, in their order, until ``stop`` is set."""
         positions = iter(positions)
         free = deque(range(len(self._buffers)))
-        filling: deque[_Filling] = deque()
+        pending: deque[_PendingBatch] = deque()
         try:
             while not stop.is_set():
                 while free and (batch := next(positions, None)) is not None:
-                    filling.append(self._begin(batch, free.popleft()))
-                if not filling:
+                    pending.append(self._begin(batch, free.popleft()))
+                if not pending:
                     return
-                if filling[0].missing:
+                if pending[0].missing:
                     self._wait()
                 else:
-                    done = filling.popleft()
+                    done = pending.popleft()
                     free.append(done.slot)
                     yield self._finish(done)
         finally:
@@ -92,38 +92,38 @@ class BatchFiller:
     def close(self) -> None:
         self._pool.close()
 
-    def _begin(self, positions: list[tuple[int, int]], slot: int) -> _Filling:
-        readings = [Reading(self._dataset, epoch, index) for epoch, index in positions]
-        filling = _Filling(slot, readings, missing=len(readings))
-        for place in range(len(readings)):
-            self._ask(filling, place)
-        return filling
+    def _begin(self, positions: list[tuple[int, int]], slot: int) -> _PendingBatch:
+        requests = [SampleRequest(self._dataset, epoch, index) for epoch, index in positions]
+        pending = _PendingBatch(slot, requests, missing=len(requests))
+        for place in range(len(requests)):
+            self._ask(pending, place)
+        return pending
 
-    def _ask(self, filling: _Filling, place: int, *, first: bool = False) -> None:
+    def _ask(self, pending: _PendingBatch, place: int, *, first: bool = False) -> None:
         """Have a video read, unless none is left to try."""
-        reading = filling.readings[place]
-        if reading.video is None:
-            filling.missing -= 1
+        request = pending.requests[place]
+        if request.video is None:
+            pending.missing -= 1
             return
-        task = (*reading.request(), filling.slot, place * self._clips)
-        self._pool.submit((filling, place), task, first=first)
+        task = (*request.arguments(), pending.slot, place * self._clips)
+        self._pool.submit((pending, place), task, first=first)
 
     def _wait(self) -> None:
         """Take one result of the workers, if there is one soon."""
         done = self._pool.result(PATIENCE)
         if done is None:
             return
-        (filling, place), outcome = done
-        reading = filling.readings[place]
+        (pending, place), outcome = done
+        request = pending.requests[place]
         if outcome is None:
-            filling.missing -= 1
+            pending.missing -= 1
             return
-        if isinstance(outcome, Lost):
-            path = self._dataset.paths[reading.video]
+        if isinstance(outcome, WorkerFailure):
+            path = self._dataset.paths[request.video]
             outcome = f"cannot read {path}: {outcome.reason}"
-            self._remember(reading.video, path, outcome)
-        reading.fail(outcome)
-        self._ask(filling, place, first=True)
+            self._remember(request.video, path, outcome)
+        request.fail(outcome)
+        self._ask(pending, place, first=True)
 
     def _remember(self, video: int, path: str, reason: str) -> None:
         self._dataset.bad[video] = reason
@@ -137,29 +137,29 @@ class BatchFiller:
             ):
                 file.write(rows_as_text([[path, reason]]))
 
-    def _finish(self, filling: _Filling) -> Batch:
+    def _finish(self, pending: _PendingBatch) -> Batch:
         """The batch in memory of its own."""
-        readings = filling.readings
-        rows = self._buffers[filling.slot, : len(readings) * self._clips]
-        read = torch.tensor([reading.video is not None for reading in readings])
+        requests = pending.requests
+        rows = self._buffers[pending.slot, : len(requests) * self._clips]
+        read = torch.tensor([request.video is not None for request in requests])
         if not read.all():
             rows = rows[read.repeat_interleave(self._clips)]
         elif not self._pin_memory:
-            rows = self._memory.copy_of(rows)
-        batch = self._dataset.batch(rows, readings)
+            rows = self._copies.copy_of(rows)
+        batch = self._dataset.batch(rows, requests)
         return batch.pin_memory() if self._pin_memory else batch
 
 
 @dataclass(eq=False)
-class _Filling:
+class _PendingBatch:
     """A batch under way: its place in the ring, its videos, and how many of them are missing."""
 
     slot: int
-    readings: list[Reading]
+    requests: list[SampleRequest]
     missing: int
 
 
-class FillRows:
+class ReadInto:
     """What a worker does: the clips of one video, into the rows of a batch."""
 
     def __init__(self, make_clips: TrainingClips | EvaluationViews, buffers: Tensor):

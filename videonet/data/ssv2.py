@@ -50,9 +50,7 @@ def read_labels(path: Path) -> list[str]:
     return [classes[number] for number in range(len(classes))]
 
 
-def read_something(
-    path: str | os.PathLike[str], num_classes: int, *, prefix: str = ""
-) -> VideoList:
+def read_ssv2(path: str | os.PathLike[str], num_classes: int, *, prefix: str = "") -> VideoList:
     """Read ``train.json``, ``validation.json`` or ``test-answers.csv``, with its ``labels.json``.
 
     Videos are below ``prefix``, else in ``20bn-something-something-v2`` or ``videos`` beside the
