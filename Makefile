@@ -16,7 +16,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(PROCESSES) --dist wo
 # The main job in three minutes: files are opened with every decoder, a run trains, is interrupted,
 # resumes and is evaluated, videos are predicted, foreign checkpoints are loaded, models exported.
 PORTABLE := tests/test_packaging.py tests/data/test_decode.py tests/data/test_real_videos.py \
-    tests/engine/test_train.py tests/engine/test_evaluate.py tests/predict tests/tools \
+    tests/engine/test_train.py tests/engine/test_evaluate.py tests/inference tests/tools \
     tests/checkpoint/test_load.py tests/checkpoint/test_files.py tests/models/test_mvit_parity.py \
     tests/ops/test_kernels.py tests/ops/test_tracing.py
 

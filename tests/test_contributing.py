@@ -15,9 +15,9 @@ from videonet import tasks
 from videonet.config import load_config
 from videonet.data.synthetic import write_demo_dataset
 from videonet.engine.distributed import process
+from videonet.engine.metric_logger import read_log
 from videonet.engine.multiview import run_multiview_test
-from videonet.engine.runlog import read_log
-from videonet.engine.start import build_model
+from videonet.engine.setup import build_model
 from videonet.engine.train import Trainer
 from videonet.errors import ConfigError
 from videonet.models import registry

@@ -17,8 +17,8 @@ from videonet.data.synthetic import write_demo_dataset
 from videonet.data.tables import write_table
 from videonet.errors import CheckpointError, WriteError
 from videonet.figures import save_figure
-from videonet.predict.drawing import write_heat_video
-from videonet.predict.results import open_results
+from videonet.inference.rendering import write_heat_video
+from videonet.inference.result_files import open_results
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc takes no files")
 NOISE = np.random.default_rng(0).integers(0, 255, (8, 64, 64, 3), dtype=np.uint8)

@@ -22,11 +22,11 @@ import videonet
 from tests import killing
 from tests.killing import Job, kill_at_random
 from videonet.checkpoint import read_checkpoint
+from videonet.checkpoint.checkpoint_dir import checkpoint_folder, saved_checkpoints
 from videonet.config import load_config
 from videonet.data.feature_store import INDEX, read_features
 from videonet.data.loader import BAD_LIST
 from videonet.data.synthetic import write_demo_dataset
-from videonet.engine.checkpoints import checkpoint_folder, saved_checkpoints
 
 pytestmark = [
     pytest.mark.slow,

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from videonet.data.tables import write_table
-from videonet.engine.runlog import start_logging
+from videonet.engine.metric_logger import start_logging
 from videonet.errors import DataError, run_tool
 from videonet.figures import save_figure
 from videonet.files import replacing_text

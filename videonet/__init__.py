@@ -18,8 +18,8 @@ if TYPE_CHECKING:
         VideonetError,
         WriteError,
     )
+    from videonet.inference import Prediction, Predictor, WindowScores
     from videonet.models import create_model, list_models
-    from videonet.predict import Prediction, Predictor, WindowScores
 
 __version__ = "0.1.0"
 
@@ -38,7 +38,7 @@ _PLACES = {
         "WriteError",
     ),
     "videonet.models": ("create_model", "list_models"),
-    "videonet.predict": ("Prediction", "Predictor", "WindowScores"),
+    "videonet.inference": ("Prediction", "Predictor", "WindowScores"),
 }
 _MODULES = {name: module for module, names in _PLACES.items() for name in names}
 

@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from videonet.checkpoint import load_checkpoint, read_checkpoint
+from videonet.checkpoint.checkpoint_dir import newest_checkpoint
 from videonet.checkpoint.files import verify_checkpoint
-from videonet.engine.checkpoints import newest_checkpoint
 from videonet.errors import CheckpointError
 from videonet.models import create_model
 

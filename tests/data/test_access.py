@@ -14,7 +14,7 @@ from videonet.data.verify import Examiner
 from videonet.data.video.access import DEMUXERS
 from videonet.data.video.pictures import read_picture
 from videonet.errors import DecodeError
-from videonet.predict.sources import find_videos
+from videonet.inference.sources import find_videos
 
 
 @pytest.fixture

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import torch
 
+from videonet.checkpoint.checkpoint_dir import saved_checkpoints
 from videonet.config import load_config_text
 from videonet.data.loader import positions
 from videonet.engine import train
 from videonet.engine.batch_norm import synchronize
-from videonet.engine.checkpoints import saved_checkpoints
 from videonet.engine.distributed import process
 from videonet.engine.draws import StepShare
 from videonet.engine.multiview import run_multiview_test

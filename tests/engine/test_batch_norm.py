@@ -9,14 +9,14 @@ from torch import nn
 
 from tests.engine import subprocess_helpers
 from videonet.checkpoint import load_trained, read_checkpoint
+from videonet.checkpoint.checkpoint_dir import saved_checkpoints
 from videonet.data import build_loader
 from videonet.engine.batch_norm import SyncBatchNorm, precise_statistics
-from videonet.engine.checkpoints import saved_checkpoints
 from videonet.engine.distributed import Process, process
 from videonet.engine.ema import weights_to_test
 from videonet.engine.evaluate import evaluate
-from videonet.engine.runlog import read_log
-from videonet.engine.start import build_model
+from videonet.engine.metric_logger import read_log
+from videonet.engine.setup import build_model
 from videonet.tasks import build_task
 
 CPU = Process(rank=0, world_size=1, device=torch.device("cpu"))

@@ -8,7 +8,7 @@ import torch
 
 from tests.engine import subprocess_helpers
 from videonet.checkpoint import read_checkpoint
-from videonet.engine.checkpoints import saved_checkpoints
+from videonet.checkpoint.checkpoint_dir import saved_checkpoints
 from videonet.engine.distributed import process
 from videonet.engine.train import Trainer
 from videonet.errors import CheckpointError

@@ -12,7 +12,7 @@ import torch
 
 from tests.conftest import SHARED
 from videonet.data.synthetic import write_demo_dataset
-from videonet.engine.runlog import read_log
+from videonet.engine.metric_logger import read_log
 
 pytestmark = pytest.mark.cuda
 

@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from videonet.checkpoint import read_checkpoint
-from videonet.engine.checkpoints import saved_checkpoints
+from videonet.checkpoint.checkpoint_dir import saved_checkpoints
 from videonet.engine.distributed import process
 from videonet.engine.ema import WeightAverage, weights_to_test
+from videonet.engine.metric_logger import read_log
 from videonet.engine.multiview import run_multiview_test
-from videonet.engine.runlog import read_log
 from videonet.engine.train import Trainer
-from videonet.predict import Predictor
+from videonet.inference import Predictor
 
 
 def train(cfg):
@@ -71,7 +71,7 @@ def test_averages_are_validated_saved_resumed_and_tested(tiny, tmp_path):
     for averaged, expected in ((True, whole.state.average.state), (False, own)):
         chosen = weights_to_test(content, averaged=averaged)["model_state"]
         assert all(torch.equal(chosen[name], expected[name]) for name in own)
-        predictor = Predictor.from_config(checkpoint=path, overrides=["TEST.EMA", str(averaged)])
+        predictor = Predictor.from_checkpoint(path, overrides=["TEST.EMA", str(averaged)])
         loaded = predictor.model.state_dict()
         assert all(torch.equal(loaded[name], expected[name]) for name in own)
 

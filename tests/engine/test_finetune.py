@@ -6,8 +6,8 @@ from PIL import Image
 
 from tests.engine import subprocess_helpers
 from videonet.checkpoint import read_checkpoint
+from videonet.checkpoint.checkpoint_dir import newest_checkpoint, saved_checkpoints
 from videonet.config import load_config
-from videonet.engine.checkpoints import newest_checkpoint, saved_checkpoints
 from videonet.engine.distributed import process
 from videonet.engine.finetune import freeze, train_mode
 from videonet.engine.multiview import run_multiview_test

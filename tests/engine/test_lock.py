@@ -11,8 +11,8 @@ import pytest
 
 from tests.engine import subprocess_helpers
 from tests.engine.test_torchrun import torchrun
+from videonet.checkpoint.checkpoint_dir import saved_checkpoints
 from videonet.engine import lock
-from videonet.engine.checkpoints import saved_checkpoints
 from videonet.engine.distributed import process
 from videonet.engine.lock import LOCK, only_run_in
 from videonet.errors import ConfigError

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from videonet.checkpoint import read_checkpoint
+from videonet.checkpoint.checkpoint_dir import saved_checkpoints
 from videonet.config import save_config
 from videonet.config.command_line import load_configs, training_parser
-from videonet.engine.checkpoints import saved_checkpoints
 from videonet.engine.machines import torchrun_command
 from videonet.errors import ConfigError
 

@@ -8,8 +8,8 @@ import torch
 
 from tests.engine import subprocess_helpers
 from videonet.checkpoint import read_checkpoint
-from videonet.engine.checkpoints import newest_checkpoint, saved_checkpoints
-from videonet.engine.runlog import read_log
+from videonet.checkpoint.checkpoint_dir import newest_checkpoint, saved_checkpoints
+from videonet.engine.metric_logger import read_log
 from videonet.errors import CheckpointError
 
 TWENTY_STEPS = (

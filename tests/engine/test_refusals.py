@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from videonet.checkpoint.checkpoint_dir import saved_checkpoints
 from videonet.data.dataset import Batch, Failure
 from videonet.data.loader import VideoLoader
-from videonet.engine.checkpoints import saved_checkpoints
 from videonet.engine.distributed import Process
 from videonet.engine.multiview import refuse_few_videos
 from videonet.engine.train import Trainer

@@ -11,11 +11,15 @@ import torch
 
 from tests.engine import subprocess_helpers
 from tests.engine.subprocess_helpers import run
-from videonet.checkpoint import read_checkpoint
-from videonet.engine import checkpoints, stopping, train
-from videonet.engine.checkpoints import checkpoint_folder, newest_checkpoint, saved_checkpoints
-from videonet.engine.runlog import read_log
-from videonet.engine.stopping import StopSignals
+from videonet.checkpoint import checkpoint_dir, read_checkpoint
+from videonet.checkpoint.checkpoint_dir import (
+    checkpoint_folder,
+    newest_checkpoint,
+    saved_checkpoints,
+)
+from videonet.engine import signals, train
+from videonet.engine.metric_logger import read_log
+from videonet.engine.signals import StopSignals
 from videonet.engine.train import Trainer
 from videonet.errors import CheckpointError, Interrupted, TrainingError
 
@@ -123,7 +127,7 @@ def test_a_signal_saves_and_stops(number, moment, uninterrupted, disturbed, monk
 
 
 def test_a_later_signal_does_not_wait(monkeypatch):
-    monkeypatch.setattr(stopping, "SAME_REQUEST", 0.05)
+    monkeypatch.setattr(signals, "SAME_REQUEST", 0.05)
     with StopSignals() as stop, pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGINT)  # torchrun's echo of the first
@@ -158,7 +162,7 @@ def test_nothing_but_damaged_checkpoints_is_an_error(disturbed):
 
 
 def test_no_flipped_byte_goes_unnoticed(tmp_path):
-    path = checkpoints.checkpoint_path(tmp_path, 1)
+    path = checkpoint_dir.checkpoint_path(tmp_path, 1)
     path.parent.mkdir(parents=True)
     content = {"model_state": {"a": torch.arange(300.0)}, "epoch": 1}
     torch.save(content, path)

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from videonet.engine.distributed import Process, process
+from videonet.engine.metric_logger import read_log
 from videonet.engine.precision import autocast_dtype, gradient_scaler
-from videonet.engine.runlog import read_log
 from videonet.engine.step import TrainingStep
 from videonet.engine.train import Trainer
 from videonet.tasks.classification import LOSSES, classification_loss

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from videonet.checkpoint import read_checkpoint
+from videonet.checkpoint.checkpoint_dir import saved_checkpoints
 from videonet.config import save_config
-from videonet.engine.checkpoints import saved_checkpoints
 
 ROOT = Path(__file__).resolve().parents[2]
 

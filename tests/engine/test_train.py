@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from videonet.checkpoint import read_checkpoint
-from videonet.engine.checkpoints import saved_checkpoints
+from videonet.checkpoint.checkpoint_dir import saved_checkpoints
 from videonet.engine.distributed import process
+from videonet.engine.metric_logger import read_log
 from videonet.engine.multiview import checkpoint_to_test, run_multiview_test
-from videonet.engine.runlog import read_log
 from videonet.engine.train import Trainer
 from videonet.errors import (
     CheckpointError,

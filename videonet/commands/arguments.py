@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from videonet.predict.predictor import Predictor
+    from videonet.inference.predictor import Predictor
 
 Words = Sequence[str] | None  # of a command line behind its verb; None for those of the process
 
@@ -51,12 +51,12 @@ def make_predictor(args: argparse.Namespace) -> Predictor:
         ConfigError, CheckpointError: it cannot be made.
     """
     from videonet.engine.video_head import load_video_head
-    from videonet.predict.predictor import Predictor
+    from videonet.inference.predictor import Predictor
 
     overrides = list(args.opts)
     if args.batch_size is not None:
         overrides += ["TEST.BATCH_SIZE", str(args.batch_size)]
-    predictor = Predictor.from_config(args.cfg, checkpoint=args.checkpoint, overrides=overrides)
+    predictor = Predictor.from_checkpoint(args.checkpoint, cfg=args.cfg, overrides=overrides)
     head: Path | None = getattr(args, "head", None)
     if head is not None:
         width = predictor.model.num_features

@@ -22,8 +22,8 @@ def main(argv: Words = None, prog: str | None = None) -> None:
     parser.add_argument("--smoothing", type=int, default=1, metavar="N",
                         help="mean of N records of the loss, for several runs")  # fmt: skip
     args = parser.parse_args(argv)
+    from videonet.engine.metric_logger import read_log
     from videonet.engine.plots import plot_learning_curve, plot_runs
-    from videonet.engine.runlog import read_log
 
     logs = [run / "log.jsonl" if run.is_dir() else run for run in args.runs]
     for log in logs:

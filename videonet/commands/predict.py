@@ -57,13 +57,13 @@ def parse_arguments(argv: Words = None, prog: str | None = None) -> argparse.Nam
 
 def main(argv: Words = None, prog: str | None = None) -> int:
     args = parse_arguments(argv, prog)
-    from videonet.engine.runlog import start_logging
-    from videonet.predict.description import describe_results
-    from videonet.predict.pictures import Pictures
-    from videonet.predict.results import open_results
-    from videonet.predict.run import Options, predict_videos
-    from videonet.predict.segments import Hysteresis
-    from videonet.predict.sources import find_videos
+    from videonet.engine.metric_logger import start_logging
+    from videonet.inference.description import describe_results
+    from videonet.inference.pictures import Pictures
+    from videonet.inference.result_files import open_results
+    from videonet.inference.run import Options, predict_videos
+    from videonet.inference.segments import Hysteresis
+    from videonet.inference.sources import find_videos
 
     start_logging(main=False)
     sources = find_videos(args.videos)

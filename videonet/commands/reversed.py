@@ -21,11 +21,11 @@ def main(argv: Words = None, prog: str | None = None) -> None:
     from tqdm import tqdm
 
     from videonet.data.build import build_dataset
-    from videonet.engine.runlog import start_logging
-    from videonet.predict import Predictor
+    from videonet.engine.metric_logger import start_logging
+    from videonet.inference import Predictor
 
     start_logging(main=False)
-    predictor = Predictor.from_config(args.cfg, checkpoint=args.checkpoint, overrides=args.opts)
+    predictor = Predictor.from_checkpoint(args.checkpoint, cfg=args.cfg, overrides=args.opts)
     dataset = build_dataset(predictor.cfg, "test")
     names = predictor.class_names
     seen: dict[str, tuple[Counter, Counter]] = {name: (Counter(), Counter()) for name in names}

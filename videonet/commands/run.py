@@ -45,8 +45,8 @@ def _run(argv: Words, prog: str | None, overrides: Sequence[str]) -> None:
     args = parser.parse_args(argv)
     args.opts = [*args.opts, *overrides]
     from videonet.engine.machines import torchrun_command
+    from videonet.engine.metric_logger import start_logging
     from videonet.engine.parent import end_with_torchrun
-    from videonet.engine.runlog import start_logging
 
     start_logging(main=os.environ.get("RANK", "0") == "0")
     configs = load_configs(args)
@@ -62,8 +62,8 @@ def run_config(cfg: CfgNode) -> None:
     """Train and test one configuration, and print what ``results.json`` holds."""
     from videonet.engine.distributed import process
     from videonet.engine.lock import only_run_in
+    from videonet.engine.metric_logger import start_logging
     from videonet.engine.multiview import run_multiview_test
-    from videonet.engine.runlog import start_logging
     from videonet.engine.train import Trainer
 
     with process(cfg.DEVICE, cfg.DIST_BACKEND) as this, only_run_in(cfg.OUTPUT_DIR, this):

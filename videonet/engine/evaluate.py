@@ -13,7 +13,7 @@ from tqdm import tqdm
 from videonet.data import Batch, Failure, VideoLoader
 from videonet.data.batch_transforms import normalize
 from videonet.engine.distributed import Process
-from videonet.engine.stopping import StopSignals
+from videonet.engine.signals import StopSignals
 from videonet.errors import DataError, TrainingError
 from videonet.tasks.task import Evaluation, Task
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from fvcore.common.config import CfgNode
 
 from videonet.checkpoint import load_trained, read_checkpoint
+from videonet.checkpoint.checkpoint_dir import latest_valid, newest_checkpoint
 from videonet.checkpoint.contents import class_names_of
 from videonet.config import model_arguments
 from videonet.data import build_loader
-from videonet.engine.checkpoints import newest_checkpoint, newest_whole
 from videonet.engine.distributed import Process
 from videonet.engine.ema import weights_to_test
 from videonet.engine.evaluate import evaluate
@@ -38,7 +38,7 @@ def checkpoint_to_test(cfg: CfgNode) -> str:
     """
     if cfg.TEST.CHECKPOINT_FILE_PATH:
         return str(newest_checkpoint(cfg.TEST.CHECKPOINT_FILE_PATH))
-    if saved := newest_whole(cfg.OUTPUT_DIR):
+    if saved := latest_valid(cfg.OUTPUT_DIR):
         return str(saved)
     if cfg.TRAIN.CHECKPOINT_FILE_PATH:
         return str(newest_checkpoint(cfg.TRAIN.CHECKPOINT_FILE_PATH))

@@ -60,7 +60,7 @@ def averaging_gradients(model: nn.Module, process: Process) -> nn.Module:
 
 
 @contextlib.contextmanager
-def exchange_gradients(model: nn.Module, now: bool) -> Iterator[None]:
+def gradient_sync(model: nn.Module, now: bool) -> Iterator[None]:
     """Inside, a backward pass averages gradients over the processes, or only adds up its own."""
     if is_sharded(model):
         model.set_requires_gradient_sync(now)

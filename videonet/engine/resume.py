@@ -8,8 +8,8 @@ from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
+from videonet.checkpoint.checkpoint_dir import latest_valid, remove_unfinished
 from videonet.config.reading import read_text
-from videonet.engine.checkpoints import newest_whole, remove_unfinished
 from videonet.engine.distributed import Process
 from videonet.engine.state import TrainingState
 from videonet.errors import CheckpointError, ConfigError
@@ -29,7 +29,7 @@ def newest_of_this_run(cfg: CfgNode, process: Process) -> Path | None:
     saved = None
     if cfg.TRAIN.AUTO_RESUME and process.is_main:
         remove_unfinished(cfg.OUTPUT_DIR)
-        saved = newest_whole(cfg.OUTPUT_DIR)
+        saved = latest_valid(cfg.OUTPUT_DIR)
     return process.gather(saved)[0]  # one process looks, so that all take the same file
 
 

@@ -11,7 +11,7 @@ from torch.distributed.tensor import DTensor
 
 from videonet.engine.distributed import Process
 from videonet.engine.draws import ClipDraws
-from videonet.engine.parallel import exchange_gradients
+from videonet.engine.parallel import gradient_sync
 
 
 class TrainingStep:
@@ -71,7 +71,7 @@ class TrainingStep:
         for number, (part, wanted, places) in enumerate(pieces, 1):
             if self.draws is not None:
                 self.draws.begin(places, seed)
-            with exchange_gradients(self.model, number == len(pieces)):
+            with gradient_sync(self.model, number == len(pieces)):
                 with torch.autocast(
                     clips.device.type, dtype=self.dtype, enabled=self.dtype is not None
                 ):

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from videonet.checkpoint import write_checkpoint
+from videonet.checkpoint.checkpoint_dir import checkpoint_path, remove_old, saved_checkpoints
 from videonet.checkpoint.sharded import write_sharded
 from videonet.config import save_config
 from videonet.data import Batch, build_loader
@@ -29,23 +30,22 @@ from videonet.engine.batch_norm import (
     precise_statistics,
     synchronize,
 )
-from videonet.engine.checkpoints import checkpoint_path, remove_old, saved_checkpoints
 from videonet.engine.data_check import check_data
 from videonet.engine.distributed import Process
 from videonet.engine.draws import ClipDraws, StepShare, step_seed
 from videonet.engine.evaluate import evaluate
 from videonet.engine.finetune import train_mode
 from videonet.engine.lock import only_run_in
+from videonet.engine.metric_logger import MetricLogger, read_log
 from videonet.engine.optim import learning_rate, lr_factor, set_learning_rate
 from videonet.engine.parallel import averaging_gradients, gathered, is_sharded
 from videonet.engine.plots import plot_learning_curve
 from videonet.engine.precision import autocast_dtype
 from videonet.engine.results import list_fingerprint
-from videonet.engine.runlog import RunLog, read_log
-from videonet.engine.start import build_model, start_state
+from videonet.engine.setup import build_model, start_state
+from videonet.engine.signals import StopSignals
 from videonet.engine.state import Position
 from videonet.engine.step import TrainingStep
-from videonet.engine.stopping import StopSignals
 from videonet.engine.timing import StepTimer, peak_memory
 from videonet.errors import DataError, Interrupted, TrainingError
 from videonet.tasks import build_task
@@ -183,12 +183,12 @@ class Trainer:
                 )
         return path
 
-    def _log(self) -> contextlib.closing[RunLog]:
+    def _log(self) -> contextlib.closing[MetricLogger]:
         cfg, main = self.cfg, self.process.is_main
         board = cfg.TENSORBOARD.LOG_DIR or str(self.folder / "tensorboard")
         if main:
             save_config(cfg, self.folder / "config.yaml")
-        log = RunLog(
+        log = MetricLogger(
             self.folder,
             tensorboard=board if cfg.TENSORBOARD.ENABLE else None,
             wandb=cfg.WANDB.PROJECT if cfg.WANDB.ENABLE else None,
@@ -197,7 +197,7 @@ class Trainer:
         )
         return contextlib.closing(log)
 
-    def _run_epochs(self, bar: tqdm, log: RunLog) -> Path | None:
+    def _run_epochs(self, bar: tqdm, log: MetricLogger) -> Path | None:
         cfg, path = self.cfg.TRAIN, None
         last_epoch = self.cfg.SOLVER.MAX_EPOCH
         while self.position.epoch < last_epoch:
@@ -221,7 +221,7 @@ class Trainer:
         self.position.epoch, self.position.batch = finished, 0
         return self._save() if save else None
 
-    def _train_epoch(self, bar: tqdm, log: RunLog) -> None:
+    def _train_epoch(self, bar: tqdm, log: MetricLogger) -> None:
         """The rest of an epoch, from the position on."""
         position, period = self.position, self.cfg.TRAIN.CHECKPOINT_STEPS
         train_mode(self.model)
@@ -347,7 +347,7 @@ class Trainer:
                 clips = batch.clips.to(self.process.device, non_blocking=True)
                 yield normalize(clips, cfg.DATA.MEAN, cfg.DATA.STD)
 
-    def _validate(self, log: RunLog, epoch: int) -> bool:
+    def _validate(self, log: MetricLogger, epoch: int) -> bool:
         """Record the measures of the weights ("val") and of their averages ("val_ema").
 
         Returns:
@@ -359,7 +359,7 @@ class Trainer:
                 done = self._validate_weights(log, epoch, "val_ema")
         return done
 
-    def _validate_weights(self, log: RunLog, epoch: int, kind: str) -> bool:
+    def _validate_weights(self, log: MetricLogger, epoch: int, kind: str) -> bool:
         cfg = self.cfg
         with gathered(self.model):
             result = evaluate(

@@ -17,9 +17,9 @@ from videonet.checkpoint.head import Classes
 from videonet.checkpoint.load import refuse_larger_model
 from videonet.config import save_config
 from videonet.data.feature_store import VideoFeatures, labels_of
+from videonet.engine.metric_logger import MetricLogger, read_log
 from videonet.engine.optim import build_optimizer, learning_rate, set_learning_rate
 from videonet.engine.plots import plot_learning_curve
-from videonet.engine.runlog import RunLog, read_log
 from videonet.errors import CheckpointError, ConfigError, DataError
 from videonet.heads.aggregation import VideoAttentionHead, stack_clips
 
@@ -63,7 +63,7 @@ def train_video_head(
     batches = max(1, len(features) // cfg.TRAIN.BATCH_SIZE)
     folder.mkdir(parents=True, exist_ok=True)
     save_config(cfg, folder / "config.yaml")
-    log, step = RunLog(folder), 0
+    log, step = MetricLogger(folder), 0
     bar = tqdm(total=cfg.SOLVER.MAX_EPOCH * batches, desc="head", unit="step")
     for epoch in range(cfg.SOLVER.MAX_EPOCH):
         head.train()

@@ -1,5 +1,11 @@
-"""Video files and streams in, labels over time out."""
+"""The old name of :mod:`videonet.inference`; importing it warns."""
 
-from videonet.predict.predictor import Prediction, Predictor, WindowScores
+import warnings
+
+from videonet.inference import Prediction, Predictor, WindowScores
 
 __all__ = ["Prediction", "Predictor", "WindowScores"]
+
+warnings.warn(
+    "videonet.predict is deprecated: import videonet.inference instead", FutureWarning, stacklevel=2
+)

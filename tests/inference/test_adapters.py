@@ -10,9 +10,9 @@ from videonet.config import load_config, model_arguments
 from videonet.data.batch_transforms import normalize
 from videonet.data.loader import build_loader
 from videonet.data.synthetic import write_demo_dataset
+from videonet.inference import Predictor
+from videonet.inference.export import export_model, read_onnx
 from videonet.models import create_model
-from videonet.predict import Predictor
-from videonet.predict.export import export_model, read_onnx
 
 peft = pytest.importorskip("peft")
 pytestmark = pytest.mark.slow

@@ -20,7 +20,7 @@ from videonet.data.synthetic import write_demo_dataset
 from videonet.engine.distributed import process
 from videonet.engine.multiview import run_multiview_test
 from videonet.errors import CheckpointError, ConfigError, DecodeError
-from videonet.predict.segments import merge_segments
+from videonet.inference.segments import merge_segments
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def worst(one, other) -> float:
 
 def test_scores_are_those_of_testing(run_folder, data):
     cfg = load_config(run_folder / "config.yaml") if (run_folder / "config.yaml").exists() else None
-    predictor = videonet.Predictor.from_config(cfg, checkpoint=run_folder)
+    predictor = videonet.Predictor.from_checkpoint(run_folder, cfg=cfg)
     with process("cpu") as this:
         run_multiview_test(predictor.cfg, this)
     rows = list(csv.DictReader((run_folder / "predictions.csv").open()))
@@ -74,7 +74,7 @@ def test_scores_are_those_of_testing(run_folder, data):
 
 
 def test_a_checkpoint_alone_suffices_and_one_view_is_a_number_of_the_model(run_folder, data):
-    predictor = videonet.Predictor.from_config(checkpoint=run_folder)
+    predictor = videonet.Predictor.from_checkpoint(run_folder)
     video = next((data / "val").rglob("*.mp4"))
     prediction = predictor(video, top_k=3)
     assert len(prediction.top) == 3 and prediction.clip.shape == (3, 8, 32, 32)
@@ -88,14 +88,14 @@ def test_batch_size_does_not_matter(run_folder, data):
     found = []
     for batch in ("1", "8"):
         overrides = ["TEST.BATCH_SIZE", batch]
-        predictor = videonet.Predictor.from_config(checkpoint=run_folder, overrides=overrides)
+        predictor = videonet.Predictor.from_checkpoint(run_folder, overrides=overrides)
         found.append((predictor(video).scores, list(predictor.windows(video, stride=0.2, crops=3))))
     assert (found[0][0] - found[1][0]).abs().max() <= 1e-5
     assert worst(found[0][1], found[1][1]) <= 1e-5
 
 
 def test_a_stream_gives_what_the_file_gives(run_folder, data):
-    predictor = videonet.Predictor.from_config(checkpoint=run_folder)
+    predictor = videonet.Predictor.from_checkpoint(run_folder)
     video = str(next((data / "val").rglob("*.mp4")))
     with PyAVReader(video) as reader:
         fps = reader.info.fps
@@ -193,7 +193,7 @@ def labels_folder(data, run_folder, tmp_path_factory):
 @pytest.mark.parametrize("ensemble", ["softmax", "logits", "max"])
 def test_several_labels_get_the_scores_of_testing(labels_folder, ensemble):
     overrides = ["TEST.ENSEMBLE", ensemble]
-    predictor = videonet.Predictor.from_config(checkpoint=labels_folder, overrides=overrides)
+    predictor = videonet.Predictor.from_checkpoint(labels_folder, overrides=overrides)
     with process("cpu") as this:
         run_multiview_test(predictor.cfg, this)
     with (labels_folder / "scores.csv").open(newline="") as file:
@@ -215,19 +215,19 @@ def test_the_task_is_the_checkpoints_own(labels_folder, run_folder):
         run_folder / "checkpoints" / "checkpoint_epoch_00001.pyth", weights_only=True
     )
     cfg.write_text(content["cfg"])
-    assert videonet.Predictor.from_config(cfg, checkpoint=labels_folder).multi_label
-    assert not videonet.Predictor.from_config(checkpoint=run_folder).multi_label
+    assert videonet.Predictor.from_checkpoint(labels_folder, cfg=cfg).multi_label
+    assert not videonet.Predictor.from_checkpoint(run_folder).multi_label
 
 
 def test_attention_is_for_one_label(labels_folder):
-    predictor = videonet.Predictor.from_config(checkpoint=labels_folder)
+    predictor = videonet.Predictor.from_checkpoint(labels_folder)
     predictor.video_head = torch.nn.Identity()
     with pytest.raises(ConfigError, match="one label per video"):
         predictor.aggregate(torch.zeros(2, 8), torch.zeros(2, 4), "attention")
 
 
 def test_threads_get_their_own_embeddings(run_folder):
-    predictor = videonet.Predictor.from_config(checkpoint=run_folder)
+    predictor = videonet.Predictor.from_checkpoint(run_folder)
     torch.manual_seed(0)
     clips = [torch.randint(0, 256, (k, 3, 8, 32, 32), dtype=torch.uint8) for k in (1, 2, 3, 4)]
     wanted = [predictor.run(clip) for clip in clips]
@@ -276,7 +276,7 @@ def test_odd_checkpoints_get_one_sentence(run_folder, tmp_path, kind):
         change = {"cfg": content["cfg"].replace(before, after)}
     torch.save({**content, **change}, tmp_path / "x.pyth")
     with pytest.raises((CheckpointError, ConfigError), match=message) as caught:
-        videonet.Predictor.from_config(checkpoint=tmp_path / "x.pyth")
+        videonet.Predictor.from_checkpoint(tmp_path / "x.pyth")
     assert "\n" not in str(caught.value)
 
 
@@ -287,7 +287,7 @@ def test_weights_that_are_not_finite_are_refused(run_folder, tmp_path):
     content["model_state"]["norm.weight"][3] = float("nan")
     torch.save(content, tmp_path / "x.pyth")
     with pytest.raises(CheckpointError, match=r"its norm\.weight has values that are not finite"):
-        videonet.Predictor.from_config(checkpoint=tmp_path / "x.pyth")
+        videonet.Predictor.from_checkpoint(tmp_path / "x.pyth")
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from videonet.figures import save_figure
 from videonet.files import temporary_name, writing
-from videonet.predict.segments import Segment, cell_borders
+from videonet.inference.segments import Segment, cell_borders
 
 TOP_CURVES = 8  # classes drawn over time
 SHORTEST_SIDE = 240  # of explained videos, in pixels

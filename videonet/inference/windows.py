@@ -23,7 +23,7 @@ Picture = Callable[[], np.ndarray]  # makes an RGB picture, uint8 (H, W, 3)
 
 
 @dataclass(frozen=True)
-class WindowPlan:
+class SlidingPlan:
     """Windows of ``length`` places, ``stride`` apart, on a clock of ``fps`` places a second.
 
     ``offsets``: the places of a window, from 0, whose frames make its clip.
@@ -41,7 +41,7 @@ class WindowPlan:
         fps: float,
         window: float | None = None,
         stride: float | None = None,
-    ) -> WindowPlan:
+    ) -> SlidingPlan:
         """A plan in seconds.
 
         Args:
@@ -109,7 +109,7 @@ class WindowBuffer:
     """
 
     def __init__(
-        self, plan: WindowPlan, prepare: Callable[[np.ndarray], Tensor], *, first: int = 0
+        self, plan: SlidingPlan, prepare: Callable[[np.ndarray], Tensor], *, first: int = 0
     ):
         self.plan, self.prepare = plan, prepare
         self._window = first  # the next one to give

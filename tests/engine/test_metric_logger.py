@@ -6,13 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 
+from videonet.engine.metric_logger import MetricLogger, read_log
 from videonet.engine.plots import plot_runs
-from videonet.engine.runlog import RunLog, read_log
 from videonet.errors import ConfigError
 
 
 def write(folder, **records):
-    log = RunLog(folder)
+    log = MetricLogger(folder)
     for kind, values in records.items():
         log.write(kind, **values)
     log.close()
@@ -49,7 +49,7 @@ def test_weights_and_biases_gets_the_same_records(tmp_path, monkeypatch):
     init = lambda **options: started.append(options) or run  # noqa: E731
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
     for step in (1, 2):
-        log = RunLog(tmp_path, wandb="videos", config={"RNG_SEED": 3})
+        log = MetricLogger(tmp_path, wandb="videos", config={"RNG_SEED": 3})
         log.write("train", step, loss=0.5)
         log.close()
     assert logged == [(1, {"train/loss": 0.5}), (2, {"train/loss": 0.5})]
@@ -60,7 +60,7 @@ def test_weights_and_biases_gets_the_same_records(tmp_path, monkeypatch):
 def test_weights_and_biases_that_are_missing_are_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ConfigError, match="wandb is not installed: pip install wandb"):
-        RunLog(tmp_path, wandb="videos")
+        MetricLogger(tmp_path, wandb="videos")
 
 
 def test_runs_of_different_kinds_in_one_picture(tmp_path):

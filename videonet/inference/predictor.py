@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -14,6 +15,7 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from videonet.checkpoint import load_trained, read_checkpoint
+from videonet.checkpoint.checkpoint_dir import newest_checkpoint
 from videonet.checkpoint.contents import class_names_of
 from videonet.checkpoint.load import refuse_larger_model
 from videonet.config import load_config, load_config_text, model_arguments
@@ -23,15 +25,14 @@ from videonet.data.classes import class_names, known_classes, with_classes
 from videonet.data.decode import PyAVReader
 from videonet.data.sampling import Clock
 from videonet.data.transforms import spatial_crops
-from videonet.engine.checkpoints import newest_checkpoint
 from videonet.engine.distributed import select_device
 from videonet.engine.ema import weights_to_test
 from videonet.engine.evaluate import clip_logits
 from videonet.engine.precision import autocast_dtype
 from videonet.errors import CheckpointError, ConfigError, ScoreError
 from videonet.heads.aggregation import VideoAttentionHead, aggregate_scores
+from videonet.inference.windows import Picture, SlidingPlan, Window, WindowBuffer, sliding_windows
 from videonet.models import create_model
-from videonet.predict.windows import Picture, Window, WindowBuffer, WindowPlan, sliding_windows
 from videonet.tasks.classification import MULTI_LABEL_LOSS, ensemble_views
 
 Top = list[tuple[str, float]]  # (class name, score), best first
@@ -119,11 +120,28 @@ class Predictor:
         checkpoint: str | Path,
         overrides: Sequence[str] = (),
     ) -> Predictor:
-        """From a configuration and a checkpoint.
+        """The old name of :meth:`from_checkpoint`; it warns and will go."""
+        warnings.warn(
+            "Predictor.from_config(cfg, checkpoint=…) is deprecated: call "
+            "Predictor.from_checkpoint(checkpoint, cfg=…)",
+            FutureWarning,
+            stacklevel=2,
+        )
+        return cls.from_checkpoint(checkpoint, cfg=cfg, overrides=overrides)
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        checkpoint: str | Path,
+        *,
+        cfg: str | Path | None = None,
+        overrides: Sequence[str] = (),
+    ) -> Predictor:
+        """A predictor with the weights and the configuration of a checkpoint.
 
         Args:
-            cfg: YAML file; None for the configuration stored in the checkpoint.
             checkpoint: a checkpoint, or the folder of a run (its newest checkpoint).
+            cfg: YAML file; None for the configuration stored in the checkpoint.
             overrides: ``KEY VALUE`` pairs on top of the configuration.
 
         Raises:
@@ -290,14 +308,14 @@ class Predictor:
 
     def plan(
         self, fps: float, window: float | None = None, stride: float | None = None
-    ) -> WindowPlan:
+    ) -> SlidingPlan:
         """Where the windows of a video of so many frames per second lie; all times in seconds.
 
         Args:
             window: None for ``NUM_FRAMES * SAMPLING_RATE`` frames at the target rate.
             stride: None for half a window.
         """
-        return WindowPlan.make(clip_sampler(self.cfg, "test"), fps, window, stride)
+        return SlidingPlan.make(clip_sampler(self.cfg, "test"), fps, window, stride)
 
     def windows(
         self,

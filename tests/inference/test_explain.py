@@ -14,10 +14,10 @@ import videonet
 from tests.models.families import FRAMES, SIDE, small_model
 from videonet.data.build import clip_sampler
 from videonet.errors import ConfigError
+from videonet.inference.explain import grad_cam, grids_of
+from videonet.inference.rollout import attention_rollout, roll_out
 from videonet.ops.attention import attention
 from videonet.ops.attention_maps import RecordAttention
-from videonet.predict.explain import grad_cam, grids_of
-from videonet.predict.rollout import attention_rollout, roll_out
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -125,7 +125,7 @@ def test_maps_of_the_demo_lie_on_the_moving_shape():
     """Needs `make demo`: the mass of the maps inside the shape's boxes, against their area."""
     if not (ROOT / "runs/demo/checkpoints").is_dir() or not (ROOT / "data/demo").is_dir():
         pytest.skip("run `make demo` before")
-    predictor = videonet.Predictor.from_config(checkpoint=ROOT / "runs/demo")
+    predictor = videonet.Predictor.from_checkpoint(ROOT / "runs/demo")
     shares, areas = mass_in_boxes(predictor, ROOT / "data/demo", videos=40)
     assert np.mean(shares) > 1.5 * np.mean(areas)
     assert np.mean(shares > areas) > 0.8

@@ -13,10 +13,10 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from videonet.data.build import evaluation_views
 from videonet.data.feature_store import FeatureWriter, VideoFeatures
 from videonet.errors import DecodeError, ScoreError
-from videonet.predict.description import describe_clips, describe_scoring
-from videonet.predict.predictor import Predictor
-from videonet.predict.run import Options
-from videonet.predict.sources import Source
+from videonet.inference.description import describe_clips, describe_scoring
+from videonet.inference.predictor import Predictor
+from videonet.inference.run import Options
+from videonet.inference.sources import Source
 
 logger = logging.getLogger(__name__)
 

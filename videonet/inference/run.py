@@ -14,13 +14,13 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from videonet.data.decode import PyAVReader
 from videonet.errors import ConfigError, DecodeError, ScoreError
-from videonet.predict.predictor import Predictor, WindowScores
-from videonet.predict.results import ResultWriter, VideoResult, WindowResult
-from videonet.predict.segments import Hysteresis, merge_segments
-from videonet.predict.sources import Source
+from videonet.inference.predictor import Predictor, WindowScores
+from videonet.inference.result_files import ResultWriter, VideoResult, WindowResult
+from videonet.inference.segments import Hysteresis, merge_segments
+from videonet.inference.sources import Source
 
 if TYPE_CHECKING:
-    from videonet.predict.pictures import Pictures
+    from videonet.inference.pictures import Pictures
 
 logger = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from videonet.checkpoint import read_checkpoint
+from videonet.checkpoint.checkpoint_dir import saved_checkpoints
 from videonet.config import save_config
 from videonet.data.loader import BAD_LIST
-from videonet.engine.checkpoints import saved_checkpoints
 
 ROOT = Path(__file__).resolve().parents[2]
 LONG = (

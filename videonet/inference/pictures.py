@@ -13,11 +13,11 @@ from videonet.data.texts import short_stem
 from videonet.engine.plots import plot_prediction
 from videonet.errors import ConfigError
 from videonet.files import make_folder
-from videonet.predict.drawing import plot_heat, plot_timeline, write_heat_video, write_overlay
-from videonet.predict.explain import grad_cam
-from videonet.predict.predictor import Prediction, Predictor
-from videonet.predict.rollout import attention_rollout
-from videonet.predict.segments import Segment
+from videonet.inference.explain import grad_cam
+from videonet.inference.predictor import Prediction, Predictor
+from videonet.inference.rendering import plot_heat, plot_timeline, write_heat_video, write_overlay
+from videonet.inference.rollout import attention_rollout
+from videonet.inference.segments import Segment
 
 EXPLAINED_FPS = 4.0  # pictures a second of an explained clip
 OVERLAY_CLASSES = 3

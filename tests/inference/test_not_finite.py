@@ -11,13 +11,13 @@ import videonet
 from videonet.config import load_config
 from videonet.data.feature_store import FeatureWriter
 from videonet.errors import CheckpointError, ScoreError
-from videonet.predict import Predictor
-from videonet.predict import export as exporting
-from videonet.predict.export import ExportError, export_model
-from videonet.predict.features import extract_features
-from videonet.predict.results import open_results
-from videonet.predict.run import Options, predict_videos
-from videonet.predict.sources import Source
+from videonet.inference import Predictor
+from videonet.inference import export as exporting
+from videonet.inference.export import ExportError, export_model
+from videonet.inference.extraction import extract_features
+from videonet.inference.result_files import open_results
+from videonet.inference.run import Options, predict_videos
+from videonet.inference.sources import Source
 
 
 class Overflowing(nn.Module):
@@ -70,7 +70,7 @@ def test_weights_are_looked_at_first(tmp_path):
     path = tmp_path / "nan.pyth"
     torch.save({"model_state": state, "cfg": cfg.dump(), "class_names": names}, path)
     with pytest.raises(CheckpointError, match="nan.pyth.*head.projection.weight"):
-        Predictor.from_config(checkpoint=path)
+        Predictor.from_checkpoint(path)
 
 
 def test_an_export_that_gives_nan_is_refused(colour_predictor, tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from videonet.errors import DataError
-from videonet.predict.sources import Source, find_videos
+from videonet.inference.sources import Source, find_videos
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from videonet.data.tables import rows_as_text, text_of
 from videonet.data.texts import lines_of, read_text
 from videonet.errors import ConfigError, DataError
 from videonet.files import make_folder, remove_unfinished, replacing_text, writing
-from videonet.predict.segments import Segment
+from videonet.inference.segments import Segment
 from videonet.terminal import printable
 
 Top = list[tuple[str, float]]
@@ -265,7 +265,7 @@ def open_results(
 
     Args:
         kind: "text", "jsonl" or "csv"; None for what the file's suffix says, else text.
-        about: what the results depend on, JSON, see :func:`~videonet.predict.description
+        about: what the results depend on, JSON, see :func:`~videonet.inference.description
             .describe_results`.
         overwrite: begin anew, whatever the file holds.
 

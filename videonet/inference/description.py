@@ -13,8 +13,8 @@ from torch import nn
 from videonet.config import model_arguments
 
 if TYPE_CHECKING:
-    from videonet.predict.predictor import Predictor
-    from videonet.predict.run import Options
+    from videonet.inference.predictor import Predictor
+    from videonet.inference.run import Options
 
 # Keys of DATA and TEST that say where videos lie, or what training does with them.
 _ELSEWHERE = frozenset(

@@ -12,13 +12,13 @@ import pytest
 
 from videonet.data.tables import text_of
 from videonet.errors import ConfigError, DataError, WriteError
-from videonet.predict.results import (
+from videonet.inference.result_files import (
     VideoResult,
     WindowResult,
     description_path,
     open_results,
 )
-from videonet.predict.segments import Segment
+from videonet.inference.segments import Segment
 
 TOP = [("left", 0.75), ("right", 0.25)]
 WINDOW = WindowResult(0, 0.0, 2.0, TOP, [0.75, 0.25])

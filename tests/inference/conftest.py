@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from videonet.config import load_config
 from videonet.heads.classification import ClassificationHead
+from videonet.inference import Predictor
 from videonet.models.base import RunBlock, StageInfo, StageOutput, VideoModel
-from videonet.predict import Predictor
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200)}
 

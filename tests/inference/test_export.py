@@ -17,9 +17,9 @@ import videonet
 from videonet.choices import EXPORT_SUFFIXES
 from videonet.config import load_config
 from videonet.errors import ConfigError
-from videonet.predict import Predictor
-from videonet.predict import export as exporting
-from videonet.predict.export import (
+from videonet.inference import Predictor
+from videonet.inference import export as exporting
+from videonet.inference.export import (
     ExportError,
     export_model,
     read_aoti,
@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 FRESH = """
 import sys, torch
-from videonet.predict.export import read_onnx, read_pt2
+from videonet.inference.export import read_onnx, read_pt2
 clips, expected = torch.load(sys.argv[2], weights_only=True)
 path = sys.argv[1]
 run, about = read_onnx(path) if path.endswith(".onnx") else read_pt2(path, trust_file=True)

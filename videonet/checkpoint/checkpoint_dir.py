@@ -61,7 +61,7 @@ def remove_unfinished(output_dir: str | Path) -> None:
             part.unlink()
 
 
-def newest_whole(output_dir: str | Path) -> Path | None:
+def latest_valid(output_dir: str | Path) -> Path | None:
     """The newest checkpoint of a run whose checksums match; None where it has no checkpoint.
 
     A damaged one gives way to the one before, with a warning.
@@ -94,7 +94,7 @@ def newest_checkpoint(path: str | Path) -> str | Path:
     is_run = Path(path).is_dir() and Path(path).suffix != SHARDED
     if not is_run or (not checkpoint_folder(path).is_dir() and any(Path(path).iterdir())):
         return path  # other folders are read as a whole
-    found = newest_whole(path)
+    found = latest_valid(path)
     if found is None:
         raise CheckpointError(f"{path} holds no checkpoints/{PATTERN}")
     return found

@@ -10,8 +10,8 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from videonet.checkpoint import load_checkpoint
+from videonet.checkpoint.checkpoint_dir import newest_checkpoint
 from videonet.config import model_arguments
-from videonet.engine.checkpoints import newest_checkpoint
 from videonet.engine.distributed import Process
 from videonet.engine.ema import WeightAverage
 from videonet.engine.finetune import freeze

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 
-class RunLog:
+class MetricLogger:
     """Writes ``log.jsonl`` (one object per record) and, if wanted, to TensorBoard and W&B.
 
     On other processes than the first it writes nothing.

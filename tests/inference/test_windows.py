@@ -8,7 +8,7 @@ import torch
 
 from videonet.data.sampling import SEGMENTS, ClipSampler, dense_clip
 from videonet.errors import ConfigError
-from videonet.predict.windows import WindowBuffer, WindowPlan, sliding_windows
+from videonet.inference.windows import SlidingPlan, WindowBuffer, sliding_windows
 
 
 def numbered(times, seen: list[int] | None = None):
@@ -29,7 +29,7 @@ def prepare(picture: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(picture).permute(2, 0, 1).unsqueeze(0)  # (1, 3, 1, 1)
 
 
-def run(times, plan: WindowPlan, first: int = 0):
+def run(times, plan: SlidingPlan, first: int = 0):
     """(index, start, end, numbers of the frames) of every window."""
     windows = sliding_windows(numbered(times), WindowBuffer(plan, prepare, first=first))
     return [(w.index, w.start, w.end, w.clips[0, 0, :, 0, 0].tolist()) for w in windows]
@@ -37,7 +37,7 @@ def run(times, plan: WindowPlan, first: int = 0):
 
 def test_windows_of_an_even_video_are_its_dense_clips():
     fps = 30.0
-    plan = WindowPlan.make(ClipSampler(8, 4, target_fps=30.0), fps, stride=0.5)
+    plan = SlidingPlan.make(ClipSampler(8, 4, target_fps=30.0), fps, stride=0.5)
     assert (plan.length, plan.stride) == (32, 15)
     found = run(np.arange(92) / fps, plan)
     assert [w[0] for w in found] == [0, 1, 2, 3, 4]
@@ -48,7 +48,7 @@ def test_windows_of_an_even_video_are_its_dense_clips():
 
 
 def test_segment_models_see_the_middle_of_each_part_of_a_window():
-    plan = WindowPlan.make(ClipSampler(4, mode=SEGMENTS), 10.0, window=2.0, stride=1.0)
+    plan = SlidingPlan.make(ClipSampler(4, mode=SEGMENTS), 10.0, window=2.0, stride=1.0)
     (_, _, _, frames), *_ = run(np.arange(40) / 10, plan)
     assert frames == ClipSampler(4, mode=SEGMENTS).uniform(20, 10.0, 1)[0].tolist()
 
@@ -56,7 +56,7 @@ def test_segment_models_see_the_middle_of_each_part_of_a_window():
 @pytest.mark.parametrize("frames", [1, 2, 7, 8, 9, 11, 12, 13, 40])
 @pytest.mark.parametrize("stride", [1, 3, 4, 8])
 def test_every_frame_is_covered_and_the_count_is_foretold(frames, stride):
-    plan = WindowPlan(8, stride, tuple(range(8)), 10.0)
+    plan = SlidingPlan(8, stride, tuple(range(8)), 10.0)
     found = run(np.arange(frames) / 10, plan)
     assert len(found) == plan.count(frames / 10)
     covered = set().union(*(w[3] for w in found))
@@ -68,7 +68,7 @@ def test_every_frame_is_covered_and_the_count_is_foretold(frames, stride):
 
 
 def test_uneven_frames_are_taken_by_time():
-    plan = WindowPlan(4, 4, (0, 1, 2, 3), 10.0)
+    plan = SlidingPlan(4, 4, (0, 1, 2, 3), 10.0)
     times = [0.0, 0.04, 0.09, 0.21, 0.31, 0.33, 0.5]
     ((_, _, _, first), (_, _, _, second)) = run(times, plan)
     assert first == [0, 2, 3, 4]  # 0.0, 0.1, 0.2, 0.3
@@ -76,7 +76,7 @@ def test_uneven_frames_are_taken_by_time():
 
 
 def test_a_result_comes_with_the_frame_that_completes_its_window():
-    plan = WindowPlan(8, 3, (0, 3, 6), 10.0)
+    plan = SlidingPlan(8, 3, (0, 3, 6), 10.0)
     assert plan.lag == pytest.approx(0.35)
     buffer, came = WindowBuffer(plan, prepare), {}
     for k, (time, picture) in enumerate(numbered(np.arange(50) / 10)):
@@ -86,7 +86,7 @@ def test_a_result_comes_with_the_frame_that_completes_its_window():
 
 
 def test_only_wanted_frames_are_converted_and_few_are_held():
-    plan = WindowPlan(64, 32, tuple(range(0, 64, 8)), 30.0)
+    plan = SlidingPlan(64, 32, tuple(range(0, 64, 8)), 30.0)
     buffer, seen = WindowBuffer(plan, prepare), []
     most = 0
     for time, picture in numbered(np.arange(5000) / 30, seen):
@@ -97,7 +97,7 @@ def test_only_wanted_frames_are_converted_and_few_are_held():
 
 
 def test_going_on_at_a_later_window():
-    plan = WindowPlan(8, 3, (0, 3, 6), 10.0)
+    plan = SlidingPlan(8, 3, (0, 3, 6), 10.0)
     whole = run(np.arange(50) / 10, plan)
     buffer = WindowBuffer(plan, prepare, first=6)
     frames = list(numbered(np.arange(50) / 10))[17:]
@@ -108,4 +108,4 @@ def test_going_on_at_a_later_window():
 @pytest.mark.parametrize("wrong", [{"window": 0.0}, {"stride": -1.0}, {"fps": 0.0}])
 def test_lengths_that_are_not_above_zero(wrong):
     with pytest.raises(ConfigError, match="above 0"):
-        WindowPlan.make(ClipSampler(4), **({"fps": 10.0} | wrong))
+        SlidingPlan.make(ClipSampler(4), **({"fps": 10.0} | wrong))

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from videonet.data.batch_transforms import normalize
 from videonet.errors import ConfigError
+from videonet.inference.predictor import Predictor
 from videonet.models.base import StageOutput, VideoModel
 from videonet.ops.grid import Grid
-from videonet.predict.predictor import Predictor
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from videonet.data.batch_transforms import normalize
 from videonet.errors import ConfigError
+from videonet.inference.explain import as_heat
+from videonet.inference.predictor import Predictor
 from videonet.ops.attention_maps import RecordAttention
 from videonet.ops.grid import Grid, volume
-from videonet.predict.explain import as_heat
-from videonet.predict.predictor import Predictor
 
 
 @torch.inference_mode()
