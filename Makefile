@@ -45,8 +45,10 @@ demo: $(INSTALLED)
 	@echo "Pictures of the demo:"
 	@find $(DEMO_RUN) -name '*.png' | sort
 
+# COVERAGE=1 adds which share of the package's lines the tests run, and lists the missing ones.
+COVERAGE ?=
 test: $(INSTALLED)
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow" $(if $(COVERAGE),--cov --cov-report=term-missing:skip-covered)
 
 # Neither processes nor videos: what macOS and Windows have to pass too.
 test-operators: $(INSTALLED)
