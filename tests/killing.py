@@ -49,7 +49,13 @@ class Job:
         return process
 
     def finish(self) -> float:
-        """Run it to its end, and return how many seconds that took."""
+        """Run it to its end, and return how many seconds that took.
+
+        The server's own start, which imports the package, is not part of them.
+        """
+        server = CONTEXT.Process(target=os.getpid)
+        server.start()
+        server.join()
         begun, process = time.monotonic(), self.start()
         process.join(LONGEST)
         assert process.exitcode == 0, f"exit code {process.exitcode}"
