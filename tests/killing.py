@@ -26,6 +26,7 @@ from tests.engine import subprocess_helpers
 from videonet.config import load_config_text
 from videonet.data import verify, workers
 from videonet.data.synthetic import write_demo_dataset
+from videonet.engine.parent import end_with_torchrun
 from videonet.errors import run_tool
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -78,6 +79,7 @@ def kill_at_random(
         done[victim] += 1
         process.join(LONGEST)
         assert process.exitcode is not None, f"the job hangs after a kill of {victim}"
+        _wait_for_the_others(process.pid)
         # Where a worker was killed, a job may end in one sentence.
         allowed = {"nobody": (0,), "worker": (0, 1)}.get(victim, (0, -signal.SIGKILL))
         assert process.exitcode in allowed, (
@@ -104,6 +106,25 @@ def _kill(process: multiprocessing.Process, rng: random.Random) -> str:
             return victim
     process.kill()
     return "parent"
+
+
+def _wait_for_the_others(group: int) -> None:
+    """The processes that a killed job had started end with it."""
+    deadline = time.monotonic() + LONGEST
+    while _members(group):
+        assert time.monotonic() < deadline, "processes of a job outlive it"
+        time.sleep(0.05)
+
+
+def _members(group: int) -> list[int]:
+    """The processes of a group that run, zombies apart."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, of_group = status.read_text().rpartition(")")[2].split()[:3]
+            if int(of_group) == group and state != "Z":
+                found.append(int(status.parent.name))
+    return found
 
 
 def _children(pid: int) -> list[int]:
@@ -135,11 +156,19 @@ def train(text: str) -> None:
     subprocess_helpers.run(load_config_text(text))
 
 
+def train_as_rank(text: str) -> None:
+    with end_with_torchrun():
+        train(text)
+
+
 def train_in_two(text: str, port: int) -> None:
     """Two ranks; where one dies the other one is ended, as torchrun does."""
+    os.environ["TORCHELASTIC_RUN_ID"] = "kills"  # they end with this process, as with torchrun
     context = multiprocessing.get_context("fork")
     ranks = [
-        context.Process(target=subprocess_helpers._run_as_member, args=(rank, 2, port, train, text))
+        context.Process(
+            target=subprocess_helpers._run_as_member, args=(rank, 2, port, train_as_rank, text)
+        )
         for rank in range(2)
     ]
     for rank in ranks:
