@@ -12,7 +12,9 @@ import pytest
 
 from tests.models import families, test_models
 from videonet import tasks
+from videonet.commands import predict
 from videonet.config import load_config
+from videonet.data.build import read_videos
 from videonet.data.synthetic import write_demo_dataset
 from videonet.engine.distributed import process
 from videonet.engine.metric_logger import read_log
@@ -20,6 +22,7 @@ from videonet.engine.multiview import run_multiview_test
 from videonet.engine.setup import build_model
 from videonet.engine.train import Trainer
 from videonet.errors import ConfigError
+from videonet.inference import Predictor
 from videonet.models import registry
 from videonet.tasks import build_task
 
@@ -99,6 +102,28 @@ def test_the_example_of_a_task_is_trained_and_tested(monkeypatch, tmp_path):
     )
     assert results["videos"] == 8 and not (run / "scores.csv").exists()
     assert json.loads((run / "results.json").read_text()) == results
+    predict_the_speed(run, data, results)
+
+
+def predict_the_speed(run, data, results):
+    """Prediction finds what the test found, and needs no classes for it."""
+    predictor = Predictor.from_checkpoint(run)
+    videos = read_videos(predictor.cfg, "test")
+    targets = predictor.task.targets(videos)
+    found = [predictor(path) for path in videos.paths]
+    errors = [abs(p.scores.item() - t.item()) for p, t in zip(found, targets, strict=True)]
+    assert sum(errors) / len(errors) == pytest.approx(results["error"], abs=1e-3)
+    assert found[0].top == [("pixels a frame", found[0].scores.item())]
+    output, pictures = run / "found.jsonl", run / "pictures"
+    options = ["--stride", "0.1", "--window", "0.2", "--quiet", "--output", str(output)]
+    for kind in ("timeline", "picture", "explain"):
+        options += [f"--{kind}", str(pictures / f"{kind}.png")]
+    assert predict.main([videos.paths[0], "--checkpoint", str(run), *options]) == 0
+    *windows, video = map(json.loads, output.read_text().splitlines())
+    mean = sum(window["scores"][0] for window in windows) / len(windows)
+    assert len(windows) > 1 and video["segments"] == []
+    assert video["top"] == [["pixels a frame", pytest.approx(mean, abs=1e-4)]]
+    assert len(list(pictures.iterdir())) == 3
 
 
 def test_a_task_that_is_none_is_named():

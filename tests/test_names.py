@@ -8,11 +8,10 @@ import pytest
 from matplotlib.figure import Figure
 
 from videonet.data.tables import write_table
-from videonet.engine.metric_logger import start_logging
 from videonet.errors import DataError, run_tool
 from videonet.figures import save_figure
 from videonet.files import replacing_text
-from videonet.terminal import PrintableFormatter
+from videonet.terminal import PrintableFormatter, start_logging
 
 HOSTILE = "z\x1b]0;PWN\x07\u202e\r\n2026 INFO all well\udcff.mp4"
 

@@ -9,6 +9,9 @@ from __future__ import annotations
 import copy
 import logging
 import os
+from pathlib import Path
+
+LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 
 def printable(name: str) -> str:
@@ -43,3 +46,23 @@ def _one_line(value: object) -> object:
     if isinstance(value, os.PathLike | BaseException):
         value = str(value)
     return printable(value) if isinstance(value, str) else value
+
+
+def start_logging(folder: Path | None = None, *, main: bool = True) -> None:
+    """Log to stderr, and of a run to its ``log.txt`` too.
+
+    Args:
+        folder: of the run; None for stderr alone.
+        main: False for warnings alone, on stderr: on other processes than the first, and in
+            commands whose output is their result.
+    """
+    handlers: list[logging.Handler] = [logging.StreamHandler()]
+    if folder is not None and main:
+        folder.mkdir(parents=True, exist_ok=True)
+        handlers.append(
+            logging.FileHandler(folder / "log.txt", encoding="utf-8", errors="backslashreplace")
+        )
+    level = logging.INFO if main else logging.WARNING
+    for handler in handlers:
+        handler.setFormatter(PrintableFormatter(LOG_FORMAT))
+    logging.basicConfig(level=level, handlers=handlers, force=True)

@@ -13,10 +13,10 @@ from videonet.data.synthetic import write_demo_dataset
 from videonet.engine.distributed import process
 from videonet.engine.multiview import run_multiview_test
 from videonet.engine.train import Trainer
-from videonet.engine.video_head import load_video_head
 from videonet.errors import CheckpointError
 from videonet.heads.aggregation import VideoAttentionHead
 from videonet.models import create_model, list_models
+from videonet.tasks.clip_head import load_video_head
 
 NAMES = ["walk", "eat", "run", "sit", "jump"]
 ORDER = [3, 1, 4, 0, 2]

@@ -10,10 +10,10 @@ from torch import nn
 from tests.engine import subprocess_helpers
 from videonet.checkpoint import load_trained, read_checkpoint
 from videonet.checkpoint.checkpoint_dir import saved_checkpoints
+from videonet.checkpoint.contents import evaluation_weights
 from videonet.data import build_loader
 from videonet.engine.batch_norm import SyncBatchNorm, precise_statistics
 from videonet.engine.distributed import Process, process
-from videonet.engine.ema import weights_to_test
 from videonet.engine.evaluate import evaluate
 from videonet.engine.metric_logger import read_log
 from videonet.engine.setup import build_model
@@ -37,7 +37,7 @@ def loss_of_checkpoint(cfg, *, averaged: bool) -> float:
     with process("cpu") as this:
         model = build_model(cfg, this, build_task(cfg))
         content = read_checkpoint(saved_checkpoints(cfg.OUTPUT_DIR)[-1])
-        load_trained(model, weights_to_test(content, averaged=averaged), origin="the run")
+        load_trained(model, evaluation_weights(content, averaged=averaged), origin="the run")
         loader = build_loader(cfg, "val")
         found = evaluate(
             model, loader, this, build_task(cfg), mean=cfg.DATA.MEAN, std=cfg.DATA.STD, max_clips=2

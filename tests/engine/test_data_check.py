@@ -102,7 +102,7 @@ def test_videos_that_are_trained_on_are_told(how, split, begin, copied, caplog):
 
 def test_folders_of_frames_are_compared_too(tmp_path, caplog):
     from videonet.data.lists import read_list
-    from videonet.engine.data_check import _tell_overlap
+    from videonet.engine.data_check import _warn_of_overlap
 
     for name in ("a", "b", "same_as_a"):
         (tmp_path / name).mkdir()
@@ -111,7 +111,7 @@ def test_folders_of_frames_are_compared_too(tmp_path, caplog):
     only(tmp_path, "train", ["a 0"])
     only(tmp_path, "val", ["same_as_a 0", "b 0"])
     train, val = (read_list(tmp_path / f"{split}.csv", 8) for split in ("train", "val"))
-    _tell_overlap(train, val, "val")
+    _warn_of_overlap(train, val, "val")
     assert "1 of the 2 videos" in caplog.text and "same_as_a" in caplog.text
 
 
@@ -123,12 +123,12 @@ def test_different_videos_are_not_told(begin, caplog):
 
 def test_pipes_are_not_opened(tmp_path, caplog):
     from videonet.data.lists import read_list
-    from videonet.engine.data_check import _tell_overlap
+    from videonet.engine.data_check import _warn_of_overlap
 
     os.mkfifo(tmp_path / "a.mp4")
     os.mkfifo(tmp_path / "b.mp4")
     only(tmp_path, "train", ["a.mp4 0"])
     only(tmp_path, "val", ["b.mp4 0"])
     train, val = (read_list(tmp_path / f"{split}.csv", 8) for split in ("train", "val"))
-    _tell_overlap(train, val, "val")
+    _warn_of_overlap(train, val, "val")
     assert not caplog.records

@@ -5,8 +5,9 @@ import torch
 
 from videonet.checkpoint import read_checkpoint
 from videonet.checkpoint.checkpoint_dir import saved_checkpoints
+from videonet.checkpoint.contents import evaluation_weights
 from videonet.engine.distributed import process
-from videonet.engine.ema import WeightAverage, weights_to_test
+from videonet.engine.ema import WeightAverage
 from videonet.engine.metric_logger import read_log
 from videonet.engine.multiview import run_multiview_test
 from videonet.engine.train import Trainer
@@ -69,7 +70,7 @@ def test_averages_are_validated_saved_resumed_and_tested(tiny, tmp_path):
     path = saved_checkpoints(tmp_path / "whole")[-1]
     content = read_checkpoint(path)
     for averaged, expected in ((True, whole.state.average.state), (False, own)):
-        chosen = weights_to_test(content, averaged=averaged)["model_state"]
+        chosen = evaluation_weights(content, averaged=averaged)["model_state"]
         assert all(torch.equal(chosen[name], expected[name]) for name in own)
         predictor = Predictor.from_checkpoint(path, overrides=["TEST.EMA", str(averaged)])
         loaded = predictor.model.state_dict()

@@ -5,8 +5,9 @@ import torch
 
 from videonet.config import load_config
 from videonet.data import Batch, Failure
+from videonet.devices import apply_to_clips
 from videonet.engine.distributed import Process
-from videonet.engine.evaluate import clip_logits, evaluate
+from videonet.engine.evaluate import evaluate
 from videonet.errors import DataError
 from videonet.tasks.classification import Classification, ensemble_views
 
@@ -57,7 +58,7 @@ def test_two_videos_with_two_views_by_hand():
 def test_the_number_of_clips_at_a_time_does_not_matter():
     model, many = Brightness(), clips(1, 2, 3, 4, 5)
     found = [
-        clip_logits(model, many, device=CPU.device, max_clips=n, **PLAIN) for n in (1, 2, 5, 9)
+        apply_to_clips(model, many, device=CPU.device, max_clips=n, **PLAIN) for n in (1, 2, 5, 9)
     ]
     assert all(torch.equal(found[0], other) for other in found[1:])
 

@@ -8,9 +8,10 @@ import torch
 
 from videonet.config import load_config
 from videonet.data.feature_store import VideoFeatures
-from videonet.engine.probe import linear_probe, nearest_neighbours, probe
-from videonet.engine.video_head import load_video_head, train_video_head
+from videonet.engine.video_head import train_video_head
 from videonet.errors import CheckpointError, DataError
+from videonet.tasks.clip_head import load_video_head
+from videonet.tasks.probe import linear_probe, nearest_neighbours, probe
 
 
 def videos(count: int, seed: int, telling: int = 8) -> list[VideoFeatures]:

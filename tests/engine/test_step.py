@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from videonet.devices import autocast_dtype
 from videonet.engine.distributed import Process, process
 from videonet.engine.metric_logger import read_log
-from videonet.engine.precision import autocast_dtype, gradient_scaler
-from videonet.engine.step import TrainingStep
+from videonet.engine.step import TrainingStep, gradient_scaler
 from videonet.engine.train import Trainer
 from videonet.tasks.classification import LOSSES, classification_loss
 

@@ -9,7 +9,6 @@ from videonet.errors import ConfigError
 from videonet.heads.aggregation import (
     AttentionPool,
     VideoAttentionHead,
-    aggregate_scores,
     stack_clips,
 )
 
@@ -74,5 +73,3 @@ def test_wrong_input_is_named():
         VideoAttentionHead(6, 3, levels=3)
     with pytest.raises(ConfigError, match="4 dimensions"):
         VideoAttentionHead(6, 3, levels=2)(torch.randn(2, 5, 6))
-    with pytest.raises(ConfigError, match="median"):
-        aggregate_scores(torch.rand(2, 3), "median")

@@ -20,7 +20,7 @@ from videonet.data.synthetic import write_demo_dataset
 from videonet.engine.distributed import process
 from videonet.engine.multiview import run_multiview_test
 from videonet.errors import CheckpointError, ConfigError, DecodeError
-from videonet.inference.segments import merge_segments
+from videonet.tasks.segments import merge_segments
 
 
 @pytest.fixture(scope="module")
@@ -215,8 +215,8 @@ def test_the_task_is_the_checkpoints_own(labels_folder, run_folder):
         run_folder / "checkpoints" / "checkpoint_epoch_00001.pyth", weights_only=True
     )
     cfg.write_text(content["cfg"])
-    assert videonet.Predictor.from_checkpoint(labels_folder, cfg=cfg).multi_label
-    assert not videonet.Predictor.from_checkpoint(run_folder).multi_label
+    assert videonet.Predictor.from_checkpoint(labels_folder, cfg=cfg).task.multi_label
+    assert not videonet.Predictor.from_checkpoint(run_folder).task.multi_label
 
 
 def test_attention_is_for_one_label(labels_folder):

@@ -18,7 +18,7 @@ from videonet.inference.result_files import (
     description_path,
     open_results,
 )
-from videonet.inference.segments import Segment
+from videonet.tasks.segments import Segment
 
 TOP = [("left", 0.75), ("right", 0.25)]
 WINDOW = WindowResult(0, 0.0, 2.0, TOP, [0.75, 0.25])

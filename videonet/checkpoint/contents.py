@@ -102,6 +102,19 @@ def class_names_of(content: Mapping, origin: str) -> list[str] | None:
     return list(names)
 
 
+def evaluation_weights(content: Mapping, *, averaged: bool) -> Mapping:
+    """A checkpoint's content with the weights to evaluate under ``model_state``.
+
+    Args:
+        content: what a checkpoint holds.
+        averaged: take the averages of a run with ``SOLVER.EMA_DECAY``, where there are some.
+    """
+    if averaged and content.get("ema_state"):
+        others = {key: value for key, value in content.items() if key != "ema_state"}
+        return {**others, "model_state": content["ema_state"]}
+    return content
+
+
 def _short(value: object, most: int = 60) -> str:
     text = repr(value) if not isinstance(value, int) or abs(value) < 10**most else "a long number"
     return text if len(text) <= most else f"{text[:most]}…"

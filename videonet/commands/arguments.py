@@ -50,8 +50,8 @@ def make_predictor(args: argparse.Namespace) -> Predictor:
     Raises:
         ConfigError, CheckpointError: it cannot be made.
     """
-    from videonet.engine.video_head import load_video_head
     from videonet.inference.predictor import Predictor
+    from videonet.tasks.clip_head import load_video_head
 
     overrides = list(args.opts)
     if args.batch_size is not None:

@@ -30,7 +30,7 @@ def main(argv: Words = None, prog: str | None = None) -> int:
     _add_show(commands)
     _add_inspect(commands)
     args = parser.parse_args(argv)
-    from videonet.engine.metric_logger import start_logging
+    from videonet.terminal import start_logging
 
     start_logging()
     return args.run(args)

@@ -28,8 +28,8 @@ def main(argv: Words = None, prog: str | None = None) -> None:
         help="torch.export, ONNX, AOTInductor (default: pt2 onnx)",
     )
     args = parser.parse_args(argv)
-    from videonet.engine.metric_logger import start_logging
     from videonet.inference.export import TOLERANCE, export_model
+    from videonet.terminal import start_logging
 
     start_logging(main=False)
     predictor = make_predictor(args)

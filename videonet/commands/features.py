@@ -38,10 +38,10 @@ def main(argv: Words = None, prog: str | None = None) -> int:
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     args = parser.parse_args(argv)
     from videonet.data.feature_store import FeatureWriter
-    from videonet.engine.metric_logger import start_logging
     from videonet.inference.extraction import describe_features, extract_features
     from videonet.inference.run import Options
     from videonet.inference.sources import find_videos
+    from videonet.terminal import start_logging
 
     start_logging(main=False)
     sources = find_videos(args.videos)

@@ -24,8 +24,8 @@ def main(argv: Words = None, prog: str | None = None) -> None:
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides of the file")
     args = parser.parse_args(argv)
     from videonet.data.feature_store import read_description, read_features
-    from videonet.engine.metric_logger import start_logging
     from videonet.engine.video_head import train_video_head
+    from videonet.terminal import start_logging
 
     cfg = load_config(args.cfg, args.opts)
     start_logging(Path(cfg.OUTPUT_DIR))

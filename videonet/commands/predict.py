@@ -57,13 +57,13 @@ def parse_arguments(argv: Words = None, prog: str | None = None) -> argparse.Nam
 
 def main(argv: Words = None, prog: str | None = None) -> int:
     args = parse_arguments(argv, prog)
-    from videonet.engine.metric_logger import start_logging
     from videonet.inference.description import describe_results
     from videonet.inference.pictures import Pictures
     from videonet.inference.result_files import open_results
     from videonet.inference.run import Options, predict_videos
-    from videonet.inference.segments import Hysteresis
     from videonet.inference.sources import find_videos
+    from videonet.tasks.segments import Hysteresis
+    from videonet.terminal import start_logging
 
     start_logging(main=False)
     sources = find_videos(args.videos)

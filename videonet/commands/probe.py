@@ -19,7 +19,7 @@ def main(argv: Words = None, prog: str | None = None) -> None:
     parser.add_argument("--l2", type=float, default=1e-3, help="of the probe (default %(default)s)")
     args = parser.parse_args(argv)
     from videonet.data.feature_store import read_description, read_features
-    from videonet.engine.probe import probe
+    from videonet.tasks.probe import probe
 
     names = read_description(args.train)["classes"]
     train, val = read_features(args.train), read_features(args.val)

@@ -21,8 +21,8 @@ def main(argv: Words = None, prog: str | None = None) -> None:
     from tqdm import tqdm
 
     from videonet.data.build import build_dataset
-    from videonet.engine.metric_logger import start_logging
     from videonet.inference import Predictor
+    from videonet.terminal import start_logging
 
     start_logging(main=False)
     predictor = Predictor.from_checkpoint(args.checkpoint, cfg=args.cfg, overrides=args.opts)

@@ -45,8 +45,8 @@ def _run(argv: Words, prog: str | None, overrides: Sequence[str]) -> None:
     args = parser.parse_args(argv)
     args.opts = [*args.opts, *overrides]
     from videonet.engine.machines import torchrun_command
-    from videonet.engine.metric_logger import start_logging
     from videonet.engine.parent import end_with_torchrun
+    from videonet.terminal import start_logging
 
     start_logging(main=os.environ.get("RANK", "0") == "0")
     configs = load_configs(args)
@@ -62,9 +62,9 @@ def run_config(cfg: CfgNode) -> None:
     """Train and test one configuration, and print what ``results.json`` holds."""
     from videonet.engine.distributed import process
     from videonet.engine.lock import only_run_in
-    from videonet.engine.metric_logger import start_logging
     from videonet.engine.multiview import run_multiview_test
     from videonet.engine.train import Trainer
+    from videonet.terminal import start_logging
 
     with process(cfg.DEVICE, cfg.DIST_BACKEND) as this, only_run_in(cfg.OUTPUT_DIR, this):
         start_logging(Path(cfg.OUTPUT_DIR), main=this.is_main)
@@ -75,5 +75,4 @@ def run_config(cfg: CfgNode) -> None:
         if cfg.TEST.ENABLE:
             results = run_multiview_test(cfg, this)
             if this.is_main:
-                logger.info("confusion matrix: %s", Path(cfg.OUTPUT_DIR, "confusion.png"))
                 print(json.dumps(results, indent=2))

@@ -1,12 +1,10 @@
-"""What happens to a batch on the device: normalisation, Mixup and CutMix."""
+"""What happens to a batch on the device: normalisation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -20,73 +18,3 @@ def normalize(
     mean = torch.tensor(mean, device=clips.device).view(-1, 1, 1, 1)
     std = torch.tensor(std, device=clips.device).view(-1, 1, 1, 1)
     return torch.addcmul(-mean / std, clips.float(), 1 / (255 * std)).to(dtype)
-
-
-class Mixup:
-    """Mixup (Zhang et al. 2018) and CutMix (Yun et al. 2019) of a batch with itself reversed.
-
-    One draw per batch. With both alphas above 0, ``switch_prob`` is the probability of CutMix;
-    ``prob`` that of mixing at all. The box of CutMix is the same in all frames. Draws from
-    torch's global CPU generator.
-    """
-
-    def __init__(
-        self,
-        alpha: float,
-        cutmix_alpha: float,
-        prob: float,
-        switch_prob: float,
-        num_classes: int,
-        label_smoothing: float = 0.0,
-    ):
-        self.alpha, self.cutmix_alpha = alpha, cutmix_alpha
-        self.prob, self.switch_prob = prob, switch_prob
-        self.num_classes, self.label_smoothing = num_classes, label_smoothing
-
-    def __call__(
-        self,
-        clips: Tensor,
-        labels: Tensor,
-        partners: Callable[[Tensor], Tensor] = lambda values: values.flip(0),
-    ) -> tuple[Tensor, Tensor]:
-        """Mix float ``(N, 3, T, H, W)``; returns new clips and soft targets ``(N, classes)``.
-
-        ``partners`` gives of a tensor with one row per clip the rows of what each is mixed with.
-        """
-        lam, cut = self._draw()
-        if cut and lam < 1:
-            clips, lam = self._cut(clips, partners(clips), lam)
-        elif lam < 1:
-            clips = torch.lerp(partners(clips), clips, lam)
-        targets = soft_targets(labels, self.num_classes, self.label_smoothing)
-        return clips, lam * targets + (1 - lam) * partners(targets)
-
-    def _draw(self) -> tuple[float, bool]:
-        """The share that stays, and whether the rest comes as a box."""
-        rng = np.random.default_rng(int(torch.randint(2**62, ())))
-        cut = self.cutmix_alpha > 0 and (self.alpha <= 0 or rng.random() < self.switch_prob)
-        alpha = self.cutmix_alpha if cut else self.alpha
-        if alpha <= 0 or rng.random() >= self.prob:
-            return 1.0, False
-        return float(rng.beta(alpha, alpha)), cut
-
-    @staticmethod
-    def _cut(clips: Tensor, other: Tensor, lam: float) -> tuple[Tensor, float]:
-        """Paste a box of share ``1 - lam`` around a random centre; the share is what remains."""
-        height, width = clips.shape[-2:]
-        half = np.sqrt(1 - lam) / 2
-        row, column = int(torch.randint(height, ())), int(torch.randint(width, ()))
-        top, bottom = (max(0, int(row - half * height)), min(height, int(row + half * height)))
-        left, right = (
-            max(0, int(column - half * width)),
-            min(width, int(column + half * width)),
-        )
-        clips = clips.clone()
-        clips[..., top:bottom, left:right] = other[..., top:bottom, left:right]
-        return clips, 1 - (bottom - top) * (right - left) / (height * width)
-
-
-def soft_targets(labels: Tensor, num_classes: int, smoothing: float = 0.0) -> Tensor:
-    """One-hot float targets ``(N, classes)``, a share of ``smoothing`` spread over all classes."""
-    targets = F.one_hot(labels, num_classes).float()
-    return targets * (1 - smoothing) + smoothing / num_classes

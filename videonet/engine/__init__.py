@@ -1,0 +1,1 @@
+"""The training loop, evaluation, resuming, distribution, and what a run records."""

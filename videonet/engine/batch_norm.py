@@ -24,9 +24,9 @@ def batch_norms(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def synchronize(model: nn.Module) -> None:
-    """Let the batch norms of `model` see the clips of all processes in training.
+    """Make the batch norms of a model normalise over the clips of all processes in training.
 
-    Names and tensors stay as they are.
+    The names and tensors of the model do not change.
     """
     for module in batch_norms(model).values():
         module.__class__ = SyncBatchNorm
@@ -35,9 +35,9 @@ def synchronize(model: nn.Module) -> None:
 class SyncBatchNorm(nn.BatchNorm3d):
     """Batch norm over the clips of all processes, on any device; (N, C, …) -> the same shape.
 
-    torch's own runs on no CPU and cannot keep its statistics while activations are recomputed;
-    pytorchvideo's takes all parts for equally large. In evaluation mode this is an ordinary batch
-    norm. In training every process has to call it.
+    torch's own does not run on the CPU and cannot keep its statistics while activations are
+    recomputed; pytorchvideo's assumes the same number of clips on every process. In evaluation
+    mode this is an ordinary batch norm. In training every process has to call it.
     """
 
     @torch.compiler.disable
@@ -111,12 +111,12 @@ def _channels(values: Tensor, like: Tensor) -> Tensor:
 
 
 def _wide(values: Tensor) -> Tensor:
-    """Half precisions as float32, which sums need."""
+    """Half precisions as float32, in which sums are exact enough."""
     return values if values.dtype is torch.float64 else values.float()
 
 
 def _of_all_processes(*tensors: Tensor) -> list[Tensor]:
-    """Vectors of this process -> the same of all processes, one per row, in order of rank."""
+    """The vectors of all processes, one per row, in order of rank."""
     mine = torch.cat(tensors)
     parts = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
     dist.all_gather(parts, mine)
@@ -127,10 +127,12 @@ def _of_all_processes(*tensors: Tensor) -> list[Tensor]:
 def average_statistics(
     model: nn.Module, average: dict[str, Tensor] | None, process: Process
 ) -> None:
-    """Give all processes the mean of their running statistics; synchronised norms have it already.
+    """Average the running statistics over all processes; synchronised norms share theirs already.
 
     Args:
-        average: averaged weights by name, whose running statistics are treated likewise.
+        model: with batch norms.
+        average: averaged weights by name, whose running statistics are averaged too; None without.
+        process: this process.
     """
     if process.world_size == 1:
         return
@@ -152,14 +154,16 @@ def precise_statistics(
     forward: Callable[[Tensor], object],
     process: Process,
 ) -> None:
-    """Replace running statistics by those of all clips in `batches`, with the weights as they are.
+    """Replace running statistics by those of all clips in `batches`, with the current weights.
 
     The mean and variance of the whole population ("Rethinking Batch in BatchNorm",
     arXiv 2105.07576, Sec. 3 and appendix). Norms that do not train keep theirs.
 
     Args:
-        batches: clips of this process; every process gives as many batches.
+        model: with batch norms, in training mode.
+        batches: clips of this process; every process has the same number of batches.
         forward: runs the model on one of them.
+        process: this process.
     """
     norms = [module for module in batch_norms(model).values() if module.training]
     sums = {  # per channel, over everything seen: the number of values, their sum and of squares

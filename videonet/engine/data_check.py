@@ -1,4 +1,4 @@
-"""A look at all data that a run will need, before its first step."""
+"""A check of all data that a run will need, before its first step."""
 
 from __future__ import annotations
 
@@ -20,16 +20,20 @@ from videonet.errors import CheckpointError, DataError, DecodeError, VideonetErr
 
 logger = logging.getLogger(__name__)
 
-TRIES = 10  # videos of a split that are opened until one can be read
+TRIES = 10  # videos of a split that are tried until one can be read
 COMPARED = 5000  # videos of a split whose contents are compared, spread over its list
 EDGE = 1 << 16  # bytes at both ends of a file that stand for its content
 
 
 def check_data(cfg: CfgNode, process: Process) -> None:
-    """Read the lists of every split that the run needs, open a video of each, compare them.
+    """Read the list of every split that the run needs, open a video of each, and compare them.
 
-    Called by all processes together; the first one looks. What validation and test have in common
-    with the training data is logged as a warning.
+    Called by all processes together; the first one does the work. Videos of validation and test
+    that are training videos too are logged as a warning.
+
+    Args:
+        cfg: the configuration.
+        process: this process.
 
     Raises:
         DataError: a list cannot be used, or none of its first videos can be read.
@@ -62,11 +66,11 @@ def _check(cfg: CfgNode) -> None:
                 f"{cfg.TEST.DATASET}; without a test: TEST.ENABLE False)"
             ) from error
     _open_one_of_each(sets, cfg)
-    told: set[str] = set()
+    compared: set[str] = set()
     for split in ("val", "test"):
-        if split in sets and sets[split].name not in told:
-            told.add(sets[split].name)
-            _tell_overlap(sets["train"].videos, sets[split].videos, split)
+        if split in sets and sets[split].name not in compared:
+            compared.add(sets[split].name)
+            _warn_of_overlap(sets["train"].videos, sets[split].videos, split)
 
 
 class _Opener:
@@ -128,7 +132,7 @@ def _open_one(split: str, dataset: VideoDataset, ask) -> None:
     )
 
 
-def _tell_overlap(train: VideoList, other: VideoList, split: str) -> None:
+def _warn_of_overlap(train: VideoList, other: VideoList, split: str) -> None:
     """Warn of videos of `other` that are trained on too, by path or by content."""
     paths = {os.path.abspath(path) for path in train.paths}
     same = [path for path in other.paths if os.path.abspath(path) in paths]

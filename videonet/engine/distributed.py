@@ -1,4 +1,4 @@
-"""Who am I among the processes that ``torchrun`` started, and what do the others have?"""
+"""One process of a distributed run: its rank, its device, and exchange with the others."""
 
 from __future__ import annotations
 
@@ -11,12 +11,18 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from videonet.errors import ConfigError
+from videonet.devices import select_device
 
 
 @dataclass(frozen=True)
 class Process:
-    """One process of a run: its rank, how many there are, and its device."""
+    """One process of a run, alone or among those that ``torchrun`` started.
+
+    Attributes:
+        rank: the number of this process, from 0.
+        world_size: the number of processes.
+        device: where this process computes.
+    """
 
     rank: int
     world_size: int
@@ -24,10 +30,15 @@ class Process:
 
     @property
     def is_main(self) -> bool:
+        """Whether this is the process that writes files."""
         return self.rank == 0
 
     def gather(self, value: object) -> list:
-        """The value of every process, in order of rank; on every process."""
+        """Collect a value from all processes; called by all of them.
+
+        Returns:
+            The values in order of rank, on every process.
+        """
         if self.world_size == 1:
             return [value]
         values: list = [None] * self.world_size
@@ -35,14 +46,26 @@ class Process:
         return values
 
     def total(self, value: Tensor) -> Tensor:
-        """The sum of the processes' values; `value` itself is overwritten."""
+        """Add up a tensor over all processes, in place; called by all of them.
+
+        Returns:
+            `value`, which holds the sum.
+        """
         if self.world_size > 1:
             dist.all_reduce(value)
         return value
 
     def swap(self, value: Tensor, other: int) -> Tensor:
-        """What process `other` gives for `value`, which it gets; of the same shape and type."""
-        # gloo sends from the CPU alone
+        """Exchange a tensor with one other process, which calls this too.
+
+        Args:
+            value: what the other process gets.
+            other: its rank.
+
+        Returns:
+            What the other process sent, of the shape and type of `value`.
+        """
+        # The backend gloo sends tensors on the CPU only.
         mine = value.cpu() if dist.get_backend() == "gloo" else value
         mine, theirs = (
             mine.contiguous(),
@@ -55,30 +78,19 @@ class Process:
         return theirs.to(value.device)
 
     def barrier(self) -> None:
+        """Wait until all processes have called this."""
         if self.world_size > 1:
             dist.barrier()
 
 
-def select_device(name: str, local_rank: int = 0) -> torch.device:
-    """``"auto"`` is CUDA where there is one, else the CPU.
-
-    Raises:
-        ConfigError: the device is not there.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name)
-    if device.type == "cuda":
-        if not torch.cuda.is_available():
-            raise ConfigError(f"DEVICE is {name}, but torch finds no CUDA device here")
-        device = torch.device("cuda", local_rank if device.index is None else device.index)
-        torch.cuda.set_device(device)
-    return device
-
-
 @contextlib.contextmanager
 def process(device: str = "auto", backend: str = "nccl") -> Iterator[Process]:
-    """This process of the run; under ``torchrun`` the group of all of them for the time being."""
+    """This process of the run. Under ``torchrun`` its process group exists while this is entered.
+
+    Args:
+        device: see :func:`videonet.devices.select_device`.
+        backend: of torch.distributed on CUDA devices; on others it is gloo.
+    """
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     chosen = select_device(device, int(os.environ.get("LOCAL_RANK", 0)))
     if world_size > 1:

@@ -17,11 +17,11 @@ from videonet.engine.distributed import Process
 
 
 class ClipDraws:
-    """Which clips of a step a model is computing, for the layers that :meth:`attach` prepares.
+    """Tells dropout and drop path layers which clips of a step the model is computing.
 
-    All processes seed torch's generator alike and draw for all clips of the step; each takes what
-    is for its own. Torch's recomputation of activations restores that generator, so it finds the
-    same masks. Outside of :meth:`begin` and :meth:`end` the layers behave as torch's.
+    All processes seed torch's generator alike and draw numbers for all clips of the step; each uses
+    those of its own clips. Torch restores the generator when it recomputes activations, so the
+    masks are the same. Outside of :meth:`begin` and :meth:`end` the layers behave as torch's.
 
     Args:
         clips: of a step, over all processes.
@@ -48,6 +48,7 @@ class ClipDraws:
         torch.manual_seed(seed)
 
     def end(self) -> None:
+        """The step is over: the layers behave as torch's again."""
         self.rows = None
 
 
@@ -120,7 +121,14 @@ class StepShare:
         )
 
     def partners(self, values: Tensor) -> Tensor:
-        """What `values` (n, …) hold for the partner of each clip; called by all processes."""
+        """The rows of the partners of this process's clips; called by all processes.
+
+        Args:
+            values: one row per clip of this process, (n, …).
+
+        Returns:
+            (n, …), in each row that of the clip's partner.
+        """
         others = values[self._partners.to(values.device)]
         for process, rows in self._elsewhere:
             others[rows] = self.process.swap(values[rows], process).flip(0)

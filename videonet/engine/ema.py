@@ -13,11 +13,15 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 class WeightAverage:
     """Averages of all weights and buffers of a model, beside the model.
 
-    torch's ``AveragedModel`` copies the whole module, which one sharded over processes does not
-    allow; this holds tensors only, sharded ones as they are.
+    torch's ``AveragedModel`` copies the whole module, which a sharded model does not allow; this
+    holds tensors only, sharded ones as they are.
+
+    Args:
+        model: whose weights the averages start from.
+        decay: see the attribute.
 
     Attributes:
-        decay: share of the average that stays in each update.
+        decay: the share of an average that is kept in each update.
         state: name -> average, in the order of ``model.state_dict()``.
     """
 
@@ -29,10 +33,14 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
-        """Move the averages towards the weights that the model has after `step` steps.
+        """Move the averages towards the model's weights.
 
         The decay rises to its value as (1 + step) / (10 + step), so that a short run does not
         average over its random beginning.
+
+        Args:
+            model: after `step` steps of training.
+            step: counted from the start of the run.
         """
         average = get_ema_multi_avg_fn(min(self.decay, (1 + step) / (10 + step)))
         means, weights = [], []
@@ -46,13 +54,13 @@ class WeightAverage:
 
     @torch.no_grad()
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take over averages that were saved."""
+        """Replace the averages by saved ones."""
         for name, mean in self.state.items():
             mean.copy_(state[name])
 
     @contextlib.contextmanager
     def applied_to(self, model: nn.Module) -> Iterator[None]:
-        """Inside, the model computes with the averages; afterwards with its own weights again."""
+        """While entered, the model computes with the averages instead of its own weights."""
         own = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
         _assign(model, self.state)
         try:
@@ -65,16 +73,3 @@ class WeightAverage:
 def _assign(model: nn.Module, values: Mapping[str, Tensor]) -> None:
     for name, tensor in model.state_dict().items():
         tensor.copy_(values[name])
-
-
-def weights_to_test(content: Mapping, *, averaged: bool) -> Mapping:
-    """A checkpoint's content with the weights to predict with under ``model_state``.
-
-    Args:
-        content: what a checkpoint holds.
-        averaged: take the averages of a run with ``SOLVER.EMA_DECAY``, where there are some.
-    """
-    if averaged and content.get("ema_state"):
-        others = {key: value for key, value in content.items() if key != "ema_state"}
-        return {**others, "model_state": content["ema_state"]}
-    return content

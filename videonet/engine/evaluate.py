@@ -1,4 +1,4 @@
-"""Multi-view evaluation: every video once, its views joined into one result."""
+"""Evaluation: each video once, the scores of its views joined into one result."""
 
 from __future__ import annotations
 
@@ -11,36 +11,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from videonet.data import Batch, Failure, VideoLoader
-from videonet.data.batch_transforms import normalize
+from videonet.devices import apply_to_clips
 from videonet.engine.distributed import Process
 from videonet.engine.signals import StopSignals
 from videonet.errors import DataError, TrainingError
 from videonet.tasks.task import Evaluation, Task
 
-PART = 2**22  # numbers that are sent to other processes at a time
-
-
-@torch.inference_mode()
-def clip_logits(
-    model: nn.Module,
-    clips: Tensor,
-    *,
-    mean: Sequence[float],
-    std: Sequence[float],
-    device: torch.device,
-    max_clips: int,
-    dtype: torch.dtype | None = None,
-) -> Tensor:
-    """Logits of uint8 clips (N, 3, T, H, W) -> (N, K) float32 on the CPU.
-
-    At most `max_clips` clips are on the device at a time; with a `dtype`, autocast to it.
-    """
-    logits = []
-    for part in clips.split(max_clips):
-        part = normalize(part.to(device, non_blocking=True), mean, std)
-        with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
-            logits.append(model(part).float().cpu())
-    return torch.cat(logits)
+PART = 2**22  # numbers that a process sends to the others at a time
 
 
 def evaluate(
@@ -56,14 +33,26 @@ def evaluate(
     title: str = "evaluate",
     stop: StopSignals | None = None,
 ) -> Evaluation | None:
-    """Run the model over a loader; the same :class:`Evaluation` on every process.
+    """Run a model over a data set; called by all processes together.
+
+    Args:
+        model: maps normalised clips to outputs; its mode (training or evaluation) is kept.
+        loader: this process's share of the data set.
+        process: this process.
+        task: says what is made of outputs and targets.
+        mean: of the three channels, for normalisation.
+        std: of the three channels.
+        max_clips: the number of clips on the device at a time.
+        dtype: the precision of autocast; None for full precision.
+        title: of the progress bar.
+        stop: ends the evaluation early when any process has received a signal.
 
     Returns:
-        None if `stop` noted a signal on any process.
+        The results of all videos, the same on every process; None if `stop` ended it.
 
     Raises:
         DataError: not a single video could be read.
-        TrainingError: the model's scores are not finite.
+        TrainingError: the scores of a video are not finite.
     """
     was_training = model.training
     model.eval()
@@ -105,35 +94,37 @@ def evaluate(
 
 @dataclass
 class _Rows:
-    """The results of the videos of a batch."""
+    """The results of the videos of a batch; see :class:`Task` for labels and scores."""
 
     videos: list[int]
     labels: Tensor  # (N, …) as Task.compact gives them
     scores: Tensor  # (N, …) as Task.join_views gives them
 
     def not_finite(self) -> list[int]:
+        """The videos with scores that are not finite."""
         finite = self.scores.flatten(1).isfinite().all(dim=1).tolist()
         return [video for video, whole in zip(self.videos, finite, strict=True) if not whole]
 
 
 def _joined(rows: deque[_Rows], videos: list[int], process: Process) -> tuple[Tensor, Tensor]:
-    """Labels and scores of all processes' videos, in the order of `videos`.
+    """Gather labels and scores of all processes' videos, in the order of `videos`.
 
-    `rows` is emptied on the way, and what processes send at a time is small, so that memory holds
-    the scores about once.
+    The processes exchange a few batches at a time, and `rows` loses those that were sent, so that
+    the scores are held once and not twice.
     """
     place = {video: k for k, video in enumerate(videos)}
-    labels = scores = None
+    labels = scores = torch.empty(0)
     left = True
     while left:
-        part, size = [], 0
+        part: list[_Rows] = []
+        size = 0
         while rows and size < PART:
             part.append(rows.popleft())
             size += part[-1].scores.numel()
         everything = process.gather((part, len(rows)))
         left = any(count for _, count in everything)
         for found in (found for part, _ in everything for found in part):
-            if scores is None:
+            if not len(scores):
                 labels = torch.empty(len(videos), *found.labels.shape[1:], dtype=found.labels.dtype)
                 scores = torch.empty(len(videos), *found.scores.shape[1:])
             places = [place[video] for video in found.videos]
@@ -144,7 +135,7 @@ def _joined(rows: deque[_Rows], videos: list[int], process: Process) -> tuple[Te
 def _batch_rows(
     model: nn.Module, batch: Batch, process: Process, task: Task, mean, std, max_clips, dtype
 ) -> _Rows:
-    logits = clip_logits(
+    outputs = apply_to_clips(
         model,
         batch.clips,
         mean=mean,
@@ -158,5 +149,5 @@ def _batch_rows(
         mine = batch.videos == video
         label = batch.labels[mine][0]
         labels.append(task.compact(label))
-        scores.append(task.join_views(logits[mine], label))
+        scores.append(task.join_views(outputs[mine], label))
     return _Rows(videos.tolist(), torch.stack(labels), torch.stack(scores))

@@ -1,4 +1,4 @@
-"""Fine-tuning: layers that keep the weights they start with."""
+"""Fine-tuning: layers whose weights are not trained."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ def freeze(model: nn.Module, layers: int) -> list[str]:
     """Exclude the first `layers` of ``model.layer_groups()`` from training.
 
     Args:
+        model: whose parameters are frozen.
         layers: counted from the patch stem up; -1 leaves the last norm and the head to be trained.
 
     Returns:
-        The names of the parameters that keep their values.
+        The names of the frozen parameters.
 
     Raises:
-        ConfigError: nothing would be left to train.
+        ConfigError: there are not so many layers below the head.
     """
     groups = model.layer_groups()
     if not -1 <= layers < len(groups):

@@ -19,15 +19,19 @@ from videonet.files import lock
 logger = logging.getLogger(__name__)
 
 LOCK = ".lock"  # in OUTPUT_DIR
-PATIENCE = 3.0  # seconds in which a run that is ending may let go
+PATIENCE = 3.0  # seconds to wait for a run that is ending
 
 
 @contextlib.contextmanager
 def only_run_in(folder: str | Path, process: Process) -> Iterator[None]:
-    """Hold the lock of a run's folder; called by all processes together, the first one holds it.
+    """Hold the lock of a run's folder; called by all processes together, and the first one locks.
 
-    The operating system lets go of the lock when the process ends, however it ends. A process may
-    enter more than once. Where the file system knows no locks, a warning says so.
+    The operating system releases the lock when the process ends, however it ends. A process may
+    enter more than once. Where the file system has no locks, a warning says so.
+
+    Args:
+        folder: ``OUTPUT_DIR``.
+        process: this process.
 
     Raises:
         ConfigError: another process is at work in the folder.
@@ -49,7 +53,7 @@ def only_run_in(folder: str | Path, process: Process) -> Iterator[None]:
 
 
 def _acquire(folder: Path) -> IO[str] | None:
-    """The open file that holds the lock; None where this process holds it, or nobody can."""
+    """The open file that holds the lock; None where this process holds it already."""
     path = folder / LOCK
     try:
         folder.mkdir(parents=True, exist_ok=True)

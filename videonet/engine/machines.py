@@ -1,4 +1,4 @@
-"""Several machines by PySlowFast's options, as a command line of torchrun."""
+"""PySlowFast's options for several machines, as a command line of torchrun."""
 
 from __future__ import annotations
 
@@ -15,11 +15,15 @@ from videonet.errors import ConfigError
 
 
 def torchrun_command(args: argparse.Namespace, configs: Sequence[CfgNode]) -> list[str]:
-    """What to run instead of this process where ``--num_shards`` asks for several machines.
+    """The command that takes the place of this process where ``--num_shards`` is above 1.
 
     PySlowFast's ``TRAIN.BATCH_SIZE`` counts the videos of one machine, and with
-    ``SOLVER.BASE_LR_SCALE_NUM_SHARDS`` the rates are of one machine too; here both are of all,
-    so the command says both anew.
+    ``SOLVER.BASE_LR_SCALE_NUM_SHARDS`` the rates are of one machine too. Here both are of all
+    machines, so the command overrides both.
+
+    Args:
+        args: of the command line.
+        configs: that it names.
 
     Returns:
         The command and its arguments; empty for one machine.
@@ -50,7 +54,7 @@ def torchrun_command(args: argparse.Namespace, configs: Sequence[CfgNode]) -> li
 
 
 def _processes(cfg: CfgNode) -> int:
-    """Of one machine: one per GPU of ``NUM_GPUS``, or one on the CPU."""
+    """The number of processes of one machine: one per GPU of ``NUM_GPUS``, or one on the CPU."""
     if not torch.cuda.is_available() or not cfg.DEVICE.startswith(("auto", "cuda")):
         return 1
     there = torch.cuda.device_count()
@@ -60,7 +64,7 @@ def _processes(cfg: CfgNode) -> int:
 
 
 def _of_all_machines(cfg: CfgNode, count: int) -> list[str]:
-    """Overrides that make what counts for one machine count for all."""
+    """Overrides that turn the batch size and rates of one machine into those of all."""
     found = ["TRAIN.BATCH_SIZE", str(cfg.TRAIN.BATCH_SIZE * count)]
     solver = cfg.SOLVER
     if solver.BASE_LR_SCALE_NUM_SHARDS and solver.BASE_LR_CLIPS == 0:

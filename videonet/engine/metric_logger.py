@@ -1,4 +1,4 @@
-"""What a run leaves behind as it goes: JSON lines, TensorBoard files, W&B and a log."""
+"""The numbers that a run records as it goes: JSON lines, TensorBoard and Weights & Biases."""
 
 from __future__ import annotations
 
@@ -9,23 +9,19 @@ import math
 from pathlib import Path
 
 from videonet.errors import ConfigError
-from videonet.terminal import PrintableFormatter
 
 logger = logging.getLogger(__name__)
 
-FORMAT = "%(asctime)s %(levelname)s %(message)s"
-
 
 class MetricLogger:
-    """Writes ``log.jsonl`` (one object per record) and, if wanted, to TensorBoard and W&B.
-
-    On other processes than the first it writes nothing.
+    """Writes ``log.jsonl``, one object per record, and to TensorBoard and Weights & Biases.
 
     Args:
         folder: of the run.
-        tensorboard: folder of the TensorBoard files; None: none.
-        wandb: project of Weights & Biases; None: not used. A resumed run goes on in its record.
+        tensorboard: folder of the TensorBoard files; None for none.
+        wandb: project of Weights & Biases; None for none. A resumed run continues its record.
         config: what Weights & Biases shows as the run's configuration.
+        enabled: False on other processes than the first: nothing is written.
 
     Raises:
         ConfigError: Weights & Biases is wanted and not installed.
@@ -57,7 +53,13 @@ class MetricLogger:
             self._wandb = _start_wandb(folder, wandb, config or {})
 
     def write(self, kind: str, step: int, **values: float | int) -> None:
-        """One record: its kind ("train", "val"), the optimiser step, and its finite numbers."""
+        """Write a record; numbers that are not finite are left out.
+
+        Args:
+            kind: "train", "val" or "val_ema".
+            step: of the optimiser, from the start of the run.
+            values: by name.
+        """
         if self._lines is None:
             return
         values = {name: value for name, value in values.items() if math.isfinite(value)}
@@ -70,6 +72,7 @@ class MetricLogger:
             self._wandb.log({f"{kind}/{name}": value for name, value in values.items()}, step=step)
 
     def close(self) -> None:
+        """End writing."""
         if self._lines is not None:
             self._lines.close()
         if self._board is not None:
@@ -102,7 +105,11 @@ def _ends_within_a_line(path: Path) -> bool:
 
 
 def read_log(path: str | Path) -> list[dict]:
-    """The records of a ``log.jsonl``; a run that was resumed overrules its earlier steps."""
+    """The records of a ``log.jsonl``, sorted by step.
+
+    Where a resumed run repeated a step, its later record counts. A line that is cut short is left
+    out, with a warning.
+    """
     records: dict[tuple[str, int], dict] = {}
     lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
     for number, line in enumerate(lines, 1):
@@ -112,17 +119,3 @@ def read_log(path: str | Path) -> list[dict]:
         except (ValueError, TypeError, KeyError):
             logger.warning("%s, line %d is cut short and left out", path, number)
     return sorted(records.values(), key=lambda record: record["step"])
-
-
-def start_logging(folder: Path | None = None, *, main: bool = True) -> None:
-    """Log to stderr and, with a folder, to its ``log.txt``; warnings only on other processes."""
-    handlers: list[logging.Handler] = [logging.StreamHandler()]
-    if folder is not None and main:
-        folder.mkdir(parents=True, exist_ok=True)
-        handlers.append(
-            logging.FileHandler(folder / "log.txt", encoding="utf-8", errors="backslashreplace")
-        )
-    level = logging.INFO if main else logging.WARNING
-    for handler in handlers:
-        handler.setFormatter(PrintableFormatter(FORMAT))
-    logging.basicConfig(level=level, handlers=handlers, force=True)

@@ -8,15 +8,13 @@ from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
-from videonet.checkpoint import load_trained, read_checkpoint
+from videonet.checkpoint import read_checkpoint
 from videonet.checkpoint.checkpoint_dir import latest_valid, newest_checkpoint
-from videonet.checkpoint.contents import class_names_of
 from videonet.config import model_arguments
 from videonet.data import build_loader
+from videonet.devices import autocast_dtype
 from videonet.engine.distributed import Process
-from videonet.engine.ema import weights_to_test
 from videonet.engine.evaluate import evaluate
-from videonet.engine.precision import autocast_dtype
 from videonet.engine.results import (
     dataset_fingerprint,
     withdraw_results,
@@ -24,14 +22,17 @@ from videonet.engine.results import (
     write_results,
 )
 from videonet.errors import ConfigError, DataError
-from videonet.models import create_model
-from videonet.tasks import Evaluation, build_task
+from videonet.tasks import Evaluation
+from videonet.tasks.trained_model import load_trained_model
 
 logger = logging.getLogger(__name__)
 
 
 def checkpoint_to_test(cfg: CfgNode) -> str:
-    """``TEST.CHECKPOINT_FILE_PATH``, else the run's newest checkpoint, else the initial one.
+    """The checkpoint that a test is to use.
+
+    It is ``TEST.CHECKPOINT_FILE_PATH``, else the newest one of the run, else
+    ``TRAIN.CHECKPOINT_FILE_PATH``.
 
     Raises:
         ConfigError: there is none.
@@ -49,7 +50,11 @@ def checkpoint_to_test(cfg: CfgNode) -> str:
 
 
 def run_multiview_test(cfg: CfgNode, process: Process) -> dict:
-    """Evaluate with all views and write everything of :mod:`videonet.engine.results`.
+    """Evaluate a checkpoint with all views, and write the files of a test; called by all processes.
+
+    Args:
+        cfg: the configuration.
+        process: this process.
 
     Returns:
         What ``results.json`` holds.
@@ -60,20 +65,16 @@ def run_multiview_test(cfg: CfgNode, process: Process) -> dict:
     """
     # One process looks, so that all take the same file.
     checkpoint = process.gather(checkpoint_to_test(cfg) if process.is_main else "")[0]
-    weights = weights_to_test(read_checkpoint(checkpoint), averaged=cfg.TEST.EMA)
-    trained = class_names_of(weights, checkpoint)
-    task = build_task(cfg, "test", trained)
-    cfg = task.cfg
+    content = read_checkpoint(checkpoint)
+    trained = load_trained_model(content, cfg, origin=checkpoint, split="test")
+    task, cfg = trained.task, trained.task.cfg
     loader = build_loader(
         cfg, "test", targets=task.targets, rank=process.rank, world_size=process.world_size
     )
-    name, arguments = model_arguments(cfg)
-    model = create_model(name, **arguments | {"num_classes": task.num_outputs})
-    model = model.to(process.device)
-    report = load_trained(model, weights, class_names=task.names, origin=checkpoint)
+    model = trained.model.to(process.device)
     if cfg.MODEL.COMPILE:
         model.compile()
-    logger.info("testing %s\n%s", checkpoint, report)
+    logger.info("testing %s\n%s", checkpoint, trained.report)
     start = time.perf_counter()
     evaluation = evaluate(
         model,
@@ -86,6 +87,7 @@ def run_multiview_test(cfg: CfgNode, process: Process) -> dict:
         dtype=autocast_dtype(cfg, process.device),
         title="test",
     )
+    assert evaluation is not None  # no signal ends a test early
     folder, results = Path(cfg.OUTPUT_DIR), {}
     refuse_few_videos(cfg, evaluation, str(loader.dataset.name), process)
     if process.is_main:
@@ -100,7 +102,7 @@ def run_multiview_test(cfg: CfgNode, process: Process) -> dict:
                 "list": str(loader.dataset.name),
                 "fingerprint": dataset_fingerprint(loader.dataset),
                 "checkpoint": checkpoint,
-                "model": name,
+                "model": model_arguments(cfg)[0],
                 "seconds": round(time.perf_counter() - start, 3),
             },
         )
@@ -115,7 +117,13 @@ def run_multiview_test(cfg: CfgNode, process: Process) -> dict:
 
 
 def refuse_few_videos(cfg: CfgNode, evaluation: Evaluation, name: str, process: Process) -> None:
-    """Refuse a result of too few of its videos; ``failed.csv`` then lists the others.
+    """Refuse a result that is based on too few videos; ``failed.csv`` then lists the others.
+
+    Args:
+        cfg: the configuration.
+        evaluation: of the test set.
+        name: of the test set, for the message.
+        process: this process; the first one writes.
 
     Raises:
         DataError: more than ``TEST.MAX_BAD_SHARE`` of the videos could not be read.

@@ -32,6 +32,8 @@ def parameter_groups(
     """Parameters grouped by weight decay and learning-rate factor.
 
     Args:
+        model: whose parameters are grouped; frozen ones are left out.
+        weight_decay: of all parameters that no rule spares.
         no_decay_1d: norms, biases and other vectors are not decayed.
         no_decay: names of further parameters that are not decayed (positions, class token).
         layer_decay: factor on the learning rate per layer, counted back from the head, over
@@ -126,11 +128,12 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def fitted_optimizer_state(saved: Mapping, optimizer: torch.optim.Optimizer, names: dict) -> dict:
-    """A state dict for `optimizer`: saved moments of each parameter, this optimiser's settings.
+    """A state dict with the saved moments of each parameter and this optimiser's settings.
 
     Args:
         saved: an optimiser's state dict, whose groups may hold the ``param_names`` of their
             parameters; without them both must have the same groups.
+        optimizer: that is to be filled.
         names: id of a parameter -> its name.
 
     Raises:

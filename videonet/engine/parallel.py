@@ -45,11 +45,12 @@ def shard(model: nn.Module, process: Process) -> None:
 
 
 def is_sharded(model: nn.Module) -> bool:
+    """Whether :func:`shard` has divided the model."""
     return isinstance(model, FSDPModule)
 
 
 def averaging_gradients(model: nn.Module, process: Process) -> nn.Module:
-    """The module to call in training, whose gradients are averaged over the processes."""
+    """The module to call in training: it averages gradients over the processes."""
     if process.world_size == 1 or is_sharded(model):
         return model
     devices = [process.device.index] if process.device.type == "cuda" else None
@@ -61,7 +62,12 @@ def averaging_gradients(model: nn.Module, process: Process) -> nn.Module:
 
 @contextlib.contextmanager
 def gradient_sync(model: nn.Module, now: bool) -> Iterator[None]:
-    """Inside, a backward pass averages gradients over the processes, or only adds up its own."""
+    """While entered, a backward pass averages gradients over the processes, or does not.
+
+    Args:
+        model: as :func:`averaging_gradients` returns it.
+        now: False to add up the gradients of this process alone.
+    """
     if is_sharded(model):
         model.set_requires_gradient_sync(now)
         yield
@@ -74,10 +80,10 @@ def gradient_sync(model: nn.Module, now: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def gathered(model: nn.Module) -> Iterator[None]:
-    """Inside, each process holds all weights and may call the model as often as it likes.
+    """While entered, each process holds all weights of a sharded model.
 
-    Otherwise each call of a sharded model waits for all processes, which in evaluation may have
-    different numbers of batches.
+    Each call of a sharded model otherwise waits for all processes, which have different numbers of
+    batches in an evaluation.
     """
     parts = [module for module in model.modules() if isinstance(module, FSDPModule)]
     for part in parts:
@@ -93,9 +99,10 @@ def gathered(model: nn.Module) -> Iterator[None]:
 
 
 def optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict:
-    """The optimiser's state dict; of a sharded model flat, with this process's shards by name.
+    """The optimiser's state dict.
 
-    The groups of a whole one hold the ``param_names`` of their parameters.
+    Of a sharded model it is flat and holds this process's shards by name; of another one each group
+    holds the ``param_names`` of its parameters.
     """
     if is_sharded(model):
         return get_optimizer_state_dict(model, optimizer, options=FLAT)
@@ -109,5 +116,5 @@ def optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict:
 
 
 def load_optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer, state: dict) -> None:
-    """Put back what :func:`optimizer_state` gave of a sharded model."""
+    """Restore the state of a sharded model that :func:`optimizer_state` returned."""
     set_optimizer_state_dict(model, optimizer, state, options=FLAT)

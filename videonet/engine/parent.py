@@ -1,4 +1,4 @@
-"""Processes that torchrun started end with it."""
+"""A process that torchrun started ends when torchrun does."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ GRACE = 30.0  # seconds to stop in; torchrun itself gives as many
 
 @contextlib.contextmanager
 def end_with_torchrun() -> Iterator[None]:
-    """Inside, the death of the ``torchrun`` that started this process is a SIGTERM to it.
+    """While entered, this process gets a SIGTERM when the ``torchrun`` that started it has died.
 
-    So the state is saved, as for a SIGTERM that torchrun passes on; after :data:`GRACE` seconds
-    the process ends whatever it does. Elsewhere this does nothing: other launchers may leave.
+    The run then saves its state, as for a SIGTERM that torchrun passes on; after :data:`GRACE`
+    seconds the process is ended. Without torchrun nothing is watched, as other launchers may end
+    while their processes go on.
     """
     left = threading.Event()
     if "TORCHELASTIC_RUN_ID" in os.environ and hasattr(os, "getppid"):

@@ -23,6 +23,13 @@ def write_results(
 
     ``results.json`` is written last; that of an earlier evaluation is removed first.
 
+    Args:
+        folder: of the run.
+        evaluation: of the test set.
+        task: that was evaluated.
+        paths: of all videos of the list.
+        details: how it was evaluated, added to ``results.json``.
+
     Returns:
         What ``results.json`` holds.
 
@@ -31,7 +38,7 @@ def write_results(
     """
     make_folder(folder)
     remove_unfinished(folder)
-    withdraw_results(folder)  # those of before do not fit the tables any more
+    withdraw_results(folder)  # until the tables are written, there is no result
     summary = evaluation.summary().items()
     results = {
         **{key: round(value, 6 if key == "loss" else 3) for key, value in summary},
@@ -47,19 +54,23 @@ def write_results(
 
 
 def withdraw_results(folder: Path) -> None:
-    """Remove the summary of an earlier evaluation. Raises WriteError where that cannot be."""
+    """Remove the ``results.json`` of an earlier evaluation.
+
+    Raises:
+        WriteError: it cannot be removed.
+    """
     with writing(folder / RESULTS):
         (folder / RESULTS).unlink(missing_ok=True)
 
 
 def write_failures(folder: Path, failures: Iterable[Failure]) -> None:
-    """``failed.csv``: the videos that could not be read, and why."""
+    """Write ``failed.csv``: the videos that could not be read, and why."""
     rows = ((failure.path, failure.reason) for failure in failures)
     write_table(folder / "failed.csv", ["path", "reason"], rows)
 
 
 def dataset_fingerprint(dataset: VideoDataset) -> str:
-    """A hash that changes with the data: of list, labels and, with a manifest, all contents."""
+    """A hash of the data set: of its list and labels, or with a manifest of all contents."""
     manifest = getattr(dataset, "manifest", None)
     if manifest is not None:
         return f"content {manifest.fingerprint}"
@@ -69,10 +80,10 @@ def dataset_fingerprint(dataset: VideoDataset) -> str:
 def list_fingerprint(dataset: VideoDataset) -> str:
     """A hash of the list alone: its paths and labels, in their order."""
     digest = hashlib.sha256()
-    folder, several = Path(dataset.name).parent, isinstance(dataset.labels, MultiHot)
+    folder, labels = Path(dataset.name).parent, dataset.labels
     for index, path in enumerate(dataset.paths):
         name = Path(path)
         name = name.relative_to(folder) if name.is_relative_to(folder) else name
-        labels = dataset.labels.labels(index) if several else dataset.labels[index]
-        digest.update(f"{name}\t{labels}\n".encode(errors="surrogateescape"))
+        own = labels.labels(index) if isinstance(labels, MultiHot) else labels[index]
+        digest.update(f"{name}\t{own}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Going on with a run: from which state, with which changes since, and what forbids it."""
+"""Resuming a run: from which state, with which changed settings, and when it is refused."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from videonet.errors import CheckpointError, ConfigError
 
 logger = logging.getLogger(__name__)
 
-# What the order of the videos within an epoch follows from.
+# The settings that decide the order of the videos within an epoch.
 ORDER = ("TRAIN.BATCH_SIZE", "RNG_SEED", "DATA.TRAIN_LIST")
 OTHER_WAYS = (
     "choose another OUTPUT_DIR (with this checkpoint as TRAIN.CHECKPOINT_FILE_PATH to start from "
@@ -25,7 +25,7 @@ OTHER_WAYS = (
 
 
 def newest_of_this_run(cfg: CfgNode, process: Process) -> Path | None:
-    """The newest whole checkpoint in ``OUTPUT_DIR``, the same on all processes."""
+    """The newest valid checkpoint in ``OUTPUT_DIR``, the same on all processes; None without."""
     saved = None
     if cfg.TRAIN.AUTO_RESUME and process.is_main:
         remove_unfinished(cfg.OUTPUT_DIR)
@@ -36,21 +36,25 @@ def newest_of_this_run(cfg: CfgNode, process: Process) -> Path | None:
 def resume(
     cfg: CfgNode, state: TrainingState, path: Path, facts: Mapping, process: Process
 ) -> None:
-    """Put the state at `path` back; called by all processes together.
+    """Restore a run's state; called by all processes together.
 
     The settings of `cfg` hold from here on, and every one that differs is logged.
 
     Args:
-        facts: what this run has of ``class_names`` (names of its outputs, if any), ``data``
-            (fingerprints of its lists) and ``steps_per_epoch``; a checkpoint keeps them under the
+        cfg: the configuration.
+        state: is filled from the checkpoint.
+        path: the checkpoint.
+        facts: ``class_names`` (names of the outputs, if they have any), ``data`` (fingerprints of
+            the lists) and ``steps_per_epoch`` of this run; a checkpoint keeps its own under the
             same names.
+        process: this process.
 
     Raises:
         CheckpointError: the checkpoint cannot be read or belongs to another run.
     """
     content = state.restore(path)
     changes = changed_settings(content, cfg, path)
-    _compare_classes(content.get("class_names"), facts.get("class_names"), path)
+    _compare_names(content.get("class_names"), facts.get("class_names"), path)
     if state.position.batch:
         _compare_order(content, changes, facts, path, state.position.batch)
     for split, fingerprint in facts["data"].items():
@@ -73,7 +77,16 @@ def resume(
 def changed_settings(
     content: Mapping, cfg: CfgNode, path: Path
 ) -> dict[str, tuple[object, object]]:
-    """Keys whose value differs from that in a checkpoint's configuration: (there, here)."""
+    """The settings that differ from those in a checkpoint.
+
+    Args:
+        content: what the checkpoint holds.
+        cfg: the configuration.
+        path: the checkpoint, for messages.
+
+    Returns:
+        (value in the checkpoint, value in `cfg`) by key.
+    """
     if not isinstance(content.get("cfg"), str):
         return {}
     try:
@@ -88,7 +101,7 @@ def changed_settings(
     }
 
 
-def _compare_classes(before: object, now: list[str] | None, path: Path) -> None:
+def _compare_names(before: object, now: list[str] | None, path: Path) -> None:
     if not isinstance(before, list | tuple) or now is None or list(before) == now:
         return
     for number, (old, new) in enumerate(zip(before, now, strict=False)):
@@ -105,7 +118,7 @@ def _compare_classes(before: object, now: list[str] | None, path: Path) -> None:
 def _compare_order(
     content: Mapping, changes: Mapping, facts: Mapping, path: Path, batch: int
 ) -> None:
-    """Within an epoch, the videos that are left are known only if their order is the same."""
+    """Refuse to go on within an epoch whose videos come in another order here."""
     steps = content.get("steps_per_epoch", facts["steps_per_epoch"])
     if steps != facts["steps_per_epoch"]:
         raise CheckpointError(

@@ -1,4 +1,4 @@
-"""Where a training begins: random weights, given ones, or the newest state of the same run."""
+"""The model and the state that a training starts from: new, from given weights, or resumed."""
 
 from __future__ import annotations
 
@@ -17,25 +17,30 @@ from videonet.engine.ema import WeightAverage
 from videonet.engine.finetune import freeze
 from videonet.engine.optim import build_optimizer
 from videonet.engine.parallel import shard
-from videonet.engine.precision import gradient_scaler
 from videonet.engine.resume import newest_of_this_run, resume
 from videonet.engine.state import TrainingState
-from videonet.models import create_model
+from videonet.engine.step import gradient_scaler
 from videonet.tasks.task import Task
 
 logger = logging.getLogger(__name__)
 
 
 def build_model(cfg: CfgNode, process: Process, task: Task) -> nn.Module:
-    """The model with random weights, the same on all processes."""
+    """The model with random weights, the same on all processes.
+
+    Args:
+        cfg: the configuration.
+        process: this process.
+        task: says which model and head.
+    """
     torch.manual_seed(cfg.RNG_SEED)
-    name, arguments = model_arguments(cfg)
-    model = create_model(name, **arguments | {"num_classes": task.num_outputs})
-    model = model.to(process.device)
+    model = task.build_model().to(process.device)
     model.set_grad_checkpointing(cfg.MODEL.ACT_CHECKPOINT)
     if cfg.LOG_MODEL_INFO:
         parameters = sum(p.numel() for p in model.parameters())
-        logger.info("%s: %.2f M parameters on %s", name, parameters / 1e6, process.device)
+        logger.info(
+            "%s: %.2f M parameters on %s", model_arguments(cfg)[0], parameters / 1e6, process.device
+        )
     return model
 
 
@@ -47,12 +52,15 @@ def start_state(
     dtype: torch.dtype | None,
     facts: Mapping,
 ) -> TrainingState:
-    """The newest state of this run, else one that begins at ``TRAIN.CHECKPOINT_FILE_PATH``.
+    """The newest state of this run, or a new one with ``TRAIN.CHECKPOINT_FILE_PATH``'s weights.
 
-    Freezes, shards and compiles the model as the configuration says.
+    The model is frozen, sharded and compiled as the configuration says.
 
     Args:
-        model: as :func:`build_model` gave it.
+        cfg: the configuration.
+        process: this process.
+        model: as :func:`build_model` returns it.
+        task: names the outputs, which a checkpoint's head must fit.
         dtype: precision of autocast; None for full precision.
         facts: what :func:`videonet.engine.resume.resume` compares.
 

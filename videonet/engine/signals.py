@@ -1,4 +1,4 @@
-"""Stopping a run between two steps when SIGTERM or SIGINT asks for it."""
+"""SIGTERM and SIGINT: they end a run between two steps, with its state saved."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import time
 from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-# A terminal or SLURM signals torchrun and its processes, and torchrun passes the signal on to them
-# again: what comes within so many seconds is the same request.
+# A terminal or SLURM signals both torchrun and its processes, and torchrun passes the signal on, so
+# that a process gets it twice: within so many seconds the second one is the same request.
 SAME_REQUEST = 5.0
 
 
 class StopSignals:
-    """While entered, notes SIGTERM and SIGINT; one that comes later acts as it did before.
+    """While entered, notes the first SIGTERM or SIGINT; a later one acts as it did before.
 
     Attributes:
         received: number of the first signal; 0 as long as none came.

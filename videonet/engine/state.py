@@ -32,8 +32,8 @@ class Position:
 
     Attributes:
         epoch: finished epochs.
-        batch: steps done in the epoch that runs.
-        step: steps of the whole run.
+        batch: finished steps of the current epoch.
+        step: finished steps of the whole run.
     """
 
     epoch: int = 0
@@ -43,7 +43,17 @@ class Position:
 
 @dataclass
 class TrainingState:
-    """What a checkpoint holds of a run; order and random numbers follow from seed and position."""
+    """What a checkpoint holds of a run.
+
+    The order of videos and the random numbers are not in it: they follow from seed and position.
+
+    Attributes:
+        model: with its weights.
+        optimizer: with its moments.
+        scaler: of the losses, for fp16.
+        average: of the weights; None without ``SOLVER.EMA_DECAY``.
+        position: how far the run is.
+    """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
@@ -57,7 +67,7 @@ class TrainingState:
         The keys ``model_state``, ``optimizer_state``, ``epoch`` and ``cfg`` are PySlowFast's.
 
         Raises:
-            TrainingError: a weight is not finite, so that the state is not worth keeping.
+            TrainingError: a weight is not finite.
         """
         model_state = self.model.state_dict()
         for name, tensor in model_state.items():
@@ -75,7 +85,10 @@ class TrainingState:
         }
 
     def restore(self, path: Path) -> dict:
-        """Put a saved state back; called by all processes together.
+        """Restore a saved state; called by all processes together.
+
+        Args:
+            path: the checkpoint.
 
         Returns:
             The other entries of the checkpoint.

@@ -14,19 +14,28 @@ from videonet.engine.draws import ClipDraws
 from videonet.engine.parallel import gradient_sync
 
 
+def gradient_scaler(dtype: torch.dtype | None, device: torch.device) -> torch.amp.GradScaler:
+    """Scales losses so that fp16 gradients do not vanish; does nothing in other precisions."""
+    return torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
+
+
 class TrainingStep:
-    """Turns batches into updates of the weights.
+    """Turns the clips of a step into an update of the weights.
 
     The loss is the mean over the clips of all processes and parts, so the update is the same
     however the clips of a step are divided among them.
 
     Args:
-        model: maps clips to outputs; under several processes it averages gradients over them.
+        model: maps clips to outputs; with several processes it averages gradients over them.
+        optimizer: of the model's parameters.
+        scaler: of the losses, for fp16.
+        process: this process.
         clips_per_step: clips of all processes together.
         loss: of the model's outputs and targets, a mean over the clips.
         parts: forward and backward passes per step, each on its part of the clips.
         dtype: precision of autocast; None for full precision.
-        clip_norm, clip_value: limits of the gradient's L2 norm and of its entries.
+        clip_norm: limit of the gradient's L2 norm; None or 0 for no limit.
+        clip_value: limit of each entry of the gradient; None or 0 for no limit.
         draws: tells the model's random layers which clips they see.
     """
 
@@ -53,13 +62,16 @@ class TrainingStep:
     def backward(
         self, clips: Tensor, targets: Tensor, rows: Tensor | None = None, seed: int = 0
     ) -> Tensor:
-        """Fill the gradients from clips (N, 3, T, H, W); returns this process's share of the loss.
-
-        The shares of all processes add up to the loss of the step.
+        """Compute the gradients of the loss.
 
         Args:
+            clips: of this process, float (N, 3, T, H, W).
+            targets: of the clips, (N, …).
             rows: places of the clips in the step, (N,) int64; needed with ``draws``.
-            seed: of the step's dropout and drop paths; with ``draws``.
+            seed: of the step's dropout and drop paths; used with ``draws``.
+
+        Returns:
+            This process's share of the loss; the shares of all processes add up to it.
         """
         self.optimizer.zero_grad(set_to_none=True)
         parts = min(self.parts, len(clips))
@@ -85,7 +97,11 @@ class TrainingStep:
         return total
 
     def clip_gradients(self) -> float:
-        """Unscale and clip the gradients; returns their L2 norm before."""
+        """Unscale and clip the gradients.
+
+        Returns:
+            Their L2 norm before clipping.
+        """
         self.scaler.unscale_(self.optimizer)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = nn.utils.clip_grad_norm_(parameters, self.clip_norm or math.inf)
@@ -96,6 +112,6 @@ class TrainingStep:
         return norm.item()
 
     def update(self) -> None:
-        """Change the weights; a step whose fp16 gradients overflowed is left out."""
+        """Change the weights, unless fp16 gradients overflowed in this step."""
         self.scaler.step(self.optimizer)
         self.scaler.update()

@@ -9,9 +9,9 @@ import torch
 
 
 class StepTimer:
-    """Mean times since the last record.
+    """Measures the steps of a training.
 
-    Call :meth:`data_ready` when a batch has come and :meth:`step_done` after its step.
+    Call :meth:`data_ready` when a batch has arrived and :meth:`step_done` after its step.
     """
 
     def __init__(self) -> None:
@@ -22,23 +22,35 @@ class StepTimer:
         self._steps, self._data, self._total = 0, 0.0, 0.0
 
     def start(self) -> None:
-        """What passed until now (a validation, a checkpoint) belongs to no step."""
+        """Start timing anew: what passed before (a validation, a checkpoint) belongs to no step."""
         self._mark = time.perf_counter()
 
     def data_ready(self) -> float:
-        """Seconds that this step waited for its batch."""
+        """Note that the batch has arrived.
+
+        Returns:
+            Seconds that this step waited for it.
+        """
         waited = time.perf_counter() - self._mark
         self._data += waited
         return waited
 
     def step_done(self) -> None:
+        """Note that the step has ended."""
         now = time.perf_counter()
         self._total += now - self._mark
         self._steps += 1
         self._mark = now
 
     def record(self, clips_per_step: int) -> dict[str, float]:
-        """Means over the steps since the last record: seconds, and clips of all processes."""
+        """Means over the steps since the last record, and a new start.
+
+        Args:
+            clips_per_step: of all processes together.
+
+        Returns:
+            Seconds of a step and of its wait for data, and clips per second of all processes.
+        """
         step = self._total / max(self._steps, 1)
         values = {
             "data_time": round(self._data / max(self._steps, 1), 4),
@@ -50,7 +62,11 @@ class StepTimer:
 
 
 def peak_memory(device: torch.device) -> float:
-    """Most memory held so far, in GiB: of the GPU, else of this process; NaN where unknown."""
+    """The most memory that was held so far, of the GPU or else of this process.
+
+    Returns:
+        GiB; NaN where the system does not say.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     try:

@@ -21,9 +21,10 @@ from videonet.checkpoint import write_checkpoint
 from videonet.checkpoint.checkpoint_dir import checkpoint_path, remove_old, saved_checkpoints
 from videonet.checkpoint.sharded import write_sharded
 from videonet.config import save_config
-from videonet.data import Batch, build_loader
+from videonet.data import Batch, VideoLoader, build_loader
 from videonet.data.batch_transforms import normalize
 from videonet.data.loader import positions
+from videonet.devices import autocast_dtype
 from videonet.engine.batch_norm import (
     average_statistics,
     batch_norms,
@@ -40,7 +41,6 @@ from videonet.engine.metric_logger import MetricLogger, read_log
 from videonet.engine.optim import learning_rate, lr_factor, set_learning_rate
 from videonet.engine.parallel import averaging_gradients, gathered, is_sharded
 from videonet.engine.plots import plot_learning_curve
-from videonet.engine.precision import autocast_dtype
 from videonet.engine.results import list_fingerprint
 from videonet.engine.setup import build_model, start_state
 from videonet.engine.signals import StopSignals
@@ -54,11 +54,16 @@ logger = logging.getLogger(__name__)
 
 
 class _StopRequested(Exception):
-    """A signal asked some process to stop while statistics were measured."""
+    """A process received a signal while statistics were measured."""
 
 
 class Trainer:
-    """One training run as a configuration describes it, on this process's share of the data."""
+    """One training run as a configuration describes it, on this process's share of the data.
+
+    Args:
+        cfg: the configuration.
+        process: this process.
+    """
 
     def __init__(self, cfg: CfgNode, process: Process):
         self.task = build_task(cfg)
@@ -94,7 +99,7 @@ class Trainer:
         self.share = StepShare(process, places, cfg.AUG.NUM_SAMPLE)
         self.draws = ClipDraws(clips)
         self.draws.attach(self.model)
-        # Layers that speak to the other processes need as many parts everywhere.
+        # Layers that exchange data between processes need the same number of parts on all of them.
         parts = min(cfg.TRAIN.ACCUMULATE, cfg.AUG.NUM_SAMPLE * min(map(len, places)))
         self._prepare_batch_norms(clips, parts)
         self.train_step = TrainingStep(
@@ -120,7 +125,7 @@ class Trainer:
         )
 
     def _prepare_batch_norms(self, clips: int, parts: int) -> None:
-        """Synchronise them where wanted, and say which clips they see."""
+        """Synchronise the batch norms if so configured, and log which clips they see."""
         count, processes = len(batch_norms(self.model)), self.process.world_size
         if not count:
             return
@@ -137,7 +142,7 @@ class Trainer:
         elif processes > 1:
             logger.info("%d batch norms see the clips of all %d processes", count, processes)
 
-    def _loader(self, split: str):
+    def _loader(self, split: str) -> VideoLoader:
         process = self.process
         return build_loader(
             self.cfg,
@@ -149,10 +154,14 @@ class Trainer:
 
     @property
     def position(self) -> Position:
+        """How far the run is."""
         return self.state.position
 
     def run(self) -> Path | None:
-        """Train to the last epoch; returns the last checkpoint (None if nothing was left to do).
+        """Train to the last epoch.
+
+        Returns:
+            The last checkpoint; None if nothing was left to train.
 
         Raises:
             Interrupted: SIGTERM or SIGINT asked to stop; the state is saved.
@@ -212,7 +221,7 @@ class Trainer:
                 if validate and not self._validate(log, finished):
                     self._save_and_stop()
             except (DataError, TrainingError):
-                self._end_epoch(finished, save=True)  # it is trained, if not measured
+                self._end_epoch(finished, save=True)  # the epoch is trained, though not validated
                 raise
             path = self._end_epoch(finished, save=save) or path
         return path
@@ -257,7 +266,7 @@ class Trainer:
         """Forward, backward and update on one batch.
 
         Returns:
-            the loss, the norm of the gradient, and whether any process was asked to stop.
+            The loss, the norm of the gradient, and whether any process was asked to stop.
         """
         cfg, device = self.cfg, self.process.device
         clips = normalize(batch.clips.to(device, non_blocking=True), cfg.DATA.MEAN, cfg.DATA.STD)
@@ -283,7 +292,7 @@ class Trainer:
         return loss, norm, stop > 0
 
     def _refuse(self, what: str, value: float, rate: float, batch: Batch) -> None:
-        """Stop on all processes before the weights change."""
+        """Raise the same error on all processes, before the weights change."""
         videos = sorted(set().union(*self.process.gather(batch.videos.tolist())))
         paths = self.loader.dataset.paths
         saved = saved_checkpoints(self.cfg.OUTPUT_DIR)
@@ -305,7 +314,7 @@ class Trainer:
         )
 
     def _make_statistics_precise(self, epoch: int) -> bool:
-        """Have all processes hold the same running statistics, precise ones if so configured.
+        """Make the running statistics the same on all processes, and precise if so configured.
 
         Returns:
             False if a signal asked to stop.
@@ -361,6 +370,7 @@ class Trainer:
 
     def _validate_weights(self, log: MetricLogger, epoch: int, kind: str) -> bool:
         cfg = self.cfg
+        assert self.val_loader is not None
         with gathered(self.model):
             result = evaluate(
                 self.model,
@@ -398,7 +408,7 @@ class Trainer:
         return True
 
     def _stop_after_the_end(self) -> None:
-        """Obey a signal that came after the last step, when everything was saved already."""
+        """Raise Interrupted for a signal that came after the last step was saved."""
         number = max(self.process.gather(self.stop.received))
         if number:
             raise Interrupted(

@@ -12,21 +12,17 @@ from fvcore.common.config import CfgNode
 from torch import Tensor
 from tqdm import tqdm
 
-from videonet.checkpoint import read_checkpoint, write_checkpoint
-from videonet.checkpoint.head import Classes
-from videonet.checkpoint.load import refuse_larger_model
+from videonet.checkpoint import write_checkpoint
 from videonet.config import save_config
 from videonet.data.feature_store import VideoFeatures, labels_of
 from videonet.engine.metric_logger import MetricLogger, read_log
 from videonet.engine.optim import build_optimizer, learning_rate, set_learning_rate
 from videonet.engine.plots import plot_learning_curve
-from videonet.errors import CheckpointError, ConfigError, DataError
+from videonet.errors import DataError
 from videonet.heads.aggregation import VideoAttentionHead, stack_clips
+from videonet.tasks.clip_head import FILE, KEY
 
 logger = logging.getLogger(__name__)
-
-FILE = "video_head.safetensors"
-KEY = "video_head"  # in the file: the arguments of VideoAttentionHead
 
 
 def train_video_head(
@@ -39,8 +35,14 @@ def train_video_head(
 
     Writes the head, the configuration, the log and a learning curve to ``OUTPUT_DIR``.
 
+    Args:
+        cfg: the configuration.
+        train: features with labels.
+        val: features with labels.
+        names: of the classes.
+
     Returns:
-        top-1 in percent on `val` of the head (``attention``) and the path of its ``head``.
+        ``attention``, the top-1 accuracy in percent on `val`, and ``head``, the path of the file.
 
     Raises:
         DataError: features without labels, or without what the head's levels need.
@@ -95,7 +97,16 @@ def train_video_head(
 def evaluate_head(
     head: VideoAttentionHead, features: Sequence[Tensor], labels: Tensor
 ) -> dict[str, float]:
-    """Loss, top-1 and top-5 (percent) of a head on videos."""
+    """Evaluate a head on videos.
+
+    Args:
+        head: is put into evaluation mode.
+        features: of each video.
+        labels: (M,) classes.
+
+    Returns:
+        Loss, top-1 and top-5 accuracy in percent.
+    """
     head.eval()
     logits = torch.cat([head(*stack_clips([video])) for video in features])
     best = logits.topk(min(5, logits.shape[1])).indices == labels.unsqueeze(1)
@@ -104,45 +115,6 @@ def evaluate_head(
         "top1": 100 * best[:, 0].float().mean().item(),
         "top5": 100 * best.any(dim=1).float().mean().item(),
     }
-
-
-def load_video_head(
-    path: str | Path, dim: int, class_names: Sequence[str] | None = None
-) -> VideoAttentionHead:
-    """A head that :func:`train_video_head` wrote, ready to use.
-
-    Args:
-        path: the file, or its folder.
-        dim: width of the embeddings that it will read.
-        class_names: the classes in the order that its scores shall have.
-
-    Raises:
-        CheckpointError: it is no such file, or was made for other embeddings or classes.
-    """
-    path = Path(path) / FILE if Path(path).is_dir() else Path(path)
-    content = read_checkpoint(path)
-    arguments = content.get(KEY)
-    if not isinstance(arguments, dict):
-        raise CheckpointError(f"{path} holds no head of tools/train_head.py")
-    try:
-        refuse_larger_model(lambda: VideoAttentionHead(**arguments), content, str(path))
-        head = VideoAttentionHead(**arguments)
-        head.load_state_dict(content["model_state"])
-    except (ConfigError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{path} is no head of this version: {reason}") from error
-    classes = Classes.of(content, class_names, str(path))
-    if classes.differ:
-        raise CheckpointError(f"{path} was trained for other classes: {classes.difference()}")
-    if classes.order is not None:
-        with torch.no_grad():
-            for parameter in head.head.parameters():
-                parameter.copy_(parameter[classes.order])
-    if arguments["dim"] != dim:
-        raise CheckpointError(
-            f"{path} reads embeddings of width {arguments['dim']}, those of the model have {dim}"
-        )
-    return head.eval()
 
 
 def _tensors(

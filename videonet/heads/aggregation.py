@@ -118,10 +118,3 @@ def stack_clips(features: list[Tensor]) -> tuple[Tensor, Tensor]:
     counts = torch.tensor([len(f) for f in features])
     mask = torch.arange(padded.shape[1]).unsqueeze(0) < counts.unsqueeze(1)
     return padded, mask
-
-
-def aggregate_scores(scores: Tensor, method: str) -> Tensor:
-    """The "mean" or the "max" over clips of their probabilities, (N, K) -> (K,)."""
-    if method not in ("mean", "max"):
-        raise ConfigError(f"scores are aggregated by mean or max, not by {method!r}")
-    return scores.mean(dim=0) if method == "mean" else scores.amax(dim=0)

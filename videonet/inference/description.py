@@ -1,4 +1,4 @@
-"""What results depend on, so that those of different models or options are not mixed."""
+"""What results depend on: a file of results keeps it, so that others are not mixed in."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from videonet.inference.predictor import Predictor
     from videonet.inference.run import Options
 
-# Keys of DATA and TEST that say where videos lie, or what training does with them.
-_ELSEWHERE = frozenset(
+# Keys of DATA and TEST that change no score: places of files, and what training alone reads.
+_WITHOUT_EFFECT = frozenset(
     (
         *("PATH_TO_DATA_DIR", "PATH_PREFIX", "PATH_LABEL_SEPARATOR", "TRAIN_LIST", "VAL_LIST"),
         *("TEST_LIST", "CLASS_NAMES", "MAX_BAD_SHARE", "TRAIN_JITTER_SCALES", "TRAIN_CROP_SIZE"),
@@ -28,7 +28,7 @@ _ELSEWHERE = frozenset(
 
 
 def describe_scoring(predictor: Predictor) -> dict[str, Any]:
-    """What the scores of a clip depend on: weights, classes, and how clips are made; JSON."""
+    """What the scores of a clip depend on: weights, outputs, and how clips are made; JSON."""
     cfg = predictor.cfg
     name, arguments = model_arguments(cfg)
     return {
@@ -36,12 +36,12 @@ def describe_scoring(predictor: Predictor) -> dict[str, Any]:
         "weights": fingerprint(predictor.model),
         "classes": predictor.class_names,
         "model": {"name": name, **{key: _plain(value) for key, value in arguments.items()}},
-        "settings": dict(_settings(cfg)) | {"multi_label": predictor.multi_label},
+        "settings": dict(_settings(cfg)) | dict(predictor.task.settings()),
     }
 
 
 def describe_clips(predictor: Predictor, options: Options) -> dict[str, Any]:
-    """Which clips of a video are looked at; JSON."""
+    """Which clips of a video are scored; JSON."""
     if options.sliding:
         chosen = {"window": options.window, "stride": options.stride, "crops": options.crops}
         return {"clips": {"sliding": True, **chosen}}
@@ -76,14 +76,14 @@ def fingerprint(model: nn.Module) -> str:
 def _settings(cfg: CfgNode) -> Iterator[tuple[str, Any]]:
     for group in ("DATA", "TEST"):
         for key, value in sorted(cfg[group].items()):
-            if key not in _ELSEWHERE:
+            if key not in _WITHOUT_EFFECT:
                 yield f"{group}.{key}", _plain(value)
     precision = cfg.TRAIN.HALF_PRECISION if cfg.TRAIN.MIXED_PRECISION else "fp32"
     yield "precision", precision
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON has it."""
+    """A value of a configuration as JSON can hold it."""
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, bool | int | float | str) or value is None:

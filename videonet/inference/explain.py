@@ -1,12 +1,13 @@
 """Where a model looks: Grad-CAM over space and time, for any architecture.
 
-It works on the grid of the last stage that the logits depend on.
+The map has the grid of the last stage that the outputs depend on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,11 +22,12 @@ from videonet.ops.grid import Grid
 
 @dataclass(frozen=True)
 class Cells:
-    """Values of a forward pass that hold the vectors of a grid.
+    """The activations of a stage, or of the input of its last block.
 
     Attributes:
-        values: as the model has them, in the graph of its logits.
-        grid: of tokens in a row, see :class:`StageOutput`.
+        values: in the model's own layout, in the autograd graph of its outputs.
+        grid: (T', H', W') where `values` are tokens in one row, see :class:`StageOutput`.
+        channels_first: whether `values` are (B, C, T', H', W').
     """
 
     values: Tensor
@@ -38,28 +40,33 @@ class Cells:
 
 
 def grids_of(model: VideoModel, clip: Tensor) -> tuple[Tensor, list[Cells]]:
-    """Logits, and the grids that lead to them, the last stage first.
+    """The outputs of a model, and the activations that they are computed from.
 
-    After what a stage gives comes what its last block was given, where that is on the same grid:
-    of a model whose head reads a class token the last block's cells have no gradient, but those
-    before it have.
+    Each stage has two entries, its output and the input of its last block, where both have the same
+    grid: in a model whose head reads a class token the outputs do not depend on the other tokens
+    that the last block returns, but they depend on those that it is given.
 
     Args:
+        model: the model.
         clip: float (B, 3, T, H, W).
+
+    Returns:
+        Outputs (B, K), and the activations, the last stage first.
     """
     found: list[Cells] = []
-    given: list[object] = []
+    given: list[Any] = []
 
-    def run(block: nn.Module, *inputs: object) -> object:
+    def run(block: nn.Module, *inputs: Any) -> Any:
         given[:] = inputs
         return model.run_block(block, *inputs)
 
     for stage in model.run_stages(clip, run):
-        parallel = not isinstance(stage.x, Tensor)
-        if not parallel and given and given[0].shape[:-1] == stage.x.shape[:-1]:
-            found.append(Cells(given[0], stage.grid, parallel))
-        outputs = stage.x if parallel else [stage.x]
-        found += [Cells(values, stage.grid, parallel) for values in outputs]
+        if isinstance(stage.x, Tensor):
+            if given and given[0].shape[:-1] == stage.x.shape[:-1]:
+                found.append(Cells(given[0], stage.grid, False))
+            found.append(Cells(stage.x, stage.grid, False))
+        else:  # parallel branches
+            found += [Cells(values, stage.grid, True) for values in stage.x]
     return model.forward_head(model.finish(stage)), found[::-1]
 
 
@@ -69,27 +76,28 @@ def grad_cam(
     """Gradient-weighted class activation maps over space and time.
 
     Args:
+        predictor: holds the model.
         clips: uint8 (N, 3, T, S, S).
-        labels: the class to explain, one for all or (N,).
+        labels: the number of the output to explain, one for all clips or (N,).
         weights: what an activation is weighted by: "cell", the positive part of its own gradient
             (LayerCAM, Jiang et al. 2021, Eq. 6 and 7), or "grid", the mean of its channel's
             gradient (Grad-CAM, Selvaraju et al. 2017, arXiv 1610.02391, Eq. 1 and 2). The mean
             assumes that the head averages the grid, which a class token does not.
 
     Returns:
-        (N, T, S, S) in 0 … 1: per clip, the share of its highest value.
+        (N, T, S, S), divided by the highest value of each clip: 0 … 1.
 
     Raises:
-        ConfigError: unknown weights, or no grid of the model leads to its logits.
+        ConfigError: unknown weights, or the outputs depend on no stage of the model.
     """
     if weights not in ("cell", "grid"):
         raise ConfigError(f"activations are weighted by cell or grid, not by {weights!r}")
     model, cfg = predictor.model, predictor.cfg
     x = normalize(clips.to(predictor.device), cfg.DATA.MEAN, cfg.DATA.STD)
     with torch.enable_grad():
-        logits, grids = grids_of(model, x.detach().requires_grad_())
-    rows = torch.arange(len(logits), device=logits.device)
-    chosen = logits[rows, torch.as_tensor(labels, device=logits.device)].sum()
+        outputs, grids = grids_of(model, x.detach().requires_grad_())
+    rows = torch.arange(len(outputs), device=outputs.device)
+    chosen = outputs[rows, torch.as_tensor(labels, device=outputs.device)].sum()
     for cells in grids:
         (gradient,) = torch.autograd.grad(
             chosen, cells.values, retain_graph=True, allow_unused=True
@@ -101,12 +109,20 @@ def grad_cam(
         heat = (factor * activation).sum(dim=1, keepdim=True).relu()
         return as_heat(heat, clips.shape[2:])
     raise ConfigError(
-        f"the logits of {type(model).__name__} depend on none of its stages: nothing to explain"
+        f"the outputs of {type(model).__name__} depend on none of its stages: nothing to explain"
     )
 
 
 def as_heat(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """Maps (N, 1, T', H', W') at the size (T, S, S), each over its highest value."""
+    """Maps resized to a clip and divided by the highest value of each.
+
+    Args:
+        maps: (N, 1, T', H', W').
+        size: (T, S, S) of the clip.
+
+    Returns:
+        (N, T, S, S) in 0 … 1, on the CPU.
+    """
     heat = F.interpolate(maps.float(), size=tuple(size), mode="trilinear", align_corners=False)
     heat = heat[:, 0]
     return (heat / heat.amax(dim=(1, 2, 3), keepdim=True).clamp_min(1e-12)).cpu()

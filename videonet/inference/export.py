@@ -1,7 +1,7 @@
-"""Models outside of Python: torch.export, ONNX and AOTInductor, checked after writing.
+"""Export of models by torch.export, to ONNX and by AOTInductor, with a check of what was written.
 
-What is written maps normalised clips float32 (B, 3, T, S, S) to logits (B, K), with any B; how to
-make the clips (mean, deviation, frames) and the names of the classes are stored beside the graph.
+An exported model maps normalised clips float32 (B, 3, T, S, S) to outputs (B, K), for any B. The
+file also says how to make the clips (mean, deviation, frames) and what the outputs are called.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TOLERANCE = 1e-4  # of the logits' largest value
-BATCHES = (1, 3)  # sizes that are checked; neither is the one that is traced
-METADATA = "videonet.json"  # in .pt2 files; "videonet" in the metadata of ONNX
+BATCHES = (1, 3)  # sizes that the export is compared at; it is traced with another one, 2
+METADATA = "videonet.json"  # the description in a .pt2 file; an ONNX file calls it "videonet"
 
 Runner = Callable[[Tensor], Tensor]
 
 
 class ExportError(VideonetError):
-    """A model that cannot be exported, or whose export computes something else."""
+    """A model cannot be exported, or an exported file cannot be used."""
 
 
 def describe_model(predictor: Predictor) -> dict:
-    """What somebody needs who feeds the exported graph."""
+    """How to make the clips that an exported model takes, and the names of its outputs."""
     data = predictor.cfg.DATA
     return {
         "input": list(clip_shape(predictor)),
@@ -59,15 +59,17 @@ def clip_shape(predictor: Predictor) -> tuple[int, int, int, int]:
 
 
 def export_model(predictor: Predictor, kind: str, path: Path, *, seed: int = 0) -> float:
-    """Write a model and compare what was written with the eager model on random clips.
+    """Write a model, and compare what was written with the model on random clips.
 
     Args:
+        predictor: holds the model.
         kind: "pt2" (``torch.export``), "onnx" (needs the extra ``export``) or "aoti" (needs a C++
             compiler; for this kind of machine only).
         path: the file to write.
+        seed: of the random clips.
 
     Returns:
-        The largest difference of a logit, over the largest logit.
+        The largest difference between two outputs, divided by the largest output.
 
     Raises:
         ConfigError: unknown kind, or what it needs is not installed.
@@ -111,7 +113,7 @@ def _write_and_compare(
 
 @torch.inference_mode()
 def difference(model: nn.Module, run: Runner, clips: Tensor) -> float:
-    """The largest difference of a logit between two models, over the largest logit."""
+    """The largest difference between two models' outputs, divided by the largest output."""
     expected, found = model(clips).cpu(), run(clips).cpu()
     if found.shape != expected.shape:
         raise ExportError(f"the export gives {tuple(found.shape)}, not {tuple(expected.shape)}")
@@ -119,14 +121,18 @@ def difference(model: nn.Module, run: Runner, clips: Tensor) -> float:
 
 
 def read_pt2(path: str | Path, *, trust_file: bool = False) -> tuple[Runner, dict]:
-    """A model of a ``.pt2`` file of ``torch.export``, and its description.
+    """Read a model that ``torch.export`` wrote.
 
     Args:
+        path: a ``.pt2`` file.
         trust_file: reading such a file can run any code that its author put there. Say True only
             of a file from somebody whose programs you would run.
 
+    Returns:
+        The model, as a function of clips, and its description.
+
     Raises:
-        ExportError: the file is not trusted, or not of this project.
+        ExportError: the file is not trusted, or was not written by :func:`export_model`.
     """
     _require_trust("read_pt2", path, "a program whose reading can run code", trust_file)
     extra = {METADATA: ""}
@@ -135,13 +141,20 @@ def read_pt2(path: str | Path, *, trust_file: bool = False) -> tuple[Runner, dic
 
 
 def read_onnx(path: str | Path) -> tuple[Runner, dict]:
-    """A model of an ONNX file, run by onnxruntime on the CPU, and its description.
+    """Read an ONNX model, which onnxruntime runs on the CPU.
 
     The file holds operators of a fixed list and no code. Weights in files beside it are read from
     its own folder alone.
 
+    Args:
+        path: the file.
+
+    Returns:
+        The model, as a function of clips, and its description.
+
     Raises:
-        ExportError: it names a file somewhere else, or is not of this project.
+        ExportError: the file takes weights from elsewhere, or was not written by
+            :func:`export_model`.
     """
     onnxruntime = _need("onnxruntime")
     _refuse_files_elsewhere(Path(path))
@@ -155,14 +168,18 @@ def read_onnx(path: str | Path) -> tuple[Runner, dict]:
 
 
 def read_aoti(path: str | Path, *, trust_file: bool = False) -> tuple[Runner, dict]:
-    """A package of AOTInductor, and its description.
+    """Read a model that AOTInductor compiled.
 
     Args:
+        path: the package.
         trust_file: the package is machine code, which runs. Say True only of a file from somebody
             whose programs you would run.
 
+    Returns:
+        The model, as a function of clips, and its description.
+
     Raises:
-        ExportError: the file is not trusted, or not of this project.
+        ExportError: the file is not trusted, or was not written by :func:`export_model`.
     """
     _require_trust("read_aoti", path, "machine code", trust_file)
     package = _inductor("aoti_load_package")(str(path))
@@ -207,7 +224,7 @@ def _refuse_files_elsewhere(path: Path) -> None:
 
 
 def _messages(message: Message, kind: type) -> Iterator[Message]:
-    """All parts of a protobuf message that are of a kind."""
+    """The parts of a protobuf message that are of one type, however deep they lie."""
     for field, value in message.ListFields():
         if field.message_type is None:
             continue
@@ -243,6 +260,7 @@ def _write_onnx(model: nn.Module, clip: Tensor, about: dict, path: Path) -> Runn
             dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
             verbose=False,
         )
+    assert program is not None  # it is with dynamo=True
     program.model.metadata_props["videonet"] = json.dumps(about)
     program.save(path)
     return read_onnx(path)[0]

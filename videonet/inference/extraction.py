@@ -1,4 +1,4 @@
-"""Embeddings of the clips of many videos, written as they come."""
+"""Embeddings of the clips of many videos, for retrieval, probes and heads."""
 
 from __future__ import annotations
 
@@ -22,7 +22,13 @@ logger = logging.getLogger(__name__)
 
 
 def describe_features(predictor: Predictor, options: Options, *, frames: bool) -> dict:
-    """What features depend on, for :class:`FeatureWriter`."""
+    """What features depend on, as JSON, for :class:`FeatureWriter`.
+
+    Args:
+        predictor: computes the features.
+        options: which clips of a video are used.
+        frames: whether each frame gets a vector too.
+    """
     model, clips = describe_scoring(predictor), describe_clips(predictor, options)
     return {**model, **clips, "frames": frames}
 
@@ -39,11 +45,15 @@ def extract_features(
     """Write the embeddings of every video that the writer does not hold yet.
 
     Args:
+        predictor: computes the embeddings.
+        sources: the videos.
+        writer: takes the embeddings.
         options: the views of testing, or a sliding window.
         frames: also a vector per frame of the last stage's grid (not with a sliding window).
+        progress: show a progress bar.
 
     Returns:
-        How many videos could not be read, or have embeddings that are not finite.
+        The number of videos that could not be read, or whose embeddings are not finite.
     """
     failed = 0
     bar = tqdm(sources, desc="videos", unit="video", disable=not progress)

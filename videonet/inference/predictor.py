@@ -1,4 +1,4 @@
-"""A model with all that it takes to run it on video files and on streams of frames."""
+"""Prediction on video files and on streams of frames."""
 
 from __future__ import annotations
 
@@ -6,47 +6,43 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 from fvcore.common.config import CfgNode
-from torch import Tensor, nn
+from torch import Tensor
 
-from videonet.checkpoint import load_trained, read_checkpoint
+from videonet.checkpoint import read_checkpoint
 from videonet.checkpoint.checkpoint_dir import newest_checkpoint
-from videonet.checkpoint.contents import class_names_of
-from videonet.checkpoint.load import refuse_larger_model
-from videonet.config import load_config, load_config_text, model_arguments
-from videonet.config.reading import read_text
+from videonet.config import load_config, load_config_text
 from videonet.data.build import clip_sampler, evaluation_views
-from videonet.data.classes import class_names, known_classes, with_classes
 from videonet.data.decode import PyAVReader
 from videonet.data.sampling import Clock
 from videonet.data.transforms import spatial_crops
-from videonet.engine.distributed import select_device
-from videonet.engine.ema import weights_to_test
-from videonet.engine.evaluate import clip_logits
-from videonet.engine.precision import autocast_dtype
-from videonet.errors import CheckpointError, ConfigError, ScoreError
-from videonet.heads.aggregation import VideoAttentionHead, aggregate_scores
+from videonet.devices import apply_to_clips, autocast_dtype, select_device
+from videonet.errors import ConfigError, ScoreError
+from videonet.heads.aggregation import VideoAttentionHead
 from videonet.inference.windows import Picture, SlidingPlan, Window, WindowBuffer, sliding_windows
-from videonet.models import create_model
-from videonet.tasks.classification import MULTI_LABEL_LOSS, ensemble_views
-
-Top = list[tuple[str, float]]  # (class name, score), best first
+from videonet.models.base import VideoModel
+from videonet.tasks import Task, Trained, build_task
+from videonet.tasks.task import Top
+from videonet.tasks.trained_model import load_trained_model
+from videonet.tasks.views import join_scores
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model sees in a video.
+    """What a model says of a video.
 
     Attributes:
-        top: (class name, score) of the highest scores, best first.
-        scores: one score per class over all views, (K,).
-        clip_scores: one row of probabilities per view, (V, K); as `scores`, they sum to 1 over the
-            classes unless the model gives several labels.
+        top: (name, score) of what :meth:`videonet.tasks.Task.show` shows; of a classification the
+            classes with the highest scores, best first.
+        scores: one score per output over all views, (K,).
+        clip_scores: the same of each view on its own, (V, K); of a classification with one label
+            per video each row sums to 1.
         clip: the frames of the view in the middle of time and space, uint8 (3, T, H, W).
     """
 
@@ -58,12 +54,13 @@ class Prediction:
 
 @dataclass(frozen=True)
 class WindowScores:
-    """What a model sees in one window of a video.
+    """What a model says of one window of a video.
 
     Attributes:
         index: number of the window, from 0.
-        start, end: seconds from the first frame.
-        scores: one score per class, (K,), over the window's crops.
+        start: seconds from the first frame.
+        end: seconds from the first frame.
+        scores: one score per output, (K,), over the window's crops.
         embedding: see :meth:`Predictor.run`; the mean over the crops.
     """
 
@@ -81,33 +78,27 @@ class Predictor:
     runs for one call at a time. Two predictors need two models.
 
     Args:
-        model: maps clips (N, 3, T, S, S) to logits (N, K), and has the surface of
+        model: maps clips (N, 3, T, S, S) to outputs (N, K), and has the surface of
             :class:`videonet.models.base.VideoModel`; what its ``head`` reads is the embedding of
             a clip.
         cfg: how clips are made (``DATA``, ``TEST``) and where the model runs.
-        names: of the K classes.
-        multi_label: a video may have several labels: scores are one sigmoid per class instead of
-            a softmax over the classes. None for what `cfg` was trained with.
+        task: what the model was trained for; or names of its K outputs, for the task that
+            ``MODEL.TASK`` names.
 
     Attributes:
+        task: says what is made of the model's outputs.
+        class_names: the names of the outputs; of a classification, those of the classes.
         origin: the file that the weights come from, for messages; empty where none is known.
-        lock: held while the model runs; hold it for what changes or watches the model.
+        lock: held while the model runs; hold it to change the model or to record what it computes.
         video_head: a learned head over clip embeddings, for ``aggregate="attention"``.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        cfg: CfgNode,
-        names: Sequence[str],
-        *,
-        multi_label: bool | None = None,
-    ):
+    def __init__(self, model: VideoModel, cfg: CfgNode, task: Task | Sequence[str]):
+        if not isinstance(task, Task):
+            task = build_task(cfg, None, Trained(names=list(task)))
         self.device = select_device(cfg.DEVICE)
         self.model = model.to(self.device).eval()
-        self.cfg, self.class_names = cfg, list(names)
-        own = cfg.MODEL.LOSS_FUNC == MULTI_LABEL_LOSS
-        self.multi_label = own if multi_label is None else multi_label
+        self.cfg, self.task, self.class_names = cfg, task, task.output_names
         self.origin = ""
         self.lock = threading.RLock()
         self.video_head: VideoAttentionHead | None = None
@@ -149,32 +140,14 @@ class Predictor:
         """
         path = newest_checkpoint(checkpoint)
         content = read_checkpoint(path)
-        own = content["cfg"] if isinstance(content.get("cfg"), str) else None
         if cfg is not None:
             config = load_config(cfg, overrides)
-        elif own is not None:
-            config = load_config_text(own, overrides, name=f"{path} (cfg)")
+        elif isinstance(content.get("cfg"), str):
+            config = load_config_text(content["cfg"], overrides, name=f"{path} (cfg)")
         else:
             raise ConfigError(f"{path} holds no configuration: give one with --cfg")
-        names = class_names_of(content, str(path))
-        if not config.MODEL.NUM_CLASSES and names is not None:
-            config = with_classes(config, len(names))
-        config = known_classes(config)
-        names = names if names is not None else class_names(config)
-        if len(names) != config.MODEL.NUM_CLASSES:
-            raise CheckpointError(
-                f"{path} names {len(names)} classes, but its model has {config.MODEL.NUM_CLASSES}"
-            )
-        weights = weights_to_test(content, averaged=config.TEST.EMA)
-        name, arguments = model_arguments(config)
-        refuse_larger_model(lambda: create_model(name, **arguments), weights, str(path))
-        model = create_model(name, **arguments)
-        load_trained(model, weights, origin=str(path), class_names=names)
-        _refuse_infinite_weights(model, str(path))
-        trained = own if own is not None else config.dump()
-        task = read_text(trained, f"{path} (cfg)").get("MODEL.LOSS_FUNC")
-        multi_label = task is not None and task.value == MULTI_LABEL_LOSS
-        predictor = cls(model, config, names, multi_label=multi_label)
+        trained = load_trained_model(content, config, origin=str(path))
+        predictor = cls(trained.model, trained.task.cfg, trained.task)
         predictor.origin = str(path)
         return predictor
 
@@ -182,7 +155,8 @@ class Predictor:
         """Score one video file with the temporal views and spatial crops of ``TEST``.
 
         Args:
-            top_k: how many classes to name.
+            video: the file.
+            top_k: the most outputs that are named.
             aggregate: see :meth:`aggregate`; by default the views are joined as ``TEST.ENSEMBLE``
                 says.
 
@@ -200,76 +174,74 @@ class Predictor:
         return evaluation_views(self.cfg)(str(video), ())
 
     def score(self, clips: Tensor, top_k: int = 5, aggregate: str = "") -> Prediction:
-        """Score the views of one video, uint8 (V, 3, T, H, W), see :meth:`__call__`."""
-        logits, embeddings = self.run(clips)
-        probabilities = logits.sigmoid() if self.multi_label else logits.softmax(dim=-1)
+        """Score the views of one video, uint8 (V, 3, T, H, W); see :meth:`__call__`."""
+        outputs, embeddings = self.run(clips)
+        clip_scores = self.task.scores(outputs)
         if aggregate:
-            scores = self.aggregate(probabilities, embeddings, aggregate)
+            scores = self.aggregate(clip_scores, embeddings, aggregate)
         else:
-            scores = self._ensemble(logits)
+            scores = self.task.join_views(outputs)
         crops = self.cfg.TEST.NUM_SPATIAL_CROPS  # clips are in the order of time, then of crops
         middle = len(clips) // crops // 2 * crops + crops // 2
-        return Prediction(self.top(scores, top_k), scores, probabilities, clips[middle])
-
-    def _ensemble(self, logits: Tensor) -> Tensor:
-        """One score per class (K,) from the logits of all views (V, K), as the test joins them."""
-        return ensemble_views(logits, self.cfg.TEST.ENSEMBLE, multi_label=self.multi_label)
+        return Prediction(self.top(scores, top_k), scores, clip_scores, clips[middle])
 
     @torch.inference_mode()
     def aggregate(self, scores: Tensor, embeddings: Tensor | None, method: str) -> Tensor:
-        """One score per class (K,) of a video from those of its N clips.
+        """One score per output (K,) of a video from those of its N clips.
 
         Args:
-            scores: probabilities (N, K).
+            scores: one row per clip, (N, K).
             embeddings: as :meth:`run` gives them; only "attention" reads them.
-            method: "mean", "max", or "attention": what :attr:`video_head` says, which is trained
-                for one label per video.
+            method: "mean", "max", or "attention" for the scores of :attr:`video_head`.
 
         Raises:
-            ConfigError: unknown method, no head, or a head for a model with several labels.
+            ConfigError: unknown method, no head, or a task that such a head is not for.
         """
         if method != "attention":
-            return aggregate_scores(scores, method)
-        if self.video_head is None:
+            return join_scores(scores, method)
+        if self.video_head is None or embeddings is None:
             raise ConfigError("aggregation by attention needs a trained head over the clips")
-        if self.multi_label:
+        if not self.task.joins_clips:
             raise ConfigError(
-                "aggregation by attention is for one label per video, this model gives several"
+                "aggregation by attention is for one label per video, and not for this model's task"
             )
-        total = self.video_head(embeddings.unsqueeze(0))[0].softmax(dim=-1)
+        total = self.task.join_views(self.video_head(embeddings.unsqueeze(0)))
         self._refuse_infinite(total)
         return total
 
     def top(self, scores: Tensor, top_k: int = 5) -> Top:
-        """The names and values of the highest scores (K,)."""
-        best = scores.topk(min(top_k, len(scores)))
-        pairs = zip(best.values.tolist(), best.indices.tolist(), strict=True)
-        return [(self.class_names[index], score) for score, index in pairs]
+        """The names and values that are shown of scores (K,), see :meth:`Task.show`."""
+        return self.task.show(scores, top_k)
 
     def run(self, clips: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (N, K) and embeddings, float32 on the CPU, of uint8 clips (N, 3, T, S, S).
+        """The model's outputs and embeddings of clips, in the precision of testing.
 
-        The embedding of a clip is the vector (C,) that the classifier reads; with a
-        :attr:`video_head` of two levels it is a vector per frame of the last stage's grid, (T', C).
-        At most ``TEST.BATCH_SIZE`` clips are on the device at a time; in the precision that
-        testing computes in.
+        The embedding of a clip is the vector (C,) that the model's head reads; with a
+        :attr:`video_head` of two levels it is a vector per frame of the last stage's grid,
+        (T', C). At most ``TEST.BATCH_SIZE`` clips are on the device at a time.
+
+        Args:
+            clips: uint8 (N, 3, T, S, S).
+
+        Returns:
+            Outputs (N, K) and embeddings (N, C) or (N, T', C), float32 on the CPU.
 
         Raises:
-            ScoreError: a number of them is not finite.
+            ScoreError: an output or an embedding is not finite.
         """
         embeddings: list[Tensor] = []
 
-        def logits_of(batch: Tensor) -> Tensor:
+        def outputs_of(batch: Tensor) -> Tensor:
             vectors = self.model.forward_head(self.model.forward_features(batch), pre_logits=True)
             embeddings.append(vectors.float().cpu())
             return self.model.head(vectors)
 
-        logits = self._apply(logits_of, clips)
+        outputs = self._apply(outputs_of, clips)
         vectors = torch.cat(embeddings)
-        self._refuse_infinite(logits, vectors)
+        self._refuse_infinite(outputs, vectors)
         if self.video_head is not None and self.video_head.levels == 2:
-            return logits, self.frame_embeddings(clips)
-        return logits, vectors
+            return outputs, self.frame_embeddings(clips)
+        return outputs, vectors
 
     def _refuse_infinite(self, *results: Tensor) -> None:
         if not all(result.isfinite().all() for result in results):
@@ -280,7 +252,13 @@ class Predictor:
             )
 
     def frame_embeddings(self, clips: Tensor) -> Tensor:
-        """Means over space of the last stage's grid, (N, T', C), of uint8 clips.
+        """A vector per frame of the last stage's grid, the mean over space.
+
+        Args:
+            clips: uint8 (N, 3, T, S, S).
+
+        Returns:
+            (N, T', C), float32 on the CPU.
 
         Raises:
             ScoreError: a number of them is not finite.
@@ -296,7 +274,7 @@ class Predictor:
 
     def _apply(self, function: Callable[[Tensor], Tensor], clips: Tensor) -> Tensor:
         with self.lock:
-            return clip_logits(
+            return apply_to_clips(
                 function,
                 clips,
                 mean=self.cfg.DATA.MEAN,
@@ -309,11 +287,13 @@ class Predictor:
     def plan(
         self, fps: float, window: float | None = None, stride: float | None = None
     ) -> SlidingPlan:
-        """Where the windows of a video of so many frames per second lie; all times in seconds.
+        """Where the windows of a video lie.
 
         Args:
-            window: None for ``NUM_FRAMES * SAMPLING_RATE`` frames at the target rate.
-            stride: None for half a window.
+            fps: nominal frames per second of the video.
+            window: seconds; None for what ``NUM_FRAMES * SAMPLING_RATE`` frames span at the target
+                rate.
+            stride: seconds; None for half a window.
         """
         return SlidingPlan.make(clip_sampler(self.cfg, "test"), fps, window, stride)
 
@@ -332,9 +312,14 @@ class Predictor:
         and 16 bytes per frame of the file.
 
         Args:
-            window, stride: seconds, see :meth:`plan`.
+            video: the file.
+            window: seconds, see :meth:`plan`.
+            stride: seconds, see :meth:`plan`.
             crops: 1 (the centre) or 3 of each window, joined as ``TEST.ENSEMBLE`` says.
             first: number of the window to begin with.
+
+        Yields:
+            The scores of each window.
 
         Raises:
             DecodeError: the file cannot be read, or not to its end.
@@ -361,22 +346,28 @@ class Predictor:
     ) -> Iterator[WindowScores]:
         """Scores over time of any iterator of frames, such as a camera.
 
-        A result comes with the frame that completes its window, so it speaks of a moment that is
-        ``plan(fps, window, stride).lag`` seconds (half a window) ago; with a `batch` above 1, of
-        up to ``(batch - 1) * stride`` seconds more. The same frames from a file give the same
-        results.
+        A window is scored when its last frame arrives, so the middle of the window lies
+        ``plan(fps, window, stride).lag`` seconds (half a window) back; with a `batch` above 1, up
+        to ``(batch - 1) * stride`` seconds more. The same frames from a file give the same results.
 
         Args:
             frames: RGB pictures (H, W, 3), uint8, numpy or torch; or pairs of a time in rising
                 seconds and a picture, where the rate is not even.
             fps: nominal frames per second.
-            window, stride, crops: as in :meth:`windows`.
+            window: as in :meth:`windows`.
+            stride: as in :meth:`windows`.
+            crops: as in :meth:`windows`.
+            batch: the number of windows that are scored together.
+
+        Returns:
+            The scores of each window.
         """
         plan = self.plan(fps, window, stride)
         buffer = WindowBuffer(plan, self._prepare(crops))
         return self._score_windows(sliding_windows(_timed(frames, fps), buffer), batch)
 
-    def _prepare(self, crops: int):
+    def _prepare(self, crops: int) -> Callable[[np.ndarray], Tensor]:
+        """A function that resizes and crops pictures as testing does."""
         size = self.cfg.DATA.TEST_CROP_SIZE
         short_side = evaluation_views(self.cfg).short_side
 
@@ -389,25 +380,24 @@ class Predictor:
 
     def _score_windows(self, windows: Iterator[Window], batch: int) -> Iterator[WindowScores]:
         while group := list(islice(windows, batch)):
-            logits, embeddings = self.run(torch.cat([window.clips for window in group]))
-            each = len(logits) // len(group)
+            outputs, embeddings = self.run(torch.cat([window.clips for window in group]))
+            each = len(outputs) // len(group)
             for window, rows, vectors in zip(
-                group, logits.split(each), embeddings.split(each), strict=True
+                group, outputs.split(each), embeddings.split(each), strict=True
             ):
-                scores = self._ensemble(rows)
+                scores = self.task.join_views(rows)
                 yield WindowScores(
                     window.index, window.start, window.end, scores, vectors.mean(dim=0)
                 )
 
 
-def _refuse_infinite_weights(model: nn.Module, origin: str) -> None:
-    for name, parameter in model.named_parameters():
-        if not parameter.isfinite().all():
-            raise CheckpointError(f"{origin}: {name} holds numbers that are not finite (NaN)")
-
-
 def _timed(frames: Iterable, fps: float) -> Iterator[tuple[float, Picture]]:
-    """(time, picture) of frames that may come with their times or without."""
+    """Frames with their times, and a check that they are pictures.
+
+    Args:
+        frames: pictures, or pairs of a time and a picture.
+        fps: frames per second of those without times.
+    """
     for index, item in enumerate(frames):
         time, frame = item if isinstance(item, tuple) else (index / fps, item)
         picture = np.asarray(frame)
@@ -416,4 +406,4 @@ def _timed(frames: Iterable, fps: float) -> Iterator[tuple[float, Picture]]:
                 f"frame {index} of the stream is {picture.dtype} {picture.shape}, expected an RGB "
                 "picture uint8 (height, width, 3)"
             )
-        yield float(time), lambda picture=picture: picture
+        yield float(time), partial(np.asarray, picture)

@@ -1,4 +1,4 @@
-"""Pictures of predictions: scores over time, labels on the frames, and what explains them."""
+"""Pictures and videos of predictions: scores over time, scores on frames, and heat maps."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
 
 from videonet.figures import save_figure
 from videonet.files import temporary_name, writing
-from videonet.inference.segments import Segment, cell_borders
+from videonet.tasks.segments import Segment, cell_borders
 
-TOP_CURVES = 8  # classes drawn over time
+Limits = tuple[float, float] | None  # the lowest and the highest score; None for no limits
+
+SHOWN_FRAMES = 8  # of a clip in a picture
+TOP_CURVES = 8  # outputs drawn over time
 SHORTEST_SIDE = 240  # of explained videos, in pixels
 TICKS_PER_SECOND = 90_000
 
@@ -29,12 +33,19 @@ def plot_timeline(
     names: Sequence[str],
     title: str,
     path: Path,
+    *,
+    limits: Limits = None,
 ) -> None:
-    """Scores of the classes that matter most over time, above the segments.
+    """The highest scores of a video over time, above its segments.
 
     Args:
         times: (start, end) of the windows in seconds.
         scores: (N, K).
+        segments: of the video.
+        names: of the K outputs.
+        title: of the picture.
+        path: the PNG file.
+        limits: of the scores, see :attr:`videonet.tasks.Task.score_range`.
     """
     borders = cell_borders(times)
     strongest = np.argsort(-scores.max(axis=0))[: min(TOP_CURVES, scores.shape[1])]
@@ -43,7 +54,9 @@ def plot_timeline(
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     for index in strongest:
         upper.stairs(scores[:, index], borders, label=names[index], color=colours[index], lw=1.3)
-    upper.set(ylabel="score", ylim=(0, 1.02))
+    upper.set(ylabel="score")
+    if limits is not None:
+        upper.set(ylim=(limits[0], limits[0] + 1.02 * (limits[1] - limits[0])))
     upper.set_title(title, fontsize=10)
     upper.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
     by_name = {names[index]: colour for index, colour in colours.items()}
@@ -56,9 +69,13 @@ def plot_timeline(
 
 
 class VideoFile:
-    """Writes pictures to an H.264 MP4 file; under its name the file is whole or not there.
+    """Writes pictures to an H.264 MP4 file, which appears under its name when it is whole.
 
     Odd sizes lose a row or a column.
+
+    Args:
+        path: the file.
+        fps: nominal frames per second.
     """
 
     def __init__(self, path: Path, fps: float):
@@ -72,7 +89,12 @@ class VideoFile:
         self._sized = False
 
     def add(self, picture: np.ndarray, time: float) -> None:
-        """The next picture, RGB uint8 (H, W, 3), shown at `time` seconds."""
+        """Add the next picture.
+
+        Args:
+            picture: RGB uint8 (H, W, 3).
+            time: seconds from the start at which it is shown.
+        """
         height, width = (n // 2 * 2 for n in picture.shape[:2])
         if not self._sized:
             self._stream.height, self._stream.width, self._sized = height, width, True
@@ -101,8 +123,16 @@ class VideoFile:
                 self._partial.unlink(missing_ok=True)
 
 
-def draw_scores(picture: np.ndarray, top: Sequence[tuple[str, float]]) -> np.ndarray:
-    """The picture (H, W, 3) with a bar and a name for each score, best first, at its lower left."""
+def draw_scores(
+    picture: np.ndarray, top: Sequence[tuple[str, float]], *, limits: Limits = None
+) -> np.ndarray:
+    """A copy of a picture with a name and a bar for each score at its lower left.
+
+    Args:
+        picture: RGB uint8 (H, W, 3).
+        top: (name, score) of each line, from the top.
+        limits: of the scores; without limits there are no bars.
+    """
     image = Image.fromarray(np.ascontiguousarray(picture))
     draw = ImageDraw.Draw(image, "RGBA")
     size = max(9, min(image.height // 18, 28))
@@ -112,7 +142,10 @@ def draw_scores(picture: np.ndarray, top: Sequence[tuple[str, float]]) -> np.nda
     for row, (name, score) in enumerate(top):
         y = first + row * line
         draw.rectangle((4, y, 4 + width, y + line - 2), fill=(0, 0, 0, 130))
-        draw.rectangle((4, y, 4 + round(width * score), y + line - 2), fill=(30, 130, 230, 170))
+        if limits is not None:
+            share = (score - limits[0]) / (limits[1] - limits[0])
+            end = 4 + round(width * share)
+            draw.rectangle((4, y, end, y + line - 2), fill=(30, 130, 230, 170))
         draw.text((8, y + size // 5), f"{name} {score:.2f}", font=font, fill=(255, 255, 255, 255))
     return np.asarray(image)
 
@@ -123,22 +156,36 @@ def write_overlay(
     tops: Sequence[Sequence[tuple[str, float]]],
     fps: float,
     path: Path,
+    *,
+    limits: Limits = None,
 ) -> None:
-    """A copy of a video with the scores of the window around each moment on it.
+    """A copy of a video, each frame with the scores of the window around it.
 
     Args:
         frames: (seconds, picture) of every frame.
-        times: (start, end) of the windows; tops: (name, score) of the highest scores of each.
+        times: (start, end) of the windows in seconds.
+        tops: (name, score) of the highest scores of each window.
+        fps: nominal frames per second.
+        path: the MP4 file.
+        limits: of the scores, see :func:`draw_scores`.
     """
     borders = cell_borders(times)
     with VideoFile(path, fps) as file:
         for time, picture in frames:
             cell = int(np.clip(np.searchsorted(borders, time, side="right") - 1, 0, len(tops) - 1))
-            file.add(draw_scores(picture, tops[cell]), time)
+            file.add(draw_scores(picture, tops[cell], limits=limits), time)
 
 
 def blend_heat(frames: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Grey frames (T, H, W, 3) under a heat map (T, H, W) in 0 … 1; uint8."""
+    """Grey frames with a heat map over them.
+
+    Args:
+        frames: uint8 (T, H, W, 3).
+        heat: (T, H, W) in 0 … 1.
+
+    Returns:
+        uint8 (T, H, W, 3).
+    """
     colours = colormaps["inferno"](heat)[..., :3] * 255
     strength = 0.85 * heat[..., None] ** 0.7
     grey = frames.mean(axis=3, keepdims=True)
@@ -146,8 +193,15 @@ def blend_heat(frames: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
 
 def plot_heat(frames: np.ndarray, heat: np.ndarray, title: str, path: Path) -> None:
-    """Frames (T, H, W, 3) above the same frames under their heat (T, H, W); at most 8 of them."""
-    shown = np.linspace(0, len(frames) - 1, min(8, len(frames))).round().astype(int)
+    """At most ``SHOWN_FRAMES`` frames above the same frames under their heat.
+
+    Args:
+        frames: uint8 (T, H, W, 3).
+        heat: (T, H, W) in 0 … 1.
+        title: of the picture.
+        path: the PNG file.
+    """
+    shown = _spread_frames(len(frames))
     figure = Figure(figsize=(1.4 * len(shown) + 0.2, 3.2), layout="constrained")
     rows = figure.subplots(2, len(shown), squeeze=False)
     blended = blend_heat(frames, heat)
@@ -161,13 +215,72 @@ def plot_heat(frames: np.ndarray, heat: np.ndarray, title: str, path: Path) -> N
 
 
 def write_heat_video(
-    frames: np.ndarray, heat: np.ndarray, top: Sequence[tuple[str, float]], fps: float, path: Path
+    frames: np.ndarray,
+    heat: np.ndarray,
+    top: Sequence[tuple[str, float]],
+    fps: float,
+    path: Path,
+    *,
+    limits: Limits = None,
 ) -> None:
-    """The frames (T, H, W, 3) beside themselves under their heat (T, H, W), enlarged."""
+    """A video of frames beside the same frames under their heat, enlarged.
+
+    Args:
+        frames: uint8 (T, H, W, 3).
+        heat: (T, H, W) in 0 … 1.
+        top: (name, score) that every frame shows.
+        fps: frames per second.
+        path: the MP4 file.
+        limits: of the scores, see :func:`draw_scores`.
+    """
     factor = max(1, math.ceil(SHORTEST_SIDE / min(frames.shape[1:3])))
     pairs = np.concatenate((frames, blend_heat(frames, heat)), axis=2)  # (T, H, 2 W, 3)
     with VideoFile(path, fps) as file:
         for index, picture in enumerate(pairs):
             size = (picture.shape[1] * factor, picture.shape[0] * factor)
             large = Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC)
-            file.add(draw_scores(np.asarray(large), top), index / fps)
+            file.add(draw_scores(np.asarray(large), top, limits=limits), index / fps)
+
+
+def plot_prediction(
+    clip: Tensor,
+    top: Sequence[tuple[str, float]],
+    title: str,
+    path: Path,
+    *,
+    limits: Limits = None,
+) -> None:
+    """Frames of a clip above bars of scores.
+
+    Args:
+        clip: uint8 (3, T, H, W).
+        top: (name, score) of each bar.
+        title: of the picture.
+        path: the PNG file.
+        limits: of the scores, see :attr:`videonet.tasks.Task.score_range`.
+    """
+    names, scores = zip(*top, strict=True)
+    frames = clip.permute(1, 2, 3, 0).numpy()  # (T, H, W, 3)
+    shown = _spread_frames(len(frames))
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    upper, lower = figure.subfigures(2, 1, height_ratios=(1, 1.3))
+    for axes, index in zip(np.atleast_1d(upper.subplots(1, len(shown))), shown, strict=True):
+        axes.imshow(frames[index])
+        axes.set_title(f"frame {index}", fontsize=8)
+        axes.axis("off")
+    figure.suptitle(title, fontsize=10)
+    axes = lower.subplots()
+    axes.barh(range(len(names)), scores, color="tab:blue")
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.set(xlabel="score")
+    if limits is not None:
+        axes.set(xlim=(limits[0], limits[0] + 1.1 * (limits[1] - limits[0])))
+    for row, score in enumerate(scores):
+        axes.text(score + 0.01, row, f"{score:.3f}", va="center")
+    save_figure(figure, path)
+
+
+def _spread_frames(count: int) -> np.ndarray:
+    """At most ``SHOWN_FRAMES`` of so many frames, evenly spread from the first to the last."""
+    return np.linspace(0, count - 1, min(SHOWN_FRAMES, count)).round().astype(int)

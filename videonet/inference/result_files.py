@@ -1,10 +1,10 @@
-"""Results as they come: a table for people, JSON lines, or CSV.
+"""Files of results: text for people, JSON lines, or CSV.
 
-JSON lines and CSV are flushed per window and video, and writing to a file that is there goes on
-with it: what it holds of finished videos stays. Of a video that was not finished JSON lines keep
-the windows, so that a long one goes on where it stopped; in CSV it begins again. What made the
-results stands in a file beside them (``x.jsonl.meta.json``), and results of something else are
-not added to them.
+Results are written as soon as they are known. JSON lines and CSV can be continued: a file that
+exists keeps its finished videos and gets those that are missing. Of a video that was not finished
+JSON lines keep the windows, so that a long video goes on where it stopped; in CSV it begins again.
+A second file (``x.jsonl.meta.json``) says which model and options made the results, and only
+results of the same model and options are added.
 """
 
 from __future__ import annotations
@@ -24,22 +24,28 @@ from videonet.data.tables import rows_as_text, text_of
 from videonet.data.texts import lines_of, read_text
 from videonet.errors import ConfigError, DataError
 from videonet.files import make_folder, remove_unfinished, replacing_text, writing
-from videonet.inference.segments import Segment
+from videonet.tasks.segments import Segment
+from videonet.tasks.task import Top
 from videonet.terminal import printable
-
-Top = list[tuple[str, float]]
 
 
 @dataclass(frozen=True)
 class WindowResult:
-    """Scores of one window; ``scores`` has all K classes in their order.
+    """What is written of one window.
 
-    Its numbers are those that are written, so that a video which goes on with windows of an
-    earlier run ends as one that was not stopped: times of four places, scores of six.
+    Numbers are rounded as they are written (times to four places, scores to six), so that a video
+    which goes on with windows from a file ends with the same results as one that was not stopped.
+
+    Attributes:
+        index: number of the window, from 0.
+        start: seconds from the first frame.
+        end: seconds from the first frame.
+        top: names and scores that are shown.
+        scores: of all K outputs, in their order.
     """
 
     index: int
-    start: float  # seconds
+    start: float
     end: float
     top: Top
     scores: Sequence[float]
@@ -47,7 +53,13 @@ class WindowResult:
 
 @dataclass(frozen=True)
 class VideoResult:
-    """Scores of a whole video; of windows and segments only where they were asked for."""
+    """What is written of a whole video.
+
+    Attributes:
+        top: names and scores that are shown.
+        windows: the number of windows; 0 without a sliding window.
+        segments: of the video; none without a sliding window.
+    """
 
     top: Top
     windows: int = 0
@@ -68,19 +80,19 @@ class ResultWriter(ABC):
         return []
 
     def window(self, video: str, result: WindowResult) -> None:
-        """One window of a video, in their order."""
+        """Write a window; the windows of a video come in their order."""
         return
 
     @abstractmethod
     def video(self, video: str, result: VideoResult) -> None:
-        """A video is finished."""
+        """Write a finished video."""
 
     @abstractmethod
     def failure(self, video: str, reason: str) -> None:
-        """A video cannot be read."""
+        """Write that a video failed, and why."""
 
     def close(self) -> None:
-        """Nothing more comes."""
+        """End writing."""
         return
 
     def __enter__(self) -> ResultWriter:
@@ -91,18 +103,20 @@ class ResultWriter(ABC):
 
 
 class TextTable(ResultWriter):
-    """Lines for people: the highest scores of each video, then its segments."""
+    """Text for people: the scores that are shown of each video, then its segments."""
 
     def __init__(self, file: TextIO):
         self._file = file
 
     def video(self, video: str, result: VideoResult) -> None:
+        """Write the scores that are shown and the segments."""
         lines = [video, *(f"{score:7.4f}  {name}" for name, score in result.top)]
         for s in result.segments:
             lines.append(f"{s.start:9.2f} – {s.end:9.2f} s  {s.score:6.4f}  {s.label}")
         self._write(lines)
 
     def failure(self, video: str, reason: str) -> None:
+        """Write that a video failed, and why."""
         self._write([video, f"   failed  {reason}"])
 
     def _write(self, lines: Iterable[str]) -> None:
@@ -111,16 +125,16 @@ class TextTable(ResultWriter):
 
 
 class _Continued(ResultWriter):
-    """A file that a later run goes on with, beside the description of what made it.
+    """A file that a later run can continue.
 
     Args:
         path: the file.
-        about: what the results depend on, JSON; a file that something else made is refused.
+        about: what the results depend on, JSON; kept in a file beside it and compared.
         overwrite: begin anew, whatever the file holds.
 
     Raises:
         ConfigError: another process writes to the file, or it is no regular file.
-        DataError: it holds something else than such results, or those of something else.
+        DataError: it does not hold results, or those of another model or other options.
         WriteError: it cannot be written.
     """
 
@@ -149,7 +163,11 @@ class _Continued(ResultWriter):
 
     @abstractmethod
     def _take_over(self) -> Iterable[str]:
-        """Note what the file holds, and return the lines that stay."""
+        """Read what the file holds.
+
+        Returns:
+            The lines to keep.
+        """
 
     def _append(self, text: str) -> None:
         with writing(self._path):
@@ -157,17 +175,22 @@ class _Continued(ResultWriter):
             self._file.flush()
 
     def close(self) -> None:
+        """Close the file, and let other processes write to it."""
         with contextlib.suppress(OSError):  # what a full disk did not take was reported
             self._file.close()
         self._claim.close()
 
 
 class JsonLines(_Continued):
-    """One JSON object a line: ``{"video", "window", …}`` per window and ``{"video", "top", …}``
-    per finished video, or ``{"video", "error"}``."""
+    """One JSON object a line.
+
+    A window is ``{"video", "window", …}``, a finished video ``{"video", "top", …}``, and one that
+    failed ``{"video", "error"}``.
+    """
 
     def _take_over(self) -> Iterable[str]:
-        kept, self._unfinished = [], {}
+        kept: list[dict] = []
+        self._unfinished: dict[str, list[WindowResult]] = {}
         for record in _json_records(self._path):
             if "window" in record:
                 top = [(name, score) for name, score in record["top"]]
@@ -183,20 +206,25 @@ class JsonLines(_Continued):
         return [json.dumps(record) + "\n" for record in kept]
 
     def unfinished(self, video: str) -> list[WindowResult]:
+        """The windows that the file held of a video that was not finished."""
         return self._unfinished.get(video, [])
 
     def window(self, video: str, result: WindowResult) -> None:
+        """Write the line of a window."""
         times = {"start": result.start, "end": result.end}
         top, scores = [list(pair) for pair in result.top], list(result.scores)
         self._write({"video": video, "window": result.index, **times, "top": top, "scores": scores})
 
     def video(self, video: str, result: VideoResult) -> None:
-        record = {"video": video, "top": [[name, round(score, 6)] for name, score in result.top]}
+        """Write the line of a finished video."""
+        top = [[name, round(score, 6)] for name, score in result.top]
+        record: dict[str, Any] = {"video": video, "top": top}
         if result.windows:
             record |= {"windows": result.windows, "segments": [asdict(s) for s in result.segments]}
         self._write(record)
 
     def failure(self, video: str, reason: str) -> None:
+        """Write the line of a video that failed."""
         self._write({"video": video, "error": reason})
 
     def _write(self, record: dict) -> None:
@@ -204,9 +232,10 @@ class JsonLines(_Continued):
 
 
 class CsvTable(_Continued):
-    """Rows of a video's scores, windows and segments; ``kind`` says which, ``rank`` is from 1.
+    """Rows of the scores of videos, windows and segments.
 
-    Texts that a spreadsheet would run are written as :mod:`videonet.data.tables` says.
+    The column ``kind`` says which of these a row is, ``rank`` counts from 1. Texts that a
+    spreadsheet would run as a formula are written as :mod:`videonet.data.tables` says.
     """
 
     HEADER = ("video", "kind", "start", "end", "rank", "label", "score", "error")
@@ -217,24 +246,27 @@ class CsvTable(_Continued):
         return [self._text([dict(zip(self.HEADER, self.HEADER, strict=True)), *kept])]
 
     def window(self, video: str, result: WindowResult) -> None:
+        """Write the rows of a window."""
         self._write(self._rows(video, "window", result.top, result.start, result.end))
 
     def video(self, video: str, result: VideoResult) -> None:
+        """Write the rows of a video's segments and of its scores."""
         rows = []
         for s in result.segments:
             rows += self._rows(video, "segment", [(s.label, s.score)], s.start, s.end)
         self._write(rows + self._rows(video, "video", result.top))
 
     def failure(self, video: str, reason: str) -> None:
+        """Write the row of a video that failed."""
         self._write([{"video": video, "kind": "error", "error": reason}])
 
     def _rows(
         self, video: str, kind: str, top: Top, start: float | None = None, end: float | None = None
     ) -> list[dict]:
-        start, end = ("" if time is None else f"{time:.4f}" for time in (start, end))
+        times = ["" if time is None else f"{time:.4f}" for time in (start, end)]
         rows = []
         for rank, (label, score) in enumerate(top, start=1):
-            row = (video, kind, start, end, rank, label, f"{score:.6f}", "")
+            row = (video, kind, *times, rank, label, f"{score:.6f}", "")
             rows.append(dict(zip(self.HEADER, row, strict=True)))
         return rows
 
@@ -261,10 +293,12 @@ def open_results(
     *,
     overwrite: bool = False,
 ) -> ResultWriter:
-    """The writer for a file, or for `stdout` where `path` is None.
+    """A writer for a file or for the terminal.
 
     Args:
+        path: the file; None to write text to `stdout`.
         kind: "text", "jsonl" or "csv"; None for what the file's suffix says, else text.
+        stdout: the terminal.
         about: what the results depend on, JSON, see :func:`~videonet.inference.description
             .describe_results`.
         overwrite: begin anew, whatever the file holds.
@@ -272,7 +306,7 @@ def open_results(
     Raises:
         ConfigError: a text file that is there already (it cannot be continued), or a format that
             needs a file.
-        DataError: the file holds something else than such results, or those of something else.
+        DataError: the file does not hold results, or those of another model or other options.
         WriteError: it cannot be written.
     """
     if path is None:
@@ -331,7 +365,7 @@ def _is_record(record: Any) -> bool:
 
 
 def _csv_rows(path: Path, header: Sequence[str], ranks: int) -> list[dict]:
-    """The rows of finished videos, those with all `ranks` of their scores."""
+    """The rows of finished videos: those with a row for each of the `ranks` scores."""
     if not path.exists() or not path.stat().st_size:
         return []
     with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:

@@ -17,25 +17,27 @@ from videonet.ops.grid import Grid, volume
 
 @torch.inference_mode()
 def attention_rollout(predictor: Predictor, clips: Tensor) -> Tensor:
-    """How much of each place of a clip flows through the attentions into what the head reads.
+    """How much each place of a clip contributes, through all attentions, to what the head reads.
 
-    A block mixes its tokens by ``(A + 1) / 2``, A the mean over the heads; the product over the
-    blocks is followed back from the class token, or from the mean of all tokens, to the grid of the
-    first block. Pooled queries and keys stand for the cells that they were pooled from.
+    A block mixes its tokens by ``(A + I) / 2``, where A is the mean of its attention over the
+    heads. The product over the blocks is followed back from the class token, or from the mean of all
+    tokens, to the grid of the first block. Pooled queries and keys stand for the cells that they
+    were pooled from.
 
     Args:
+        predictor: holds the model.
         clips: uint8 (N, 3, T, S, S).
 
     Returns:
-        (N, T, S, S) in 0 … 1: per clip, the share of its highest value.
+        (N, T, S, S), divided by the highest value of each clip: 0 … 1.
 
     Raises:
-        ConfigError: the model has no attention over all of its grid.
+        ConfigError: the model has no attention over its whole grid.
     """
     model, cfg = predictor.model, predictor.cfg
     x = normalize(clips.to(predictor.device), cfg.DATA.MEAN, cfg.DATA.STD)
     with RecordAttention() as record:
-        stages = [tuple(stage.shape[2:]) for stage in model.forward_intermediates(x)]
+        stages = [_grid_of(stage) for stage in model.forward_intermediates(x)]
     name = type(model).__name__
     if not record.weights:
         raise ConfigError(f"{name} has no attention to follow; explain it by gradcam")
@@ -45,14 +47,15 @@ def attention_rollout(predictor: Predictor, clips: Tensor) -> Tensor:
 
 
 def roll_out(weights: list[Tensor], grids: list[Grid], name: str = "the model") -> Tensor:
-    """Follow attentions back from the last one to the grid of the first one.
+    """Follow attentions back from the last block to the grid of the first one.
 
     Args:
-        weights: (B, [1+]Nq, [1+]Nk) of each block, its rows sum to 1.
+        weights: of each block, (B, [1+]Nq, [1+]Nk); a class token comes first, rows sum to 1.
         grids: of the queries of each block.
+        name: of the model, for messages.
 
     Returns:
-        (B, cells of the first grid), sums to 1 but for what ends in the class token.
+        (B, cells of the first grid); each row sums to 1 less the share of the class token.
     """
     has_class = weights[-1].shape[1] - volume(grids[-1])
     flow = torch.zeros_like(weights[-1][:, :, 0])  # (B, [1+]Nq)
@@ -70,6 +73,12 @@ def roll_out(weights: list[Tensor], grids: list[Grid], name: str = "the model") 
     return flow[:, flow.shape[1] - volume(grids[0]) :]
 
 
+def _grid_of(stage: Tensor) -> Grid:
+    """(T', H', W') of a stage's map (B, C, T', H', W')."""
+    _, _, frames, height, width = stage.shape
+    return frames, height, width
+
+
 def _query_grid(weights: Tensor, clips: int, stages: list[Grid], name: str) -> Grid:
     for grid, extra in itertools.product(stages, (0, 1)):
         if weights.shape[0] == clips and weights.shape[1] == volume(grid) + extra:
@@ -78,17 +87,17 @@ def _query_grid(weights: Tensor, clips: int, stages: list[Grid], name: str) -> G
 
 
 def _key_grid(grid: Grid, keys: int, name: str) -> Grid:
-    """The grid that pooling with one stride in time and one in space leaves so many keys of."""
+    """The grid of keys that were pooled from `grid` with one stride in time and one in space."""
     strides = itertools.product(range(1, grid[0] + 1), range(1, max(grid[1:]) + 1))
     for time, space in strides:
-        pooled = tuple(-(-n // s) for n, s in zip(grid, (time, space, space), strict=True))
+        pooled = (-(-grid[0] // time), -(-grid[1] // space), -(-grid[2] // space))
         if volume(pooled) == keys:
             return pooled
     raise ConfigError(f"{keys} keys of {name} are no pooling of its grid; explain it by gradcam")
 
 
 def _spread(flow: Tensor, coarse: Grid, fine: Grid) -> Tensor:
-    """Share what each coarse cell has among its fine cells, (B, [1+]coarse) -> (B, [1+]fine)."""
+    """Divide each coarse cell's value among its fine cells, (B, [1+]coarse) -> (B, [1+]fine)."""
     if coarse == fine:
         return flow
     places = [

@@ -16,8 +16,8 @@ from videonet.data.decode import PyAVReader
 from videonet.errors import ConfigError, DecodeError, ScoreError
 from videonet.inference.predictor import Predictor, WindowScores
 from videonet.inference.result_files import ResultWriter, VideoResult, WindowResult
-from videonet.inference.segments import Hysteresis, merge_segments
 from videonet.inference.sources import Source
+from videonet.tasks.segments import Hysteresis
 
 if TYPE_CHECKING:
     from videonet.inference.pictures import Pictures
@@ -30,13 +30,15 @@ class Options:
     """How videos are scored.
 
     Attributes:
-        top_k: how many classes are named.
+        top_k: the most outputs that are named.
         sliding: windows over the whole video instead of the views of testing.
-        window, stride: seconds, see :meth:`Predictor.plan`; crops: 1 or 3 of each window.
-        aggregate: how clips make the video's scores: "mean", "max", "attention" (needs the
-            predictor's ``video_head``), or "" for ``TEST.ENSEMBLE`` of the views and the mean of
-            windows.
-        segments: when a label begins and ends.
+        window: seconds, see :meth:`Predictor.plan`.
+        stride: seconds, see :meth:`Predictor.plan`.
+        crops: 1 or 3 of each window.
+        aggregate: how the scores of clips become those of the video: "mean", "max", "attention"
+            (needs the predictor's ``video_head``), or "" for ``TEST.ENSEMBLE`` of the views and the
+            mean of windows.
+        segments: when a segment begins and ends.
     """
 
     top_k: int = 5
@@ -49,7 +51,7 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.top_k < 1:
-            raise ConfigError(f"--top-k is {self.top_k}, expected 1 or more classes")
+            raise ConfigError(f"--top-k is {self.top_k}, expected 1 or more")
 
 
 def predict_videos(
@@ -63,11 +65,19 @@ def predict_videos(
 ) -> int:
     """Score every video that the writer does not hold yet.
 
-    A video that cannot be read, or whose scores are not finite, is written and logged as such, and
-    the rest goes on.
+    A video that cannot be read, or whose scores are not finite, is written and logged as failed,
+    and the others are scored.
+
+    Args:
+        predictor: scores the videos.
+        sources: the videos.
+        writer: takes the results.
+        options: how videos are scored.
+        pictures: draws what was asked for; None for no pictures.
+        progress: show progress bars.
 
     Returns:
-        How many these are.
+        The number of videos that failed.
     """
     failed = 0
     bar = tqdm(total=len(sources), desc="videos", unit="video", disable=not progress)
@@ -100,15 +110,15 @@ def _predict_video(
             pictures.of_views(video, prediction)
         writer.video(video, VideoResult(prediction.top))
         return
-    windows, scores = [], []
-    embeddings = []
-    for result, embedding in _windows(predictor, video, writer, options, progress):
-        windows.append(result)
-        scores.append(result.scores)
-        embeddings.append(embedding)
+    windows: list[WindowResult] = []
+    embeddings: list[torch.Tensor] = []
+    for window, embedding in _windows(predictor, video, writer, options, progress):
+        windows.append(window)
+        if embedding is not None:
+            embeddings.append(embedding)
     times = [(w.start, w.end) for w in windows]
-    rows = np.asarray(scores, dtype=np.float32)  # (N, K)
-    segments = merge_segments(times, rows, predictor.class_names, options.segments)
+    rows = np.asarray([w.scores for w in windows], dtype=np.float32)  # (N, K)
+    segments = predictor.task.segments(times, rows, options.segments)
     total = predictor.aggregate(
         torch.from_numpy(rows),
         torch.stack(embeddings) if options.aggregate == "attention" else None,
@@ -123,7 +133,10 @@ def _predict_video(
 def _windows(
     predictor: Predictor, video: str, writer: ResultWriter, options: Options, progress: bool
 ) -> Iterator[tuple[WindowResult, torch.Tensor | None]]:
-    """The windows of a video; those that the writer already holds are not scored again."""
+    """The windows of a video with their embeddings, where a learned head needs them.
+
+    Windows that the writer already holds are not scored again.
+    """
     # A learned head needs the embeddings of all windows, which results do not hold.
     known = [] if options.aggregate == "attention" else writer.unfinished(video)
     yield from ((result, None) for result in known)

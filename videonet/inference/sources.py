@@ -1,4 +1,4 @@
-"""Which videos are meant: a file, a folder, a glob pattern or a list."""
+"""The videos that files, folders, glob patterns and lists stand for."""
 
 from __future__ import annotations
 
@@ -20,18 +20,29 @@ _LABEL = re.compile(r"[ ,\t]\s*(?P<quote>[\"']?)(?P<label>-?\d{1,9})(?P=quote)$"
 
 @dataclass(frozen=True)
 class Source:
-    """A video to read and, where a list gave one, its label."""
+    """A video to read.
+
+    Attributes:
+        path: its file.
+        label: as a list gave it; None where none did.
+    """
 
     path: str
     label: int | None = None
 
 
 def find_videos(inputs: Iterable[str | Path]) -> list[Source]:
-    """The videos of files, folders (searched below), glob patterns and lists, in this order.
+    """The videos that the words of a command stand for, each once.
 
     A list is a text file (``.txt``, ``.csv``, ``.tsv``, ``.list``) with a path, or a path and a
-    label, on each line; relative paths start at its folder. A file that is named but is not there
-    stays in the result: reading it is what fails.
+    label, on each line; relative paths start at its folder. A file that does not exist stays in the
+    result: it fails when it is read.
+
+    Args:
+        inputs: files, folders (with the folders in them), glob patterns and lists.
+
+    Returns:
+        The videos in the order of `inputs`.
 
     Raises:
         DataError: an input without a single video, or a list that cannot be read.

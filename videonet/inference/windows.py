@@ -1,8 +1,9 @@
 """Sliding windows over frames that come one after the other, from a file or from a camera.
 
-A window is treated as a short video: its clip is the one that evaluation takes from a video of
-just these frames. Windows begin every ``stride`` places of an even clock at the nominal frame
-rate; the frame of a place is the one nearest in time, as in :mod:`videonet.data.sampling`.
+A window is treated as a short video: its clip is the one that an evaluation takes from a video of
+these frames alone. The nominal frame rate makes an even clock, whose ticks are called places. A
+window begins every ``stride`` places, and the frame of a place is the one nearest in time, as in
+:mod:`videonet.data.sampling`.
 """
 
 from __future__ import annotations
@@ -24,9 +25,13 @@ Picture = Callable[[], np.ndarray]  # makes an RGB picture, uint8 (H, W, 3)
 
 @dataclass(frozen=True)
 class SlidingPlan:
-    """Windows of ``length`` places, ``stride`` apart, on a clock of ``fps`` places a second.
+    """Where the windows of a video lie.
 
-    ``offsets``: the places of a window, from 0, whose frames make its clip.
+    Attributes:
+        length: of a window, in places.
+        stride: from the start of a window to that of the next one, in places.
+        offsets: the places within a window, from 0, whose frames make its clip.
+        fps: places per second.
     """
 
     length: int
@@ -42,9 +47,10 @@ class SlidingPlan:
         window: float | None = None,
         stride: float | None = None,
     ) -> SlidingPlan:
-        """A plan in seconds.
+        """A plan from lengths in seconds.
 
         Args:
+            sampler: which frames of a window make its clip.
             fps: nominal frames per second.
             window: seconds; None for what a dense clip spans at the target rate.
             stride: seconds between two windows; None for half a window.
@@ -67,7 +73,7 @@ class SlidingPlan:
 
     @property
     def lag(self) -> float:
-        """Seconds from the middle of a window to the frame with which its result can come."""
+        """Seconds from the middle of a window to its last frame, when it can be scored."""
         return (self.length - 1) / 2 / self.fps
 
     def times(self, index: int) -> tuple[float, float]:
@@ -76,7 +82,7 @@ class SlidingPlan:
         return start / self.fps, (start + self.length) / self.fps
 
     def count(self, duration: float) -> int:
-        """How many windows a video of so many seconds has."""
+        """The number of windows of a video that lasts `duration` seconds."""
         places = max(round(duration * self.fps), 1)
         return 1 + max(0, -(-(places - self.length) // self.stride))
 
@@ -87,9 +93,9 @@ class Window:
 
     Attributes:
         index: number of the window, from 0.
-        start, end: seconds from the first frame.
+        start: seconds from the first frame.
+        end: seconds from the first frame.
         clips: uint8 (crops, 3, T, S, S).
-        last: it is the last one: the frames have ended.
     """
 
     index: int
@@ -99,27 +105,36 @@ class Window:
 
 
 class WindowBuffer:
-    """Takes frames in their order and gives each window when its last frame is there.
+    """Takes frames in their order and yields each window as soon as its last frame is there.
 
-    It holds the prepared frames of one window, and of the raw frames only the newest one.
+    It holds the prepared frames of one window, and the newest raw frame.
 
     Args:
+        plan: where the windows lie.
         prepare: an RGB picture (H, W, 3) -> its crops, uint8 (crops, 3, S, S).
-        first: number of the first window wanted; frames then begin at its start or before.
+        first: number of the first window wanted; the first frame given must not be after its start.
     """
 
     def __init__(
         self, plan: SlidingPlan, prepare: Callable[[np.ndarray], Tensor], *, first: int = 0
     ):
         self.plan, self.prepare = plan, prepare
-        self._window = first  # the next one to give
+        self._window = first  # the number of the next one
         self._place = first * plan.stride  # the next place that has no frame yet
         self._wanted = frozenset(plan.offsets)
         self._kept: dict[int, Tensor] = {}
         self._newest: tuple[float, _Lazy] | None = None
 
     def push(self, time: float, picture: Picture) -> Iterator[Window]:
-        """Add the frame at `time` (seconds, rising); gives the windows that it completes."""
+        """Add a frame.
+
+        Args:
+            time: seconds from the first frame, rising from call to call.
+            picture: makes the frame where it is needed.
+
+        Yields:
+            The windows that the frame completes.
+        """
         current = _Lazy(picture, self.prepare)
         while (clock := self._place / self.plan.fps) <= time + 1e-9:
             nearest = current
@@ -132,9 +147,11 @@ class WindowBuffer:
         self._newest = (time, current)
 
     def finish(self) -> Iterator[Window]:
-        """The frames have ended: a last window with what no window has covered, if there is any.
+        """Say that the frames have ended.
 
-        Its clip repeats the last frame, as the clip of a short video does.
+        Yields:
+            One more window, if frames are left that no window has covered. Its clip repeats the
+            last frame, as the clip of a short video does.
         """
         if self._newest is None:
             return
@@ -168,7 +185,7 @@ class WindowBuffer:
 
 
 class _Lazy:
-    """A frame that is converted and prepared when it is first wanted, and once."""
+    """A frame that is decoded and prepared once, when it is first needed."""
 
     def __init__(self, picture: Picture, prepare: Callable[[np.ndarray], Tensor]):
         self._picture, self._prepare = picture, prepare
@@ -183,7 +200,15 @@ class _Lazy:
 def sliding_windows(
     frames: Iterable[tuple[float, Picture]], buffer: WindowBuffer
 ) -> Iterator[Window]:
-    """All windows of frames ``(time, picture)``, each as soon as it is complete."""
+    """All windows of a video.
+
+    Args:
+        frames: (seconds from the first frame, picture), rising.
+        buffer: new, for this video.
+
+    Yields:
+        Each window as soon as it is complete.
+    """
     for time, picture in frames:
         yield from buffer.push(time, picture)
     yield from buffer.finish()

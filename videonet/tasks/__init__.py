@@ -1,27 +1,28 @@
-"""What is learnt: one file per task, and one line in ``TASKS``."""
+"""What a model learns: one file per task, and one line per task in ``TASKS``."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
 
 from fvcore.common.config import CfgNode
 
 from videonet.errors import ConfigError
 from videonet.tasks.classification import Classification
-from videonet.tasks.task import Evaluation, Task
+from videonet.tasks.task import Evaluation, Task, Trained
 
-__all__ = ["Evaluation", "Task", "build_task"]
+__all__ = ["Evaluation", "Task", "Trained", "build_task"]
 
 TASKS: dict[str, type[Task]] = {"classification": Classification}
 
 
-def build_task(cfg: CfgNode, split: str = "train", trained: Sequence[str] | None = None) -> Task:
+def build_task(cfg: CfgNode, split: str | None = "train", trained: Trained | None = None) -> Task:
     """The task that ``MODEL.TASK`` names.
 
     Args:
-        split: the data that it is for: ``train`` (and ``val``) or ``test``.
-        trained: what the checkpoint that is tested calls its outputs, None where it does not.
+        cfg: the configuration.
+        split: the data that the task is for: ``train`` (and ``val``) or ``test``; None to predict,
+            where there may be no data set and the checkpoint decides.
+        trained: what the checkpoint says; None without a checkpoint.
 
     Raises:
         ConfigError: there is no such task.
@@ -31,4 +32,4 @@ def build_task(cfg: CfgNode, split: str = "train", trained: Sequence[str] | None
     if kind is None:
         near = difflib.get_close_matches(cfg.MODEL.TASK, TASKS, n=1) or sorted(TASKS)
         raise ConfigError(f"MODEL.TASK is {cfg.MODEL.TASK!r}: did you mean {' or '.join(near)}?")
-    return kind.from_config(cfg, split, trained)
+    return kind.from_config(cfg, split, trained or Trained())

@@ -13,7 +13,13 @@ from videonet.figures import save_figure
 
 
 def plot_confusion(counts: Tensor, class_names: Sequence[str], path: Path) -> None:
-    """A confusion matrix (K, K), rows normalised; counts written in where there is room."""
+    """A confusion matrix with normalised rows; up to 30 classes with the counts written in.
+
+    Args:
+        counts: (K, K), a row per true class.
+        class_names: K.
+        path: the PNG file.
+    """
     counts = counts.float()
     share = (counts / counts.sum(dim=1, keepdim=True).clamp_min(1)).numpy()
     size = len(class_names)
@@ -39,8 +45,11 @@ def plot_reliability(
     """Accuracy over the score of the prediction in bins, and how many videos each bin has.
 
     Args:
-        scores, accuracy, counts: of the bins, (B,); NaN where a bin is empty.
-        error: the expected calibration error, a share.
+        scores: the mean score of each bin, (B,); NaN where a bin is empty.
+        accuracy: of each bin, (B,); NaN where a bin is empty.
+        counts: the number of videos in each bin, (B,).
+        error: the expected calibration error, 0 … 1.
+        path: the PNG file.
     """
     filled = (counts > 0).numpy()
     bins = len(counts)

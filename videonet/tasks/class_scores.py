@@ -12,8 +12,8 @@ from torch import Tensor
 
 from videonet.tasks.task import Evaluation
 
-PART = 2**22  # numbers that are worked on at a time
-BINS = 15  # of the calibration error, as in its paper
+PART = 2**22  # scores that are worked on at a time
+BINS = 15  # of the calibration error, as in arXiv 1706.04599
 # torchmetrics takes a second to import, so it is imported where it computes.
 
 
@@ -27,10 +27,12 @@ class ClassScores(Evaluation):
 
     @property
     def multi_label(self) -> bool:
+        """Whether a video may have several labels."""
         return self.labels.dim() == 2
 
     @property
     def num_classes(self) -> int:
+        """K."""
         return self.scores.shape[1]
 
     def measures(self) -> dict[str, float]:
@@ -63,35 +65,32 @@ class ClassScores(Evaluation):
         if top_k == 1:
             return (self.best[1] == self.labels).double().mean().item()
         top_k = min(top_k, self.num_classes)
-        right = sum(
-            (scores.topk(top_k).indices == labels.unsqueeze(1)).sum()
-            for scores, labels in self._parts()
-        )
+        right = torch.zeros((), dtype=torch.int64)
+        for scores, labels in self._parts():
+            right += (scores.topk(top_k).indices == labels.unsqueeze(1)).sum()
         return (right / len(self.labels)).item()
 
     def _parts(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Scores and labels of some videos at a time, so that what is made of them stays small."""
+        """Scores and labels of some videos at a time, which keeps intermediate results small."""
         rows = max(1, PART // self.num_classes)
         return zip(self.scores.split(rows), self.labels.split(rows), strict=True)
 
     def loss(self) -> float:
-        """Mean negative log of the score of the true class; over all classes with several labels.
+        """The mean cross entropy; with several labels the binary one, over all classes.
 
-        Scores below 1e-12 count as that.
+        Scores below 1e-12 count as 1e-12.
         """
         if self.multi_label:
-            total = sum(
-                F.binary_cross_entropy(
-                    scores.double().clamp(1e-12, 1 - 1e-12), labels.double(), reduction="sum"
-                )
-                for scores, labels in self._parts()
-            )
+            total = torch.zeros((), dtype=torch.float64)
+            for scores, labels in self._parts():
+                scores = scores.double().clamp(1e-12, 1 - 1e-12)
+                total += F.binary_cross_entropy(scores, labels.double(), reduction="sum")
             return total.item() / self.scores.numel()
         picked = self.scores.gather(1, self.labels.unsqueeze(1))
         return -picked.clamp_min(1e-12).log().mean().item()
 
     def average_precision(self) -> Tensor:
-        """Of each class (K,), from the ranking of the videos; NaN where no video has it."""
+        """The average precision of each class, (K,); NaN where no video has it."""
         from torchmetrics.functional.classification import binary_average_precision
 
         precisions = torch.full((self.num_classes,), torch.nan)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,8 @@ from videonet.data.tables import rows_as_text, write_table
 from videonet.files import replacing_text
 from videonet.tasks.class_plots import plot_confusion, plot_reliability
 from videonet.tasks.class_scores import ClassScores
+
+logger = logging.getLogger(__name__)
 
 MOST_CONFUSED = 1000  # classes of a matrix of their pairs; more are listed
 
@@ -80,10 +83,10 @@ def _write_single_label(folder: Path, evaluation: ClassScores, paths, names: lis
     write_table(folder / "predictions.csv", head, rows)
     _write_confusion(folder, evaluation, names)
 
-    counts = zip(names, *(count.tolist() for count in evaluation.class_counts()), strict=True)
+    of_classes = (count.tolist() for count in evaluation.class_counts())
     rows = (
         [name, videos, right, _share(right / videos if videos else math.nan)]
-        for name, videos, right in counts
+        for name, videos, right in zip(names, *of_classes, strict=True)
     )
     write_table(folder / "per_class.csv", ["class", "videos", "correct", "accuracy"], rows)
 
@@ -96,7 +99,9 @@ def _write_single_label(folder: Path, evaluation: ClassScores, paths, names: lis
     )
     write_table(folder / "reliability.csv", ["mean_score", "accuracy", "videos"], rows)
     plot_reliability(
-        *(scores, accuracy, counts),
+        scores,
+        accuracy,
+        counts,
         error=evaluation.calibration_error(),
         path=folder / "reliability.png",
     )
@@ -115,6 +120,7 @@ def _write_confusion(folder: Path, evaluation: ClassScores, names: list[str]) ->
     rows = ([name, *row] for name, row in zip(names, confusion.tolist(), strict=True))
     write_table(folder / "confusion.csv", ["true \\ predicted", *names], rows)
     plot_confusion(confusion, names, folder / "confusion.png")
+    logger.info("confusion matrix: %s", folder / "confusion.png")
 
 
 def _share(value: float) -> str:

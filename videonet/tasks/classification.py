@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from fvcore.common.config import CfgNode
@@ -19,7 +20,10 @@ from videonet.data.classes import (
     with_classes,
 )
 from videonet.tasks.class_scores import ClassScores
-from videonet.tasks.task import Evaluation, Task
+from videonet.tasks.mixing import Mixup
+from videonet.tasks.segments import Hysteresis, Segment, merge_segments
+from videonet.tasks.task import Evaluation, Task, Top, Trained
+from videonet.tasks.views import join_scores
 
 MULTI_LABEL_LOSS = "bce_logit"  # MODEL.LOSS_FUNC
 
@@ -41,21 +45,25 @@ LOSSES = {
 }
 
 
+def probabilities(logits: Tensor, *, multi_label: bool = False) -> Tensor:
+    """The probabilities of classes, (…, K) -> (…, K): a softmax, or a sigmoid of each class."""
+    return logits.sigmoid() if multi_label else logits.softmax(dim=-1)
+
+
 def ensemble_views(logits: Tensor, method: str = "softmax", *, multi_label: bool = False) -> Tensor:
     """One score per class from the logits of all views, (V, K) -> (K,).
 
-    ``"softmax"``: mean of the views' probabilities; ``"logits"``: probabilities of the mean
-    logits; ``"max"``: the highest probability of any view. The probability of a class is its
-    softmax, or where a video may have several labels its sigmoid.
+    Args:
+        logits: one row per view.
+        method: "softmax" for the mean of the views' probabilities, "logits" for the probabilities
+            of the mean logits, "max" for the highest probability of any view.
+        multi_label: the probability of a class is its sigmoid, as a video may have several labels;
+            else it is its softmax.
     """
-
-    def probabilities(values: Tensor) -> Tensor:
-        return values.sigmoid() if multi_label else values.softmax(dim=-1)
-
     if method == "logits":
-        return probabilities(logits.mean(dim=0))
-    scores = probabilities(logits)
-    return scores.amax(dim=0) if method == "max" else scores.mean(dim=0)
+        return probabilities(logits.mean(dim=0), multi_label=multi_label)
+    scores = probabilities(logits, multi_label=multi_label)
+    return join_scores(scores, "max" if method == "max" else "mean")
 
 
 class Classification(Task):
@@ -65,42 +73,63 @@ class Classification(Task):
         cfg: the configuration with ``MODEL.NUM_CLASSES``.
         names: of the classes, in the order of the outputs.
         shown: what tables call the classes; `names` where None.
+        multi_label: whether a video may have several labels; None for what ``MODEL.LOSS_FUNC``
+            says.
     """
 
     evaluation = ClassScores
+    score_range = (0.0, 1.0)
 
-    def __init__(self, cfg: CfgNode, names: Sequence[str], shown: Sequence[str] | None = None):
+    def __init__(
+        self,
+        cfg: CfgNode,
+        names: Sequence[str],
+        shown: Sequence[str] | None = None,
+        *,
+        multi_label: bool | None = None,
+    ):
         super().__init__(cfg)
         self.names, self.shown = list(names), list(names if shown is None else shown)
         self.num_outputs = cfg.MODEL.NUM_CLASSES
         self.loss_of = LOSSES[cfg.MODEL.LOSS_FUNC]
+        own = cfg.MODEL.LOSS_FUNC == MULTI_LABEL_LOSS
+        self.multi_label = own if multi_label is None else multi_label
+        self.joins_clips = not self.multi_label
         self.mixing = _mixup(cfg) if cfg.MIXUP.ENABLE else None
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, split: str, trained: Sequence[str] | None) -> Classification:
-        """With the classes that the data has, or where it names none those of the checkpoint.
+    def from_config(cls, cfg: CfgNode, split: str | None, trained: Trained) -> Classification:
+        """The classification of a data set, or of a checkpoint.
+
+        With a `split` the data names the classes, and where it does not, the checkpoint; without
+        one it is the other way round.
 
         Raises:
-            DataError: the data does not say which classes there are, or there is one alone.
+            DataError: neither says which classes there are, or there is one alone.
         """
-        if not cfg.MODEL.NUM_CLASSES and trained is not None:
-            cfg = with_classes(cfg, len(trained))
-        cfg = known_classes(cfg, split)
+        if not cfg.MODEL.NUM_CLASSES and trained.names is not None:
+            cfg = with_classes(cfg, len(trained.names))
+        cfg = known_classes(cfg, split or "train")
+        if split is None:
+            names = class_names(cfg) if trained.names is None else trained.names
+            loss = trained.setting("MODEL.LOSS_FUNC", cfg.MODEL.LOSS_FUNC)
+            return cls(cfg, names, multi_label=loss == MULTI_LABEL_LOSS)
         refuse_single_class(cfg)
-        names = class_names(cfg, split)
-        numbers = not tells_names(names) and trained is not None and len(trained) == len(names)
-        return cls(cfg, names, trained if numbers else None)
+        names, known = class_names(cfg, split), trained.names
+        numbers = not tells_names(names) and known is not None and len(known) == len(names)
+        return cls(cfg, names, known if numbers else None)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Of logits (N, K) and classes (N,), or soft or several labels (N, K)."""
         return self.loss_of(outputs, targets)
 
-    def join_views(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """Probabilities (K,) as ``TEST.ENSEMBLE`` joins those of the views (V, K)."""
-        return ensemble_views(outputs, self.cfg.TEST.ENSEMBLE, multi_label=target.dim() == 1)
+    def join_views(self, outputs: Tensor, target: Tensor | None = None) -> Tensor:
+        """Probabilities (K,) from the logits of the views (V, K), as ``TEST.ENSEMBLE`` says."""
+        multi_label = self.multi_label if target is None else target.dim() == 1
+        return ensemble_views(outputs, self.cfg.TEST.ENSEMBLE, multi_label=multi_label)
 
     def compact(self, target: Tensor) -> Tensor:
-        """Zeros and ones as bytes."""
+        """The class, or the zeros and ones of several labels as bytes."""
         return target.to(torch.uint8) if target.dim() == 1 else target
 
     def write(self, folder: Path, evaluation: Evaluation, paths: Sequence[str]) -> None:
@@ -109,6 +138,26 @@ class Classification(Task):
 
         assert isinstance(evaluation, ClassScores)
         write_tables(folder, evaluation, paths, self.shown)
+
+    def settings(self) -> dict[str, bool]:
+        """Whether scores are sigmoids, for several labels, or a softmax."""
+        return {"multi_label": self.multi_label}
+
+    def scores(self, outputs: Tensor) -> Tensor:
+        """Probabilities (N, K) of logits (N, K)."""
+        return probabilities(outputs, multi_label=self.multi_label)
+
+    def show(self, scores: Tensor, top_k: int) -> Top:
+        """The classes with the highest scores."""
+        best = scores.topk(min(top_k, len(scores)))
+        pairs = zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        return [(self.output_names[index], score) for score, index in pairs]
+
+    def segments(
+        self, times: Sequence[tuple[float, float]], scores: np.ndarray, rule: Hysteresis
+    ) -> list[Segment]:
+        """Stretches of a video with one class each, see :func:`merge_segments`."""
+        return merge_segments(times, scores, self.output_names, rule)
 
 
 def _mixup(cfg: CfgNode) -> Mixup:

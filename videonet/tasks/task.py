@@ -1,34 +1,70 @@
-"""The seam between what is learnt and the engine, which knows tasks by this interface alone."""
+"""The interface between a task and the rest of the package, which knows tasks by it alone."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
+from videonet.config import model_arguments
+from videonet.config.reading import read_text
 from videonet.data.dataset import Failure
 from videonet.data.lists import MultiHot, VideoList
+from videonet.models import create_model
+from videonet.models.base import VideoModel
+from videonet.tasks.segments import Hysteresis, Segment
 
-# (clips, targets, partners) -> mixed clips and targets; `partners` gives of a tensor with one row
-# per clip the rows of what each is mixed with.
+# (clips, targets, partners) -> mixed clips and targets. `partners` takes a tensor with one row per
+# clip and returns, in each row, that of the clip which it is mixed with.
 Mixing = Callable[[Tensor, Tensor, Callable[[Tensor], Tensor]], tuple[Tensor, Tensor]]
+Top = list[tuple[str, float]]  # (name, value), the most important first
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a checkpoint says of the task that its model was trained for.
+
+    Attributes:
+        origin: the file, for messages.
+        names: of the model's outputs; None where the checkpoint does not say.
+        config: the configuration of the training as YAML text; empty where it is not known.
+    """
+
+    origin: str = ""
+    names: Sequence[str] | None = None
+    config: str = ""
+
+    def setting(self, key: str, default: Any) -> Any:
+        """The value of a key in training.
+
+        Args:
+            key: with its groups, such as ``MODEL.LOSS_FUNC``.
+            default: returned where the configuration of the training is not known.
+
+        Returns:
+            The value; None where the configuration of the training lacks the key.
+        """
+        if not self.config:
+            return default
+        entry = read_text(self.config, f"{self.origin} (cfg)").get(key)
+        return None if entry is None else entry.value
 
 
 @dataclass
 class Evaluation(ABC):
-    """Results of a data set, one row per video, sorted by the video's place in the list.
+    """The results of a data set, one row per video, in the order of its list.
 
     Attributes:
         videos: (M,) places in the list.
-        labels: (M, …) targets.
-        scores: (M, …) what :meth:`Task.join_views` gave.
-        failures: videos that could not be read.
+        labels: (M, …) targets, as :meth:`Task.compact` returns them.
+        scores: (M, …) results, as :meth:`Task.join_views` returns them.
+        failures: the videos that could not be read.
     """
 
     videos: Tensor
@@ -38,61 +74,134 @@ class Evaluation(ABC):
 
     @abstractmethod
     def measures(self) -> dict[str, float]:
-        """The figures of merit that training logs."""
+        """The figures that a validation logs, by name."""
 
     def summary(self) -> dict[str, float]:
-        """Those of ``results.json``."""
+        """The figures that ``results.json`` holds; by default those of :meth:`measures`."""
         return self.measures()
 
 
 class Task(ABC):
-    """What is learnt: targets, outputs, loss, and what an evaluation measures and writes.
+    """What a model learns from a video, and what is made of its outputs.
+
+    A task says which target each video has, which model and head learn it, the loss, what an
+    evaluation keeps, measures and writes, and what a prediction shows.
 
     Args:
-        cfg: the configuration.
+        cfg: the configuration, with everything filled in that the data or a checkpoint says.
 
     Attributes:
-        cfg: the same with what the data says filled in.
-        num_outputs: of the model's head.
+        cfg: the same.
+        num_outputs: the number of outputs of the model's head.
         names: of the outputs, kept in checkpoints and compared when a run is resumed or a head is
             loaded; None where they have none.
-        mixing: mixes the clips and targets of a step; None for no mixing. Draws from torch's
-            global CPU generator.
-        evaluation: its kind.
+        mixing: mixes the clips and targets of a training step; None for no mixing. Random numbers
+            come from torch's global CPU generator.
+        evaluation: the class of its evaluations.
+        score_range: the lowest and the highest score, for the axes of pictures; None where scores
+            have no limits.
+        joins_clips: whether a learned head over the clips of a video
+            (:mod:`videonet.tasks.clip_head`) can take the place of :meth:`join_views`.
     """
 
     num_outputs: int
     names: Sequence[str] | None = None
     mixing: Mixing | None = None
     evaluation: ClassVar[type[Evaluation]]
+    score_range: ClassVar[tuple[float, float] | None] = None
+    joins_clips: bool = False
 
     def __init__(self, cfg: CfgNode):
         self.cfg = cfg
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, split: str, trained: Sequence[str] | None) -> Task:
-        """See :func:`videonet.tasks.build_task`."""
+    def from_config(cls, cfg: CfgNode, split: str | None, trained: Trained) -> Task:
+        """The task of a configuration; see :func:`videonet.tasks.build_task` for the arguments."""
         return cls(cfg)
 
+    # Training.
+
     def targets(self, videos: VideoList) -> np.ndarray | MultiHot:
-        """What is learnt of each video of a list, (videos, …); by default the list's labels."""
+        """What is to be learnt of each video of a list, (videos, …); by default its label."""
         return videos.labels
+
+    def build_model(self) -> VideoModel:
+        """The configuration's model with a head for this task, with random weights."""
+        name, arguments = model_arguments(self.cfg)
+        model = create_model(name, **arguments | {"num_classes": self.num_outputs})
+        return cast("VideoModel", model)
 
     @abstractmethod
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Of a model's outputs (N, …) for clips with these targets: a mean over the clips."""
+        """The mean loss over clips.
+
+        Args:
+            outputs: of the model, (N, …).
+            targets: of the clips, (N, …).
+        """
+
+    # Evaluation.
 
     @abstractmethod
-    def join_views(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """One result of a video with this target from the outputs of its views, (V, …)."""
+    def join_views(self, outputs: Tensor, target: Tensor | None = None) -> Tensor:
+        """The scores of a video from the model's outputs for its views, (V, …) -> (…).
+
+        Args:
+            outputs: one row per view.
+            target: of the video; None in prediction, where it is not known.
+        """
 
     def compact(self, target: Tensor) -> Tensor:
         """The target of a video as an evaluation keeps it, in little memory; by default itself."""
         return target
 
-    def write(self, folder: Path, evaluation: Evaluation, paths: Sequence[str]) -> None:  # noqa: B027
+    def write(  # noqa: B027
+        self, folder: Path, evaluation: Evaluation, paths: Sequence[str]
+    ) -> None:
         """Write what a test leaves beside ``results.json``; by default nothing.
 
         Args:
+            folder: of the run.
+            evaluation: of the test set.
             paths: of all videos of the list.
         """
+
+    # Prediction.
+
+    @property
+    def output_names(self) -> list[str]:
+        """A name for every output, for people to read."""
+        if self.names is not None:
+            return list(self.names)
+        return [f"output {index}" for index in range(self.num_outputs)]
+
+    def settings(self) -> Mapping[str, Any]:
+        """What the scores of a clip depend on beside weights and configuration; JSON."""
+        return {}
+
+    def scores(self, outputs: Tensor) -> Tensor:
+        """The scores of each clip on its own, (N, …) -> (N, …); by default the outputs."""
+        return outputs
+
+    def show(self, scores: Tensor, top_k: int) -> Top:
+        """What is said of a video or a window: names and values of `top_k` outputs.
+
+        By default those of the first outputs, in their order.
+
+        Args:
+            scores: (K,).
+            top_k: the most that are named.
+        """
+        return list(zip(self.output_names, scores.tolist(), strict=True))[:top_k]
+
+    def segments(
+        self, times: Sequence[tuple[float, float]], scores: np.ndarray, rule: Hysteresis
+    ) -> list[Segment]:
+        """The segments of a video from the scores of its windows; by default none.
+
+        Args:
+            times: (start, end) of the windows in seconds, rising.
+            scores: (N, K).
+            rule: when a segment begins and ends.
+        """
+        return []

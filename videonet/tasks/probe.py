@@ -1,4 +1,4 @@
-"""What frozen features are worth: a linear classifier on them, and their nearest neighbours."""
+"""How well frozen features tell classes apart: a linear probe, and nearest neighbours."""
 
 from __future__ import annotations
 
@@ -21,7 +21,17 @@ def probe(
     neighbours: int = 20,
     l2: float = 1e-3,
 ) -> dict:
-    """Top-1 (percent) on `val` of a linear probe and of k-NN; a video is the mean of its clips.
+    """Top-1 accuracy of a linear probe and of nearest neighbours; a video is the mean of its clips.
+
+    Args:
+        train: features with labels.
+        val: features with labels.
+        num_classes: K.
+        neighbours: the number of training videos that vote.
+        l2: see :func:`linear_probe`.
+
+    Returns:
+        Percent on `val` as ``linear`` and ``knn``, and the numbers of videos.
 
     Raises:
         DataError: videos without labels.
@@ -42,12 +52,18 @@ def probe(
 def linear_probe(
     x: Tensor, y: Tensor, test_x: Tensor, num_classes: int, *, l2: float = 1e-3, steps: int = 200
 ) -> Tensor:
-    """Logits (M, K) of multinomial logistic regression on standardised features.
+    """Multinomial logistic regression on standardised features.
 
     Args:
-        x: (N, C), y: (N,), test_x: (M, C).
+        x: (N, C) training features.
+        y: (N,) their classes.
+        test_x: (M, C).
+        num_classes: K.
         l2: factor on half the squared norm of the weights, beside the mean loss.
         steps: of L-BFGS.
+
+    Returns:
+        Logits (M, K).
     """
     mean, std = x.mean(dim=0), x.std(dim=0).clamp_min(1e-6)
     x, test_x = (x - mean) / std, (test_x - mean) / std
@@ -68,8 +84,20 @@ def linear_probe(
 def nearest_neighbours(
     x: Tensor, y: Tensor, test_x: Tensor, num_classes: int, *, neighbours: int = 20
 ) -> Tensor:
-    """Votes (M, K) of the nearest training features by cosine, weighted by ``exp(cos / 0.07)``
-    (Wu et al. 2018, arXiv 1805.01978, Sec. 3.4)."""
+    """Votes of the nearest training features by cosine, weighted by ``exp(cos / 0.07)``.
+
+    As in Wu et al. 2018, arXiv 1805.01978, Sec. 3.4.
+
+    Args:
+        x: (N, C) training features.
+        y: (N,) their classes.
+        test_x: (M, C).
+        num_classes: K.
+        neighbours: the number of training features that vote.
+
+    Returns:
+        (M, K).
+    """
     similarity = F.normalize(test_x, dim=1) @ F.normalize(x, dim=1).T  # (M, N)
     best = similarity.topk(min(neighbours, len(x)), dim=1)
     votes = torch.zeros(len(test_x), num_classes)

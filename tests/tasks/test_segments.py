@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from videonet.errors import ConfigError
-from videonet.inference.segments import Hysteresis, cell_borders, merge_segments
+from videonet.tasks.segments import Hysteresis, cell_borders, merge_segments
 
 NAMES = ["a", "b"]
 

@@ -1,4 +1,4 @@
-"""From scores over time to segments: start, end, label, score."""
+"""Segments of a video in time, from the scores of its windows."""
 
 from __future__ import annotations
 
@@ -12,9 +12,16 @@ from videonet.errors import ConfigError
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of a video with one label; ``score`` is the label's (smoothed) mean over it."""
+    """A stretch of a video with one label.
 
-    start: float  # seconds
+    Attributes:
+        start: seconds from the first frame.
+        end: seconds from the first frame.
+        label: its name.
+        score: the mean of the label's (smoothed) scores.
+    """
+
+    start: float
     end: float
     label: str
     score: float
@@ -25,11 +32,11 @@ class Hysteresis:
     """When a segment begins and ends.
 
     Attributes:
-        on: a label begins where its score is at least this and the highest.
+        on: a label begins where its score is the highest and at least this.
         off: it lasts while its score is at least this and no other label begins.
-        max_gap: segments of one label that are at most so many seconds apart are one.
-        min_length: shorter segments (seconds) are dropped.
-        smooth: scores are averaged over so many windows (an odd number) before.
+        max_gap: seconds; segments of one label that are no further apart become one.
+        min_length: seconds; shorter segments are dropped.
+        smooth: the number of windows that scores are averaged over first; it is odd.
     """
 
     on: float = 0.5
@@ -51,10 +58,16 @@ class Hysteresis:
 
 
 def cell_borders(windows: Sequence[tuple[float, float]]) -> np.ndarray:
-    """Borders (N + 1,) of the N stretches that the windows' scores stand for.
+    """The borders between the stretches of time that the scores of windows stand for.
 
     The score of a window stands for the time around its middle, up to half-way to the middle of
     the next window; the first and the last one reach to the ends.
+
+    Args:
+        windows: (start, end) of N windows in seconds, rising.
+
+    Returns:
+        (N + 1,) seconds.
     """
     times = np.asarray(windows, dtype=float)
     middles = times.mean(axis=1)
@@ -73,7 +86,8 @@ def merge_segments(
     Args:
         windows: (start, end) in seconds, rising.
         scores: one row per window, (N, K).
-        names: of the classes, K.
+        names: of the K classes.
+        rule: when a segment begins and ends; None for the defaults.
     """
     rule = rule or Hysteresis()
     if not len(windows):
@@ -102,7 +116,15 @@ def merge_segments(
 
 
 def smooth_scores(scores: np.ndarray, count: int) -> np.ndarray:
-    """The mean of each window (N, K) and its `count - 1` neighbours; the ends are repeated."""
+    """The mean of each window and its neighbours; the first and the last window are repeated.
+
+    Args:
+        scores: (N, K).
+        count: the number of windows in a mean, odd.
+
+    Returns:
+        (N, K).
+    """
     half = count // 2
     padded = np.pad(scores, ((half, half), (0, 0)), mode="edge")
     return np.lib.stride_tricks.sliding_window_view(padded, count, axis=0).mean(axis=-1)

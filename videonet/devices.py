@@ -1,0 +1,89 @@
+"""Where a model computes, and in which precision: the same in training and in prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from fvcore.common.config import CfgNode
+from torch import Tensor
+
+from videonet.data.batch_transforms import normalize
+from videonet.errors import ConfigError
+
+HALF_PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def select_device(name: str, local_rank: int = 0) -> torch.device:
+    """The device that ``DEVICE`` names.
+
+    Args:
+        name: ``"auto"`` for CUDA where there is one, else the CPU; or a device as torch names it.
+        local_rank: the CUDA device of this process where `name` gives no number.
+
+    Returns:
+        The device; one of CUDA is made the current one.
+
+    Raises:
+        ConfigError: torch finds no such device.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise ConfigError(f"DEVICE is {name}, but torch finds no CUDA device here")
+        device = torch.device("cuda", local_rank if device.index is None else device.index)
+        torch.cuda.set_device(device)
+    return device
+
+
+def autocast_dtype(cfg: CfgNode, device: torch.device) -> torch.dtype | None:
+    """The precision of autocast under ``TRAIN.MIXED_PRECISION``.
+
+    ``TRAIN.HALF_PRECISION: auto`` is bf16 where the GPU has it, else fp16, and full precision on
+    other devices, where half is seldom faster.
+
+    Returns:
+        A half precision, or None for full precision.
+    """
+    if not cfg.TRAIN.MIXED_PRECISION:
+        return None
+    if cfg.TRAIN.HALF_PRECISION in HALF_PRECISIONS:
+        return HALF_PRECISIONS[cfg.TRAIN.HALF_PRECISION]
+    if device.type != "cuda":
+        return None
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+@torch.inference_mode()
+def apply_to_clips(
+    function: Callable[[Tensor], Tensor],
+    clips: Tensor,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    device: torch.device,
+    max_clips: int,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """The outputs of a model, or of a part of it, for uint8 clips.
+
+    Args:
+        function: maps normalised clips (n, 3, T, H, W) to a tensor (n, …).
+        clips: uint8 (N, 3, T, H, W), on any device.
+        mean: of the three channels, for normalisation.
+        std: of the three channels.
+        device: where `function` computes.
+        max_clips: the number of clips on the device at a time.
+        dtype: the precision of autocast; None for full precision.
+
+    Returns:
+        float32 (N, …) on the CPU.
+    """
+    outputs = []
+    for part in clips.split(max_clips):
+        part = normalize(part.to(device, non_blocking=True), mean, std)
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+            outputs.append(function(part).float().cpu())
+    return torch.cat(outputs)
