@@ -20,9 +20,9 @@ def attention_rollout(predictor: Predictor, clips: Tensor) -> Tensor:
     """How much each place of a clip contributes, through all attentions, to what the head reads.
 
     A block mixes its tokens by ``(A + I) / 2``, where A is the mean of its attention over the
-    heads. The product over the blocks is followed back from the class token, or from the mean of all
-    tokens, to the grid of the first block. Pooled queries and keys stand for the cells that they
-    were pooled from.
+    heads. The product over the blocks is followed back from the class token, or from the mean of
+    all tokens, to the grid of the first block. Pooled queries and keys stand for the cells that
+    they were pooled from.
 
     Args:
         predictor: holds the model.

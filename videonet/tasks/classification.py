@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
-from videonet.data.batch_transforms import Mixup
 from videonet.data.classes import (
     class_names,
     known_classes,
