@@ -82,7 +82,7 @@ def plot_runs(runs: Mapping[str, Sequence[dict]], path: Path, smoothing: int = 1
     loss.set(xlabel="epoch", ylabel="loss (dotted: validation)", ylim=(0, None))
     score.set(xlabel="epoch", ylabel=f"validation {measured or ''}")
     speed.set(xlabel="epoch", ylabel="clips per second", ylim=(0, None))
-    entries = {}  # label -> line, of all three
+    entries: dict = {}  # label -> line, of all three
     for axes in (loss, score, speed):
         axes.grid(alpha=0.3)
         lines, labels = axes.get_legend_handles_labels()
