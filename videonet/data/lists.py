@@ -12,12 +12,16 @@ import re
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from videonet.data.named_labels import ClassNames, guess_names, is_head
 from videonet.data.texts import lines_of, read_text
 from videonet.errors import DataError
+
+if TYPE_CHECKING:
+    from videonet.data.targets import Annotations
 
 SEPARATORS = (" ", "\t", ",")
 BEGINNING = 1 << 16  # characters of a list that show how it is written
@@ -70,18 +74,20 @@ class MultiHot(Sequence[np.ndarray]):
 
 @dataclass(frozen=True)
 class VideoList:
-    """Videos and their labels; ``name`` is the file they were read from.
+    """Videos and the classes they belong to; ``name`` is the file they were read from.
 
-    ``root`` is the folder that the names of its videos start from.
+    ``root`` is the folder that the names of its videos start from; ``annotations`` is what the
+    data set knows of the videos beside their labels, None for nothing.
     """
 
     name: str
     paths: PathArray
     labels: np.ndarray | MultiHot  # (videos,) int64, or sets of labels
     root: str = ""
+    annotations: Annotations | None = None
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.paths)
 
     @property
     def is_multi_label(self) -> bool:

@@ -65,7 +65,7 @@ def run_multiview_test(cfg: CfgNode, process: Process) -> dict:
     task = build_task(cfg, "test", trained)
     cfg = task.cfg
     loader = build_loader(
-        cfg, "test", targets=task.targets, rank=process.rank, world_size=process.world_size
+        cfg, "test", annotate=task.annotate, rank=process.rank, world_size=process.world_size
     )
     name, arguments = model_arguments(cfg)
     model = create_model(name, **arguments | {"num_classes": task.num_outputs})

@@ -142,7 +142,7 @@ class Trainer:
         return build_loader(
             self.cfg,
             split,
-            targets=self.task.targets,
+            annotate=self.task.annotate,
             rank=process.rank,
             world_size=process.world_size,
         )
@@ -261,7 +261,7 @@ class Trainer:
         """
         cfg, device = self.cfg, self.process.device
         clips = normalize(batch.clips.to(device, non_blocking=True), cfg.DATA.MEAN, cfg.DATA.STD)
-        targets = batch.labels.to(device)
+        targets = batch.targets.to(device)
         seed = step_seed(cfg.RNG_SEED, self.position.step)
         if self.task.mixing is not None:
             torch.manual_seed(seed)  # the same draw on all processes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -18,6 +18,8 @@ from videonet.data.classes import (
     tells_names,
     with_classes,
 )
+from videonet.data.lists import VideoList
+from videonet.data.targets import LABELS, Annotations, Targets
 from videonet.tasks.class_scores import ClassScores
 from videonet.tasks.task import Evaluation, Task
 
@@ -74,7 +76,7 @@ class Classification(Task):
         self.names, self.shown = list(names), list(names if shown is None else shown)
         self.num_outputs = cfg.MODEL.NUM_CLASSES
         self.loss_of = LOSSES[cfg.MODEL.LOSS_FUNC]
-        self.mixing = _mixup(cfg) if cfg.MIXUP.ENABLE else None
+        self.mixing = _LabelMixing(_mixup(cfg)) if cfg.MIXUP.ENABLE else None
 
     @classmethod
     def from_config(cls, cfg: CfgNode, split: str, trained: Sequence[str] | None) -> Classification:
@@ -91,17 +93,23 @@ class Classification(Task):
         numbers = not tells_names(names) and trained is not None and len(trained) == len(names)
         return cls(cfg, names, trained if numbers else None)
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def annotate(self, videos: VideoList) -> Annotations:
+        """The labels, whatever else the data set knows."""
+        return Annotations.of_labels(videos.labels)
+
+    def loss(self, outputs: Tensor, targets: Targets) -> Tensor:
         """Of logits (N, K) and classes (N,), or soft or several labels (N, K)."""
-        return self.loss_of(outputs, targets)
+        return self.loss_of(outputs, targets[LABELS])
 
-    def join_views(self, outputs: Tensor, target: Tensor) -> Tensor:
+    def join_views(self, outputs: Tensor, targets: Targets) -> Tensor:
         """Probabilities (K,) as ``TEST.ENSEMBLE`` joins those of the views (V, K)."""
-        return ensemble_views(outputs, self.cfg.TEST.ENSEMBLE, multi_label=target.dim() == 1)
+        several = targets[LABELS].dim() == 2
+        return ensemble_views(outputs, self.cfg.TEST.ENSEMBLE, multi_label=several)
 
-    def compact(self, target: Tensor) -> Tensor:
-        """Zeros and ones as bytes."""
-        return target.to(torch.uint8) if target.dim() == 1 else target
+    def to_keep(self, targets: Targets) -> Tensor:
+        """The class, or zeros and ones as bytes."""
+        label = targets[LABELS][0]
+        return label.to(torch.uint8) if label.dim() == 1 else label
 
     def write(self, folder: Path, evaluation: Evaluation, paths: Sequence[str]) -> None:
         """The tables and pictures of :func:`videonet.tasks.class_tables.write_tables`."""
@@ -109,6 +117,19 @@ class Classification(Task):
 
         assert isinstance(evaluation, ClassScores)
         write_tables(folder, evaluation, paths, self.shown)
+
+
+class _LabelMixing:
+    """Mixes clips and labels."""
+
+    def __init__(self, mixup: Mixup):
+        self._mixup = mixup
+
+    def __call__(
+        self, clips: Tensor, targets: Targets, partners: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, Targets]:
+        clips, labels = self._mixup(clips, targets[LABELS], partners)
+        return clips, targets | {LABELS: labels}
 
 
 def _mixup(cfg: CfgNode) -> Mixup:

@@ -8,16 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
 from videonet.data.dataset import Failure
-from videonet.data.lists import MultiHot, VideoList
+from videonet.data.lists import VideoList
+from videonet.data.targets import Annotations, Targets, annotations_of
 
 # (clips, targets, partners) -> mixed clips and targets; `partners` gives of a tensor with one row
 # per clip the rows of what each is mixed with.
-Mixing = Callable[[Tensor, Tensor, Callable[[Tensor], Tensor]], tuple[Tensor, Tensor]]
+Mixing = Callable[[Tensor, Targets, Callable[[Tensor], Tensor]], tuple[Tensor, Targets]]
 
 
 @dataclass
@@ -26,7 +26,7 @@ class Evaluation(ABC):
 
     Attributes:
         videos: (M,) places in the list.
-        labels: (M, …) targets.
+        labels: (M, …) what :meth:`Task.to_keep` gave.
         scores: (M, …) what :meth:`Task.join_views` gave.
         failures: videos that could not be read.
     """
@@ -74,21 +74,24 @@ class Task(ABC):
         """See :func:`videonet.tasks.build_task`."""
         return cls(cfg)
 
-    def targets(self, videos: VideoList) -> np.ndarray | MultiHot:
-        """What is learnt of each video of a list, (videos, …); by default the list's labels."""
-        return videos.labels
+    def annotate(self, videos: VideoList) -> Annotations:
+        """What the targets of the clips of a list's videos are made from, and how.
+
+        By default what the data set knows of them, which may be their labels alone.
+        """
+        return annotations_of(videos)
 
     @abstractmethod
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, outputs: Tensor, targets: Targets) -> Tensor:
         """Of a model's outputs (N, …) for clips with these targets: a mean over the clips."""
 
     @abstractmethod
-    def join_views(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """One result of a video with this target from the outputs of its views, (V, …)."""
+    def join_views(self, outputs: Tensor, targets: Targets) -> Tensor:
+        """One result of a video from the outputs of its views, (V, …), with these targets."""
 
-    def compact(self, target: Tensor) -> Tensor:
-        """The target of a video as an evaluation keeps it, in little memory; by default itself."""
-        return target
+    @abstractmethod
+    def to_keep(self, targets: Targets) -> Tensor:
+        """What an evaluation keeps of the targets of a video's views: one row of its labels."""
 
     def write(self, folder: Path, evaluation: Evaluation, paths: Sequence[str]) -> None:  # noqa: B027
         """Write what a test leaves beside ``results.json``; by default nothing.
