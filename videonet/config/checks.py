@@ -22,8 +22,6 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "MODEL.LOSS_FUNC": ("cross_entropy", "soft_cross_entropy", "bce_logit"),
     "TRAIN.HALF_PRECISION": ("auto", "bf16", "fp16"),
     "TRAIN.PARALLEL": ("ddp", "fsdp"),
-    "TRAIN.DATASET": ("kinetics", "ssv2", "folder", "multilabel"),
-    "TEST.DATASET": ("kinetics", "ssv2", "folder", "multilabel"),
     "TEST.NUM_SPATIAL_CROPS": (1, 3),
     "TEST.ENSEMBLE": ("softmax", "logits", "max"),
     "SOLVER.LR_POLICY": ("cosine",),

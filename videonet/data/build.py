@@ -8,14 +8,12 @@ from collections.abc import Callable
 from fvcore.common.config import CfgNode
 
 from videonet.choices import SPLITS
-from videonet.data.classes import class_names, folder_classes, tells_names
+from videonet.data.classes import label_names
 from videonet.data.dataset import EvaluationViews, TrainingClips, VideoDataset
-from videonet.data.folders import read_folders
-from videonet.data.lists import VideoList, read_list
+from videonet.data.datasets import dataset_form, find_list
+from videonet.data.lists import VideoList
 from videonet.data.manifest import read_manifest
-from videonet.data.sampling import DENSE, SEGMENTS, ClipSampler
-from videonet.data.splits import find_list, list_kind
-from videonet.data.ssv2 import ANSWERS, read_ssv2
+from videonet.data.sampling import ClipSampler
 from videonet.data.targets import Annotations, TargetMaker, annotations_of
 from videonet.data.transforms import (
     INTERPOLATIONS,
@@ -63,27 +61,14 @@ def read_videos(cfg: CfgNode, split: str) -> VideoList:
     """
     if split not in SPLITS:
         raise ConfigError(f"unknown split {split!r}; known are {', '.join(SPLITS)}")
-    kind, path = list_kind(cfg, split), find_list(cfg, split)
-    if kind == "folder":
-        return read_folders(path, folder_classes(cfg, split))
-    names = class_names(cfg, split)
-    if kind == "ssv2" and (path.suffix == ".json" or path.name == ANSWERS):
-        return read_ssv2(path, len(names), prefix=cfg.DATA.PATH_PREFIX)
-    return read_list(
-        path,
-        len(names),
-        prefix=cfg.DATA.PATH_PREFIX,
-        separator=cfg.DATA.PATH_LABEL_SEPARATOR,
-        multi_label=kind == "multilabel",
-        names=names if tells_names(names) else (),
-    )
+    return dataset_form(cfg, split).read(cfg, find_list(cfg, split), label_names(cfg, split))
 
 
 def clip_sampler(cfg: CfgNode, split: str = "train") -> ClipSampler:
-    """Dense for Kinetics, segments for Something-Something, unless DATA.SAMPLING says which."""
+    """As the form of the data set wants clips, unless DATA.SAMPLING says how."""
     mode = cfg.DATA.SAMPLING
     if mode == "auto":
-        mode = SEGMENTS if list_kind(cfg, split) == "ssv2" else DENSE
+        mode = dataset_form(cfg, split).sampling
     return ClipSampler(
         num_frames=cfg.DATA.NUM_FRAMES,
         rate=cfg.DATA.SAMPLING_RATE,
@@ -106,8 +91,7 @@ def training_clips(cfg: CfgNode, maker: TargetMaker | None = None) -> TrainingCl
             "erasing_count": aug.RE_COUNT,
         }
     augment = build_augmentation(
-        flip=cfg.DATA.RANDOM_FLIP
-        and list_kind(cfg, "train") != "ssv2",  # its labels have directions
+        flip=cfg.DATA.RANDOM_FLIP and dataset_form(cfg, "train").mirrors,
         mean=cfg.DATA.MEAN,
         std=cfg.DATA.STD,
         **recipe,

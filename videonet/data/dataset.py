@@ -55,7 +55,7 @@ class Batch:
 
 
 class Sample(NamedTuple):
-    """Clips of one video, uint8 ``(N, 3, T, H, W)``, and the targets of each where there are any."""
+    """Clips of one video, uint8 ``(N, 3, T, H, W)``, and the targets of each, if it has any."""
 
     clips: Tensor
     targets: list[dict[str, Tensor]]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from videonet.data.named_labels import ClassNames, guess_names, is_head
+from videonet.data.named_labels import ClassNames, guess_names, is_head, unquoted
 from videonet.data.texts import lines_of, read_text
 from videonet.errors import DataError
 
@@ -207,7 +207,7 @@ def _detect(lines: list[tuple[int, str]], preferred: str) -> str:
 
 def _bare(word: str) -> str:
     """A word without spaces and the quotes that a table program put around it."""
-    return _unquoted(word.strip()).strip()
+    return unquoted(word.strip()).strip()
 
 
 def _is_header(
@@ -231,7 +231,7 @@ def _split(path: Path, line: int, text: str, separator: str) -> tuple[str, str]:
             f"{path}, line {line}: no label in {text!r}, expected 'path label' separated by "
             f"{separator!r}"
         )
-    return _unquoted(video), _bare(label)
+    return unquoted(video), _bare(label)
 
 
 def _split_labels(path: Path, line: int, text: str, separator: str) -> tuple[str, list[str]]:
@@ -253,13 +253,7 @@ def _split_labels(path: Path, line: int, text: str, separator: str) -> tuple[str
             f"{path}, line {line}: no labels in {text[:200]!r}, expected 'path label label …' "
             f"separated by {separator!r}"
         )
-    return _unquoted(video), labels
-
-
-def _unquoted(video: str) -> str:
-    if len(video) > 1 and video[0] == video[-1] and video[0] in "\"'":
-        return video[1:-1].replace(video[0] * 2, video[0])
-    return video
+    return unquoted(video), labels
 
 
 def _label(path: Path, line: int, text: str, num_classes: int) -> int:

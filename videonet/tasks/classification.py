@@ -15,9 +15,9 @@ from videonet.data.classes import (
     class_names,
     known_classes,
     refuse_single_class,
-    tells_names,
     with_classes,
 )
+from videonet.data.dataset_form import tells_names
 from videonet.data.lists import VideoList
 from videonet.data.targets import LABELS, Annotations, Targets
 from videonet.tasks.class_scores import ClassScores
