@@ -106,3 +106,9 @@ def test_the_example_of_a_data_set_and_a_task_is_trained_and_tested(monkeypatch,
     )
     assert results["videos"] == 8 and not (run / "scores.csv").exists()
     assert json.loads((run / "results.json").read_text()) == results
+
+
+def test_a_task_that_is_none_is_named():
+    cfg = load_config("DEMO/MVITv2_XS.yaml", ["MODEL.TASK", "classificaton"])
+    with pytest.raises(ConfigError, match="did you mean classification"):
+        tasks.build_task(cfg)

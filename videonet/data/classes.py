@@ -10,7 +10,6 @@ from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
-from videonet.data.dataset_form import tells_names
 from videonet.data.datasets import dataset_form, find_list
 from videonet.data.lists import has_named_labels, label_texts
 from videonet.data.texts import lines_of, read_text

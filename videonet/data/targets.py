@@ -41,6 +41,13 @@ class TargetSpec:
     shape: tuple[int | str | None, ...] = ()
     room: int = 16
 
+    def __post_init__(self) -> None:
+        if None in self.shape[1:] or self.room < 1:
+            raise DataError(
+                f"a target of shape {self.shape} with room for {self.room}: only the first side "
+                "may be None, and room is 1 or more"
+            )
+
     @property
     def varies(self) -> bool:
         """Whether the number differs from clip to clip."""
@@ -54,7 +61,7 @@ class TargetSpec:
         """
         clip = dict(zip("THW", clip_shape[1:], strict=True))
         sides = self.shape[1:] if self.varies else self.shape
-        return tuple(clip[side] if isinstance(side, str) else int(side or 0) for side in sides)
+        return tuple(clip[side] if isinstance(side, str) else side or 0 for side in sides)
 
 
 @dataclass(frozen=True)
