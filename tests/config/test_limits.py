@@ -70,8 +70,10 @@ def test_overrides_have_the_same_limits(value):
         *(("TEST.NUM_ENSEMBLE_VIEWS", 100_000_000), ("DATA.NUM_FRAMES", 100_000_000)),
         *(("DATA.TEST_CROP_SIZE", 1_000_000), ("MODEL.NUM_CLASSES", 10**9)),
         *(("TEST.BATCH_SIZE", 10**90), ("RNG_SEED", 2**64), ("DATA.FRAMES_FPS", 1e300)),
-        ("MODEL.ARGUMENTS", "[[depth, 100000000]]"),
-        ("MODEL.ARGUMENTS", "[[depths, [1, 100000000]]]"),
+        ("MODEL.ARGUMENTS.depth", 100_000_000),
+        ("MODEL.ARGUMENTS.depths", "[1, 100000000]"),
+        ("MODEL.ARGUMENTS.tables", "[{1: 100000000}]"),
+        ("MODEL.ARGUMENTS.day", "2001-01-01"),
     ],
 )
 def test_no_config_asks_for_more_than_a_machine_has(key, value):

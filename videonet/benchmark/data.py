@@ -35,7 +35,7 @@ STAGES = ("open", "decode", "crop", "augment", "collate")
 
 def run(args: argparse.Namespace) -> str:
     """Measure, and return the report as text. Raises ConfigError and DataError as the loader."""
-    cfg = load_config(args.cfg, args.opts)
+    cfg = load_config(args.cfg, args.overrides)
     result = benchmark(
         cfg, workers=args.workers, rounds=args.rounds, peers=args.peer or BENCHMARK_PEERS
     )

@@ -12,12 +12,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from videonet.choices import EXPORT_SUFFIXES
-from videonet.commands.arguments import Words, add_model_arguments, make_predictor, new_parser
+from videonet.commands.arguments import (
+    Words,
+    add_model_arguments,
+    make_predictor,
+    new_parser,
+    parse,
+)
 from videonet.terminal import printable
 
 
 def main(argv: Words = None, prog: str | None = None) -> None:
-    parser = new_parser(__doc__, prog)
+    parser = new_parser(__doc__, prog, overrides=True)
     add_model_arguments(parser)
     parser.add_argument("--output", type=Path, required=True, help="path without suffix")
     parser.add_argument(
@@ -27,7 +33,7 @@ def main(argv: Words = None, prog: str | None = None) -> None:
         default=["pt2", "onnx"],
         help="torch.export, ONNX, AOTInductor (default: pt2 onnx)",
     )
-    args = parser.parse_args(argv)
+    args = parse(parser, argv)
     from videonet.engine.metric_logger import start_logging
     from videonet.inference.export import TOLERANCE, export_model
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from videonet.commands.arguments import Words
-from videonet.config.command_line import load_configs, training_parser
+from videonet.config.command_line import load_configs, training_arguments
 
 if TYPE_CHECKING:
     from fvcore.common.config import CfgNode
@@ -40,10 +40,8 @@ def test(argv: Words = None, prog: str | None = None) -> None:
 
 
 def _run(argv: Words, prog: str | None, overrides: Sequence[str]) -> None:
-    parser = training_parser(__doc__)
-    parser.prog = prog or parser.prog
-    args = parser.parse_args(argv)
-    args.opts = [*args.opts, *overrides]
+    args = training_arguments(argv, __doc__, prog)
+    args.overrides.extend(overrides)
     from videonet.engine.machines import torchrun_command
     from videonet.engine.metric_logger import start_logging
     from videonet.engine.parent import end_with_torchrun

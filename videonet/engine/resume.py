@@ -9,7 +9,8 @@ from pathlib import Path
 from fvcore.common.config import CfgNode
 
 from videonet.checkpoint.checkpoint_dir import latest_valid, remove_unfinished
-from videonet.config.reading import read_text
+from videonet.config.keys import MAPPINGS
+from videonet.config.layers import read_settings
 from videonet.engine.distributed import Process
 from videonet.engine.state import TrainingState
 from videonet.errors import CheckpointError, ConfigError
@@ -77,14 +78,15 @@ def changed_settings(
     if not isinstance(content.get("cfg"), str):
         return {}
     try:
-        before = read_text(content["cfg"], f"the configuration in {path}")
+        before = read_settings(content["cfg"], f"the configuration in {path}")
     except ConfigError as error:
         raise CheckpointError(str(error)) from error
-    now = read_text(cfg.dump(), "this configuration")
+    now = read_settings(cfg.dump(), "this configuration")
+    arguments = {key for key in {*before, *now} if key.rpartition(".")[0] in MAPPINGS}
     return {
-        key: (before[key].value, entry.value)
-        for key, entry in now.items()
-        if key in before and before[key].value != entry.value and key != "OUTPUT_DIR"
+        key: (before.get(key), now.get(key))
+        for key in sorted((before.keys() & now.keys()) | arguments)
+        if before.get(key) != now.get(key) and key != "OUTPUT_DIR"
     }
 
 

@@ -95,7 +95,7 @@ class Trainer:
         self.draws = ClipDraws(clips)
         self.draws.attach(self.model)
         # Layers that speak to the other processes need as many parts everywhere.
-        parts = min(cfg.TRAIN.ACCUMULATE, cfg.AUG.NUM_SAMPLE * min(map(len, places)))
+        parts = min(cfg.TRAIN.GRAD_ACCUM_STEPS, cfg.AUG.NUM_SAMPLE * min(map(len, places)))
         self._prepare_batch_norms(clips, parts)
         self.train_step = TrainingStep(
             averaging_gradients(self.model, process),
@@ -130,8 +130,9 @@ class Trainer:
         seen = clips / parts / (1 if together else processes)
         if seen < clips:
             logger.warning(
-                "the %d batch norms see %.4g of the %d clips of a step at a time (TRAIN.ACCUMULATE "
-                "%d, BN.SYNC %s, %d processes), so the losses are not those of the whole step",
+                "the %d batch norms see %.4g of the %d clips of a step at a time "
+                "(TRAIN.GRAD_ACCUM_STEPS %d, BN.SYNC %s, %d processes), so the losses are not "
+                "those of the whole step",
                 *(count, seen, clips, parts, self.cfg.BN.SYNC, processes),
             )
         elif processes > 1:
