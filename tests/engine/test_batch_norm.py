@@ -91,7 +91,9 @@ def test_without_synchronisation_the_checkpoint_holds_the_mean_of_all(tiny, tmp_
 def test_accumulation_says_what_batch_norms_see(tiny, caplog):
     options = (*RUN, "SOLVER.MAX_EPOCH", 1, "TRAIN.EVAL_PERIOD", 0)
     with caplog.at_level(logging.WARNING, logger="videonet"):
-        subprocess_helpers.run(tiny(*options, "MODEL.NAME", "hrnet_xs", "TRAIN.GRAD_ACCUM_STEPS", 4))
+        subprocess_helpers.run(
+            tiny(*options, "MODEL.NAME", "hrnet_xs", "TRAIN.GRAD_ACCUM_STEPS", 4)
+        )
     assert (
         "batch norms see 2 of the 8 clips of a step at a time (TRAIN.GRAD_ACCUM_STEPS 4"
         in caplog.text

@@ -53,14 +53,22 @@ def parse(parser: argparse.ArgumentParser, argv: Words) -> argparse.Namespace:
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which model: ``--checkpoint``, ``--cfg`` and ``--batch-size``."""
+    """Add the arguments that say which model: ``--checkpoint``, ``--cfg``, ``--batch-size``.
+
+    Args:
+        parser: gets the arguments.
+    """
     parser.add_argument("--checkpoint", required=True, help="a checkpoint, or the folder of a run")
     parser.add_argument("--cfg", help="a YAML file; by default the one inside the checkpoint")
     parser.add_argument("--batch-size", type=int, help="clips at a time (TEST.BATCH_SIZE)")
 
 
 def add_window_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which clips of a video: the views of testing, or a sliding window."""
+    """Add the arguments that say which clips of a video: views of testing, or a sliding window.
+
+    Args:
+        parser: gets the arguments.
+    """
     group = parser.add_argument_group("sliding window, instead of the views of testing")
     group.add_argument("--sliding", action="store_true", help="windows over the whole video")
     group.add_argument("--window", type=float, help="seconds (default: what a training clip spans)")
@@ -69,15 +77,23 @@ def add_window_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def is_sliding(args: argparse.Namespace) -> bool:
-    """Whether the arguments ask for a sliding window."""
+    """Whether the arguments ask for a sliding window.
+
+    Args:
+        args: with those of :func:`add_window_arguments`.
+    """
     return bool(args.sliding or args.window is not None or args.stride is not None)
 
 
 def make_predictor(args: argparse.Namespace) -> Predictor:
     """The predictor of parsed arguments, with the head of ``--head`` where there is one.
 
+    Args:
+        args: with those of :func:`add_model_arguments`, parsed by :func:`parse`.
+
     Raises:
-        ConfigError, CheckpointError: it cannot be made.
+        ConfigError: the configuration cannot be used.
+        CheckpointError: the checkpoint cannot be used.
     """
     from videonet.engine.video_head import load_video_head
     from videonet.inference.predictor import Predictor

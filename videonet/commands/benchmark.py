@@ -21,6 +21,12 @@ SUBJECTS = {  # each is a module of videonet.benchmark
 
 
 def main(argv: Words = None, prog: str | None = None) -> None:
+    """Measure models or the loader, and print the report.
+
+    Args:
+        argv: the words of the command line; None for those of the process.
+        prog: the command's name in the help.
+    """
     parser = new_parser(__doc__, prog, overrides=True)
     parser.add_argument("-v", "--verbose", action="store_true", help="say what is being measured")
     subjects = parser.add_subparsers(dest="subject", required=True)

@@ -29,6 +29,15 @@ if TYPE_CHECKING:
 
 
 def main(argv: Words = None, prog: str | None = None) -> int:
+    """Check, prepare, show or inspect videos.
+
+    Args:
+        argv: the words of the command line; None for those of the process.
+        prog: the command's name in the help.
+
+    Returns:
+        The exit code, as the help says.
+    """
     parser = new_parser(__doc__, prog, overrides=True)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_verify(commands)
@@ -110,7 +119,14 @@ def _add_inspect(commands: Subcommands) -> None:
 
 
 def run_inspect(args: argparse.Namespace) -> int:
-    """Say what is in files; 1 where one cannot be read."""
+    """Say what is in files.
+
+    Args:
+        args: of the command line.
+
+    Returns:
+        The exit code, as the help says.
+    """
     if args.sheet and len(args.files) > 1:
         raise ConfigError(f"--sheet draws one file, but {len(args.files)} are given")
     from videonet.data.inspection import inspect, write_frame_sheet
@@ -129,7 +145,14 @@ def run_inspect(args: argparse.Namespace) -> int:
 
 
 def run_verify(args: argparse.Namespace) -> int:
-    """Read every video of lists."""
+    """Read every video of lists.
+
+    Args:
+        args: of the command line.
+
+    Returns:
+        The exit code, as the help says.
+    """
     from videonet.config.loading import load_config
     from videonet.data.build import read_videos
     from videonet.data.verify import verify
@@ -157,7 +180,14 @@ def run_verify(args: argparse.Namespace) -> int:
 
 
 def run_prepare(args: argparse.Namespace) -> int:
-    """Write the videos of lists again."""
+    """Write the videos of lists again.
+
+    Args:
+        args: of the command line.
+
+    Returns:
+        The exit code, as the help says.
+    """
     from videonet.config.loading import load_config
     from videonet.data.build import read_videos
     from videonet.data.prepare import Encoder, prepare
@@ -184,7 +214,14 @@ def run_prepare(args: argparse.Namespace) -> int:
 
 
 def run_show(args: argparse.Namespace) -> int:
-    """Draw what the loader delivers."""
+    """Draw what the loader delivers.
+
+    Args:
+        args: of the command line.
+
+    Returns:
+        The exit code, as the help says.
+    """
     from videonet.config.loading import load_config
     from videonet.data.build import build_dataset, evaluation_views
     from videonet.data.classes import class_names

@@ -23,6 +23,12 @@ from videonet.terminal import printable
 
 
 def main(argv: Words = None, prog: str | None = None) -> None:
+    """Write a model in every format that is asked for.
+
+    Args:
+        argv: the words of the command line; None for those of the process.
+        prog: the command's name in the help.
+    """
     parser = new_parser(__doc__, prog, overrides=True)
     add_model_arguments(parser)
     parser.add_argument("--output", type=Path, required=True, help="path without suffix")

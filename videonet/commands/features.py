@@ -26,6 +26,15 @@ from videonet.errors import ConfigError, exit_code
 
 
 def main(argv: Words = None, prog: str | None = None) -> int:
+    """Write the embeddings of all videos.
+
+    Args:
+        argv: the words of the command line; None for those of the process.
+        prog: the command's name in the help.
+
+    Returns:
+        The exit code, as the help says.
+    """
     parser = new_parser(__doc__, prog, overrides=True)
     parser.add_argument(
         "videos", nargs="+", help="files, folders, glob patterns or lists (.txt, .csv)"

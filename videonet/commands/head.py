@@ -16,6 +16,12 @@ from videonet.commands.arguments import Words, new_parser, parse
 
 
 def main(argv: Words = None, prog: str | None = None) -> None:
+    """Train a head and print its results.
+
+    Args:
+        argv: the words of the command line; None for those of the process.
+        prog: the command's name in the help.
+    """
     parser = new_parser(__doc__, prog, overrides=True)
     parser.add_argument("--cfg", required=True, help="VIDEO_HEAD and SOLVER in a YAML file")
     parser.add_argument("--train", type=Path, required=True, help="folder of features with labels")

@@ -28,6 +28,7 @@ from videonet.errors import exit_code
 
 
 def parse_arguments(argv: Words = None, prog: str | None = None) -> argparse.Namespace:
+    """The arguments of the command, see :func:`main`."""
     parser = new_parser(__doc__, prog, overrides=True)
     parser.add_argument(
         "videos", nargs="+", help="files, folders, glob patterns or lists (.txt, .csv)"
@@ -57,6 +58,15 @@ def parse_arguments(argv: Words = None, prog: str | None = None) -> argparse.Nam
 
 
 def main(argv: Words = None, prog: str | None = None) -> int:
+    """Label all videos, and draw the pictures that are asked for.
+
+    Args:
+        argv: the words of the command line; None for those of the process.
+        prog: the command's name in the help.
+
+    Returns:
+        The exit code, as the help says.
+    """
     args = parse_arguments(argv, prog)
     from videonet.engine.metric_logger import start_logging
     from videonet.inference.description import describe_results

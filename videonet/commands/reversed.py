@@ -13,6 +13,12 @@ from videonet.commands.arguments import Words, new_parser, parse
 
 
 def main(argv: Words = None, prog: str | None = None) -> None:
+    """Test a model forwards and backwards, and print both accuracies.
+
+    Args:
+        argv: the words of the command line; None for those of the process.
+        prog: the command's name in the help.
+    """
     parser = new_parser(__doc__, prog, overrides=True)
     parser.add_argument("--checkpoint", required=True, help="a checkpoint, or the folder of a run")
     parser.add_argument("--cfg", help="a YAML file; by default the one inside the checkpoint")

@@ -214,8 +214,7 @@ def describe(key: str) -> str | None:
     if key in table["not_implemented"]:
         default = table["not_implemented"][key]
         return f"A key of PySlowFast that is not implemented: it must be {default!r}, the default."
-    if reason := no_effect(key):
-        return f"A key of PySlowFast without effect: {reason}."
-    if key in table["absent"] and key not in KEYS:
+    if key in table["absent"] and key not in KEYS and key not in table["no_effect"]:
         return "A key of PySlowFast that asks for what videonet does not have."
-    return None
+    reason = no_effect(key)
+    return f"A key of PySlowFast without effect: {reason}." if reason else None
