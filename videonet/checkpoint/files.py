@@ -43,7 +43,12 @@ def read_checkpoint(path: str | Path) -> dict:
     from videonet.checkpoint import parts  # it builds on this file
 
     local = _local_path(str(path))
-    if local.is_dir():
+    try:
+        is_folder = local.is_dir()
+    except (OSError, ValueError) as error:
+        name = str(path)[:80]
+        raise CheckpointError(f"there is no checkpoint of the name {name!r}…: {error}") from None
+    if is_folder:
         return parts.read_folder(path, local)
     parts.refuse_single_part(path, local)
     if local.suffix == ".json" and local.is_file():

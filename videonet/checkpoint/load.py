@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -73,7 +74,8 @@ def load_checkpoint(
 
     Raises:
         CheckpointError: the file cannot be read, belongs to another architecture, or (strict)
-            does not fit; or the model cannot be filled. The model is then as it was.
+            does not fit; a weight is not finite; or the model cannot be filled. The model is then
+            as it was.
         ConfigError: unknown `inflation`.
     """
     report, target, values = _plan(
@@ -97,8 +99,8 @@ def load_trained(
         origin: what messages call a source that is no path.
 
     Raises:
-        CheckpointError: as :func:`load_checkpoint`, and where the head does not fit, is for other
-            classes, or a weight is not finite.
+        CheckpointError: as :func:`load_checkpoint`, and where the head does not fit or is for
+            other classes.
     """
     report, target, values = _plan(model, source, True, "centre", class_names, origin=origin)
     if report.reinitialised:
@@ -107,11 +109,6 @@ def load_trained(
             f"{report.origin} was not trained for the classes of this model: {entry.name} has "
             f"{entry.reason}"
         )
-    for name, value in values.items():
-        if value.is_floating_point() and not torch.isfinite(value).all():
-            raise CheckpointError(
-                f"{report.origin} cannot be used: its {name} has values that are not finite"
-            )
     target.fill(values)
     return report
 
@@ -152,6 +149,12 @@ def _plan(
     target = Target.of(model)
     if isinstance(source, Mapping):
         content = source
+    elif not isinstance(source, str | os.PathLike) or not str(source):
+        given = repr(source) if source in (None, "") else f"a {type(source).__name__}"
+        raise CheckpointError(
+            f"the checkpoint is {given}, expected a path, a URL or a state dict"
+            + ("; give its state_dict()" if isinstance(source, nn.Module) else "")
+        )
     else:
         origin, content = str(source), read_checkpoint(source)
     tensors = _shape_projections(to_own_names(content, origin, target.state), target)
@@ -174,9 +177,26 @@ def _plan(
     if strict and report.fatal:
         raise CheckpointError(_misfits(target.model, report))
     values = {name: fit.value for name, fit in fits.items() if fit.value is not None}
-    if empty := next((name for name, value in values.items() if value.is_meta), None):
-        raise CheckpointError(f"{origin} is of the meta device: its {empty} has no values")
+    _refuse_odd_values(values, target, origin)
     return report, target, values
+
+
+def _refuse_odd_values(values: Mapping[str, Tensor], target: Target, origin: str) -> None:
+    """Refuse values that copying into the model would change, or that no model can have."""
+    for name, value in values.items():
+        if value.is_meta:
+            raise CheckpointError(f"{origin} is of the meta device: its {name} has no values")
+        own = target.state[name]
+        if own.is_floating_point() and not value.is_floating_point():
+            raise CheckpointError(
+                f"{origin}: its {name} is of {value.dtype}, expected floating-point numbers "
+                "(quantised weights? give the checkpoint that was quantised)"
+            )
+        if value.is_floating_point() and not value.to(own.dtype).isfinite().all():
+            raise CheckpointError(
+                f"{origin} cannot be used: its {name} has values that are not finite"
+                + (f" in {own.dtype}" if value.float().isfinite().all() else "")
+            )
 
 
 def _note_on_classes(classes: Classes, fits: Mapping[str, Fit]) -> tuple[str, ...]:

@@ -87,11 +87,22 @@ def _is_ours(module: nn.Module) -> bool:
 
 
 def _refuse_what_cannot_be_filled(model: nn.Module) -> None:
+    if not isinstance(model, nn.Module):
+        what = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
+        raise CheckpointError(f"nothing can be loaded into {what}, expected a model")
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if tensor.is_meta:
             raise CheckpointError(
                 f"nothing can be loaded into this {type(model).__name__}: its {name} has no "
                 "memory, as the model was built on the meta device; build it without"
+            )
+    for name, value in model.state_dict().items():
+        # Tensors made of others, but for those of fully_shard, cannot be written to.
+        of_others = hasattr(type(value), "__tensor_flatten__") and not hasattr(value, "device_mesh")
+        if of_others or (not isinstance(value, Tensor) and not name.endswith("_extra_state")):
+            raise CheckpointError(
+                f"nothing can be loaded into this {type(model).__name__}: its {name} is a "
+                f"{type(value).__name__}, as quantised layers have it; load before quantising"
             )
     for module in model.modules():
         # By name: the class is not imported where nobody uses it.

@@ -15,7 +15,14 @@ from videonet.config.checks import check, get
 from videonet.config.defaults import default_config
 from videonet.config.keys import GROUPS, KEYS, MAPPINGS, nearest_key
 from videonet.config.layers import merge_layers
-from videonet.config.reading import Entry, read_overrides, read_text, read_yaml
+from videonet.config.reading import (
+    Entry,
+    is_file,
+    read_overrides,
+    read_text,
+    read_yaml,
+    with_home,
+)
 from videonet.config.values import convert, plain
 from videonet.errors import ConfigError
 from videonet.files import replacing_text
@@ -36,14 +43,14 @@ def find_config(name: str | Path) -> Path:
     Raises:
         ConfigError: neither exists.
     """
-    path = Path(name).expanduser()
-    if path.is_file():
+    path = with_home(name)
+    if is_file(path):
         return path
     folder = next((folder for folder in SHIPPED if folder.is_dir()), None)
     if folder is not None and not path.is_absolute():
         parts = path.parts[1:] if path.parts[:1] == ("configs",) else path.parts
         shipped = folder.joinpath(*parts)
-        if parts and ".." not in parts and shipped.is_file():
+        if parts and ".." not in parts and is_file(shipped):
             return shipped
     names = sorted(str(p.relative_to(folder)) for p in folder.rglob("*.yaml")) if folder else []
     raise ConfigError(f"config {name} does not exist; shipped are {', '.join(names) or 'none'}")

@@ -38,6 +38,22 @@ class Entry:
     where: str
 
 
+def with_home(name: str | Path) -> Path:
+    """A path with its ``~`` written out; as it is where there is no such user."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        return Path(name)
+
+
+def is_file(path: Path) -> bool:
+    """Whether a file is there; no name that the system refuses is one."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def read_yaml(path: Path, chain: tuple[Path, ...] = ()) -> list[dict[str, Entry]]:
     """The entries of a config file and of what it inherits from, by dotted key.
 
@@ -65,9 +81,10 @@ def read_yaml(path: Path, chain: tuple[Path, ...] = ()) -> list[dict[str, Entry]
     base = own.pop(BASE_KEY, Entry([], ""))
     layers: list[dict[str, Entry]] = []
     for name in _base_names(base):
-        parent = path.parent / Path(name).expanduser()
-        if not parent.is_file():
-            raise ConfigError(f"{base.where}: {BASE_KEY} names {parent}, which does not exist")
+        parent = path.parent / with_home(name)
+        if not is_file(parent):
+            what = "is a folder" if parent.is_dir() else "does not exist"
+            raise ConfigError(f"{base.where}: {BASE_KEY} names {shown(str(parent))}, which {what}")
         layers += read_yaml(parent, (*chain, path.resolve()))
     return [*layers, own]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
+from videonet.data.dataset_form import names_file
 from videonet.data.datasets import dataset_form, find_list
 from videonet.data.lists import has_named_labels, label_texts
 from videonet.data.texts import lines_of, read_text
@@ -27,7 +28,7 @@ def class_names(cfg: CfgNode, split: str = "train") -> list[str]:
     Raises:
         DataError: the file is missing, or there are not ``MODEL.NUM_CLASSES`` (0 for any number).
     """
-    path = _names_file(cfg)
+    path = names_file(cfg)
     if path is not None:
         return _counted(cfg, path, _read_names(path))
     found = _names_of_data(cfg, split)
@@ -47,7 +48,7 @@ def known_classes(cfg: CfgNode, split: str = "train") -> CfgNode:
     """
     if cfg.MODEL.NUM_CLASSES:
         return cfg
-    path = _names_file(cfg)
+    path = names_file(cfg)
     if path is not None:
         return with_classes(cfg, len(_read_names(path)))
     found = _names_of_data(cfg, split)
@@ -90,7 +91,7 @@ def label_names(cfg: CfgNode, split: str = "train") -> list[str]:
     if found is None:
         return class_names(cfg, split)
     place, own = found
-    path = _names_file(cfg)
+    path = names_file(cfg)
     if path is None:
         return _counted(cfg, place, own)
     names = _counted(cfg, path, _read_names(path))
@@ -112,16 +113,6 @@ def refuse_single_class(cfg: CfgNode) -> None:
             "learn: give a second class, or use TRAIN.DATASET multilabel with MODEL.LOSS_FUNC "
             "bce_logit for one class that a video may have or not"
         )
-
-
-def _names_file(cfg: CfgNode) -> Path | None:
-    if cfg.DATA.CLASS_NAMES:
-        path = Path(cfg.DATA.CLASS_NAMES)
-        if not path.is_file():
-            raise DataError(f"the class names {path} do not exist")
-        return path
-    path = Path(cfg.DATA.PATH_TO_DATA_DIR) / "classes.txt"
-    return path if path.is_file() else None
 
 
 def _read_names(path: Path) -> list[str]:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
-from videonet.data.lists import VideoList, read_list
+from videonet.data.lists import VideoList, has_named_labels, read_list
 from videonet.data.sampling import DENSE
+from videonet.errors import DataError
 
 logger = logging.getLogger(__name__)
 
@@ -18,6 +19,17 @@ logger = logging.getLogger(__name__)
 def tells_names(names: Sequence[str]) -> bool:
     """Whether these are names, and not the numbers of classes without names."""
     return list(names) != [str(index) for index in range(len(names))]
+
+
+def names_file(cfg: CfgNode) -> Path | None:
+    """The file that names the classes: ``DATA.CLASS_NAMES``, or ``classes.txt`` if it is there."""
+    if cfg.DATA.CLASS_NAMES:
+        path = Path(cfg.DATA.CLASS_NAMES)
+        if not path.is_file():
+            raise DataError(f"the class names {path} do not exist")
+        return path
+    path = Path(cfg.DATA.PATH_TO_DATA_DIR) / "classes.txt"
+    return path if path.is_file() else None
 
 
 class DatasetForm(ABC):
@@ -82,7 +94,16 @@ class Lists(DatasetForm):
             separator=cfg.DATA.PATH_LABEL_SEPARATOR,
             multi_label=self.several_labels,
             names=names if tells_names(names) else (),
+            numbers=names_file(cfg) is not None or not self._names_are_labels(cfg),
         )
+
+    def _names_are_labels(self, cfg: CfgNode) -> bool:
+        """Whether nothing but the labels of the training list names the classes."""
+        if self.own_classes(cfg, "train") is not None:
+            return False
+        path = self.find(cfg, "train")
+        separator = cfg.DATA.PATH_LABEL_SEPARATOR
+        return path.is_file() and has_named_labels(path, separator, self.several_labels)
 
 
 class MultiLabelLists(Lists):

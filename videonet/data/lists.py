@@ -108,10 +108,12 @@ def read_list(
     separator: str = " ",
     multi_label: bool = False,
     names: Sequence[str] = (),
+    numbers: bool = True,
 ) -> VideoList:
     """Read a list of ``path label`` lines; relative paths start at ``prefix``, else at its folder.
 
-    A label is the number of a class or, where ``names`` gives those of the classes, its name.
+    A label is the number of a class (unless ``numbers`` is False) or, where ``names`` gives those
+    of the classes, its name.
 
     ``separator`` is tried first, then space, tab and comma. With ``multi_label`` all integers at
     the end of a line are labels (``clip.mp4 3 17``, ``clip.mp4 "3,17"``, ``clip.mp4 ""``: none).
@@ -125,7 +127,14 @@ def read_list(
     def fields(k: int, line: str, separator: str) -> tuple[str, str | list[str]]:
         pair = classes.split(line, several=multi_label)
         if pair is None:
-            return split(path, k, line, separator)
+            video, label = split(path, k, line, separator)
+            if not numbers and label and all(map(_is_integer, label if multi_label else [label])):
+                raise DataError(
+                    f"{path}, line {k}: the label in {line[:200]!r} is a number, but the labels of "
+                    "the training list are names, so nothing says which class it is: give "
+                    "DATA.CLASS_NAMES, a file with one name a line, or use names everywhere"
+                )
+            return video, label
         return pair[0], pair[1] if multi_label else pair[1][0]
 
     lines = _lines(path, separator, classes)
@@ -134,15 +143,15 @@ def read_list(
     videos = [os.path.join(root, video) for _, video, _ in rows]
     if multi_label:
         sets = [
-            sorted({_label(path, line, label, num_classes) for label in labels})
+            sorted({_label(path, line, label, num_classes, names) for label in labels})
             for line, _, labels in rows
         ]
         labels = MultiHot(sets, num_classes)
     else:
-        labels = [_label(path, line, label, num_classes) for line, _, label in rows]
+        labels = [_label(path, line, label, num_classes, names) for line, _, label in rows]
         labels = np.array(labels, dtype=np.int64)
-    names = [video for _, video, _ in rows]
-    check_exist(path, videos, [f"line {line}" for line, _, _ in rows], _prefix_hint(names, root))
+    written = [video for _, video, _ in rows]
+    check_exist(path, videos, [f"line {line}" for line, _, _ in rows], _prefix_hint(written, root))
     return VideoList(str(path), PathArray(videos), labels, str(root))
 
 
@@ -256,9 +265,12 @@ def _split_labels(path: Path, line: int, text: str, separator: str) -> tuple[str
     return unquoted(video), labels
 
 
-def _label(path: Path, line: int, text: str, num_classes: int) -> int:
+def _label(path: Path, line: int, text: str, num_classes: int, names: Sequence[str] = ()) -> int:
     if not _is_integer(text):
-        raise DataError(f"{path}, line {line}: the label {text!r} is not an integer")
+        known = " and no name of a class" if names else ""
+        alike = {name.casefold(): name for name in names}.get(text.strip().casefold())
+        near = f"; did you mean {alike!r}?" if alike else ""
+        raise DataError(f"{path}, line {line}: the label {text!r} is not an integer{known}{near}")
     label = int(text)
     if not 0 <= label < num_classes:
         raise DataError(

@@ -110,10 +110,8 @@ class TrainingState:
         return content
 
     def _restore_whole(self, path: Path, content: Mapping, averaged: bool) -> None:
-        try:
-            self.model.load_state_dict(content["model_state"])
-        except RuntimeError as error:
-            raise CheckpointError(f"{path} belongs to another model {ANOTHER_RUN}") from error
+        _refuse_another_model(content["model_state"], self.model.state_dict(), path)
+        self.model.load_state_dict(content["model_state"])
         names = {id(parameter): name for name, parameter in self.model.named_parameters()}
         try:
             self.optimizer.load_state_dict(
@@ -140,3 +138,17 @@ class TrainingState:
         }
         optimizer = state["optimizer_state"] | moments
         load_optimizer_state(self.model, self.optimizer, optimizer)
+
+
+def _refuse_another_model(saved: Mapping, own: Mapping, path: Path) -> None:
+    """Name the first tensor that a checkpoint has otherwise than the model."""
+    for name in (*own, *saved):
+        there, here = (
+            f"of shape {tuple(state[name].shape)}" if name in state else "missing"
+            for state in (saved, own)
+        )
+        if there != here:
+            raise CheckpointError(
+                f"{path} belongs to another model ({name} is {there} there and {here} here) "
+                f"{ANOTHER_RUN}"
+            )

@@ -156,7 +156,7 @@ class Trainer:
         """Train to the last epoch; returns the last checkpoint (None if nothing was left to do).
 
         Raises:
-            Interrupted: SIGTERM or SIGINT asked to stop; the state is saved.
+            Interrupted: a signal asked to stop; the state is saved.
             TrainingError: the loss is not finite, or there is no room on the disk.
             ConfigError: another process is at work in ``OUTPUT_DIR``.
         """
