@@ -114,6 +114,8 @@ def _compare_order(
             f"{path} was saved after {batch} of the {steps} steps of an epoch, but with this list "
             f"and TRAIN.BATCH_SIZE an epoch has {facts['steps_per_epoch']} steps"
         )
+    if batch > steps:
+        raise CheckpointError(f"{path} was saved after {batch} of the {steps} steps of an epoch")
     different = [
         f"{key} was {changes[key][0]} and is {changes[key][1]}" for key in ORDER if key in changes
     ]

@@ -284,10 +284,13 @@ class VideoModel(nn.Module):
         With 0 classes there is no head: the model gives the vectors that one would read.
 
         Raises:
-            ConfigError: fewer than 0 classes.
+            ConfigError: fewer than 0 classes, or no whole number.
         """
-        if num_classes < 0:
-            raise ConfigError(f"a classifier has {num_classes} classes, expected 0 or more")
+        whole = hasattr(num_classes, "__index__") and not isinstance(num_classes, bool)
+        if not whole or num_classes < 0:
+            raise ConfigError(
+                f"a classifier has {num_classes!r} classes, expected a whole number, 0 or more"
+            )
         before = getattr(self, "head", None)
         self.num_classes = num_classes
         if not num_classes:
