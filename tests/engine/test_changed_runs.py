@@ -137,7 +137,7 @@ ODD = {
 
 @pytest.mark.parametrize("key", ODD)
 def test_a_state_with_odd_entries_is_refused_in_one_sentence(key, tiny):
-    trainer = children.run(tiny(*START, *ADAMW))
+    trainer = subprocess_helpers.run(tiny(*START, *ADAMW))
     (path,) = saved_checkpoints(tiny().OUTPUT_DIR)
     content, (value, message) = read_checkpoint(path), ODD[key]
     content[key] = content[key] | value if isinstance(value, dict) and value else value
