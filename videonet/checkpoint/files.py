@@ -45,9 +45,10 @@ def read_checkpoint(path: str | Path) -> dict:
     local = _local_path(str(path))
     try:
         is_folder = local.is_dir()
-    except (OSError, ValueError) as error:
-        name = str(path)[:80]
-        raise CheckpointError(f"there is no checkpoint of the name {name!r}…: {error}") from None
+    except (OSError, ValueError):
+        raise CheckpointError(
+            f"there is no checkpoint of the name {str(path)[:80]!r}…, which no file can have"
+        ) from None
     if is_folder:
         return parts.read_folder(path, local)
     parts.refuse_single_part(path, local)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,6 @@ from videonet.config.keys import GROUPS, KEYS, MAPPINGS, nearest_key
 from videonet.config.layers import merge_layers
 from videonet.config.reading import (
     Entry,
-    is_file,
     read_overrides,
     read_text,
     read_yaml,
@@ -44,13 +44,13 @@ def find_config(name: str | Path) -> Path:
         ConfigError: neither exists.
     """
     path = with_home(name)
-    if is_file(path):
+    if os.path.isfile(path):
         return path
     folder = next((folder for folder in SHIPPED if folder.is_dir()), None)
     if folder is not None and not path.is_absolute():
         parts = path.parts[1:] if path.parts[:1] == ("configs",) else path.parts
         shipped = folder.joinpath(*parts)
-        if parts and ".." not in parts and is_file(shipped):
+        if parts and ".." not in parts and os.path.isfile(shipped):
             return shipped
     names = sorted(str(p.relative_to(folder)) for p in folder.rglob("*.yaml")) if folder else []
     raise ConfigError(f"config {name} does not exist; shipped are {', '.join(names) or 'none'}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,14 +47,6 @@ def with_home(name: str | Path) -> Path:
         return Path(name)
 
 
-def is_file(path: Path) -> bool:
-    """Whether a file is there; no name that the system refuses is one."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
-
-
 def read_yaml(path: Path, chain: tuple[Path, ...] = ()) -> list[dict[str, Entry]]:
     """The entries of a config file and of what it inherits from, by dotted key.
 
@@ -82,8 +75,8 @@ def read_yaml(path: Path, chain: tuple[Path, ...] = ()) -> list[dict[str, Entry]
     layers: list[dict[str, Entry]] = []
     for name in _base_names(base):
         parent = path.parent / with_home(name)
-        if not is_file(parent):
-            what = "is a folder" if parent.is_dir() else "does not exist"
+        if not os.path.isfile(parent):  # unlike Path.is_file False for names that are too long
+            what = "is a folder" if os.path.isdir(parent) else "does not exist"
             raise ConfigError(f"{base.where}: {BASE_KEY} names {shown(str(parent))}, which {what}")
         layers += read_yaml(parent, (*chain, path.resolve()))
     return [*layers, own]
