@@ -20,15 +20,11 @@ FORBIDDEN = {
 }
 # Imports, from module to module, that are still to be removed.
 EXCEPTIONS = {
-    ("videonet.checkpoint.files", "videonet.checkpoint"),
-    ("videonet.checkpoint.files", "videonet.checkpoint.parts"),
-    ("videonet.checkpoint.files", "videonet.checkpoint.sharded"),
     ("videonet.inference.pictures", "videonet.engine.plots"),
     ("videonet.inference.predictor", "videonet.engine.distributed"),
     ("videonet.inference.predictor", "videonet.engine.ema"),
     ("videonet.inference.predictor", "videonet.engine.evaluate"),
     ("videonet.inference.predictor", "videonet.engine.precision"),
-    ("videonet.models.registry", "videonet.models"),
 }
 
 

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[2] / "videonet"
 
 
 def test_an_unknown_form_is_named():
-    cfg = load_config(None, ["TRAIN.DATASET", "kinetic", "TEST.DATASET", "x"])
+    cfg = load_config("DEMO/MVITv2_XS.yaml", ["TRAIN.DATASET", "kinetic", "TEST.DATASET", "x"])
     with pytest.raises(ConfigError, match=r"TRAIN.DATASET is 'kinetic': did you mean kinetics\?"):
         read_videos(cfg, "train")
     with pytest.raises(ConfigError, match=f"TEST.DATASET is 'x'.* {' or '.join(sorted(DATASETS))}"):
@@ -22,7 +22,7 @@ def test_an_unknown_form_is_named():
 
 
 def test_capitals_do_not_matter():
-    cfg = load_config(None, ["TRAIN.DATASET", "SSv2"])
+    cfg = load_config("DEMO/MVITv2_XS.yaml", ["TRAIN.DATASET", "SSv2"])
     assert dataset_form(cfg, "val") is DATASETS["ssv2"]
 
 

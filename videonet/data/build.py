@@ -9,12 +9,12 @@ from fvcore.common.config import CfgNode
 
 from videonet.choices import SPLITS
 from videonet.data.classes import label_names
-from videonet.data.dataset import EvaluationViews, TrainingClips, VideoDataset
+from videonet.data.dataset import EvaluationViews, TrainingClips, VideoDataset, annotations_of
 from videonet.data.datasets import dataset_form, find_list
 from videonet.data.lists import VideoList
 from videonet.data.manifest import read_manifest
 from videonet.data.sampling import ClipSampler
-from videonet.data.targets import Annotations, TargetMaker, annotations_of
+from videonet.data.targets import Annotations, TargetMaker
 from videonet.data.transforms import (
     INTERPOLATIONS,
     InceptionCrop,

@@ -17,8 +17,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
+from videonet.data.arrays import MultiHot, PathArray
 from videonet.data.decode import FRAMES_FPS, VideoInfo, VideoReader, open_video
-from videonet.data.lists import MultiHot, PathArray, VideoList
+from videonet.data.lists import VideoList
 from videonet.data.manifest import Manifest
 from videonet.data.sampling import ClipSampler
 from videonet.data.targets import Annotations, ClipFrames, TargetMaker, Targets
@@ -228,6 +229,13 @@ def _finish_targets(
     if make_clips.maker is None or annotation is None:
         return []
     return [make_clips.maker.finish(found, make_clips.clip_shape) for found in targets]
+
+
+def annotations_of(videos: VideoList) -> Annotations:
+    """Those that a list comes with, else its labels."""
+    if videos.annotations is not None:
+        return videos.annotations
+    return Annotations.of_labels(videos.labels)
 
 
 class VideoDataset(Dataset):

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 from fvcore.common.config import CfgNode
 
+from videonet.data.arrays import PathArray
 from videonet.data.dataset_form import DatasetForm
-from videonet.data.lists import PathArray, VideoList
+from videonet.data.lists import VideoList
 from videonet.data.video.names import (
     PICTURE_SUFFIXES,
     VIDEO_SUFFIXES,

@@ -14,8 +14,7 @@ from torch.utils.data import Sampler
 
 from videonet.data.batching import SharedMemoryBatcher, in_background, read_bad_list
 from videonet.data.build import Annotate, build_dataset
-from videonet.data.dataset import Batch, Failure, VideoDataset, collate
-from videonet.data.targets import annotations_of
+from videonet.data.dataset import Batch, Failure, VideoDataset, annotations_of, collate
 from videonet.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)

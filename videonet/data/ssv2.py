@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from fvcore.common.config import CfgNode
 
+from videonet.data.arrays import PathArray
 from videonet.data.dataset_form import Lists
-from videonet.data.lists import PathArray, VideoList, check_exist
+from videonet.data.lists import VideoList, check_exist
 from videonet.data.sampling import SEGMENTS
 from videonet.data.texts import lines_of, read_text
 from videonet.errors import DataError

@@ -18,7 +18,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 from torchvision.tv_tensors import BoundingBoxes
 
-from videonet.data.lists import MultiHot, VideoList
+from videonet.data.arrays import MultiHot
 from videonet.data.video.info import VideoInfo
 from videonet.errors import DataError
 
@@ -177,13 +177,6 @@ class Annotations:
         else:
             spec = TargetSpec(torch.from_numpy(labels[:0]).dtype, labels.shape[1:])
         return cls(labels, TargetMaker({LABELS: spec}, _labels))
-
-
-def annotations_of(videos: VideoList) -> Annotations:
-    """Those that a list comes with, else its labels."""
-    if videos.annotations is not None:
-        return videos.annotations
-    return Annotations.of_labels(videos.labels)
 
 
 def _labels(row: np.ndarray, frames: ClipFrames) -> dict[str, Tensor]:

@@ -11,9 +11,9 @@ from typing import ClassVar
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
-from videonet.data.dataset import Failure
+from videonet.data.dataset import Failure, annotations_of
 from videonet.data.lists import VideoList
-from videonet.data.targets import Annotations, Targets, annotations_of
+from videonet.data.targets import Annotations, Targets
 
 # (clips, targets, partners) -> mixed clips and targets; `partners` gives of a tensor with one row
 # per clip the rows of what each is mixed with.
