@@ -1,5 +1,6 @@
 """The example of a new model in CONTRIBUTING.md does all that a registered model does."""
 
+import importlib
 import json
 import re
 import sys
@@ -9,12 +10,14 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 from tests.models import families, test_models
 from videonet import tasks
 from videonet.commands import predict
 from videonet.config import load_config
-from videonet.data.build import read_videos
+from videonet.data import datasets
+from videonet.data.build import build_dataset
 from videonet.data.synthetic import write_demo_dataset
 from videonet.engine.distributed import process
 from videonet.engine.metric_logger import read_log
@@ -53,7 +56,6 @@ def example(monkeypatch):
     exec(compile(blocks()["model"], "CONTRIBUTING.md", "exec"), module.__dict__)
     line = eval("{" + blocks()["line"] + "}", {"convmixer": module})
     monkeypatch.setattr(registry, "FAMILIES", registry.FAMILIES | line)
-    monkeypatch.setattr(registry, "MODELS", registry.MODELS | line["convmixer"][1])
     entry = eval("{" + blocks()["test"] + "}", {"Family": families.Family})
     monkeypatch.setattr(families, "FAMILIES", families.FAMILIES | entry)
     return module
@@ -76,15 +78,20 @@ def test_the_config_of_the_example_builds_it(example, tmp_path):
     assert model.num_classes == 8
 
 
-def test_the_example_of_a_task_is_trained_and_tested(monkeypatch, tmp_path):
-    file, line = pieces("A new task")
-    module = ModuleType("speed")
-    exec(compile(file, "CONTRIBUTING.md", "exec"), module.__dict__)
-    monkeypatch.setattr(tasks, "TASKS", tasks.TASKS | eval("{" + line + "}", {"speed": module}))
+def test_the_example_of_a_data_set_and_a_task_is_trained_and_tested(monkeypatch, tmp_path):
+    form, form_line, task, task_line = pieces("A new data set, a new task")
+    monkeypatch.syspath_prepend(tmp_path)  # workers import what makes the targets
+    (tmp_path / "demo_boxes.py").write_text(form)
+    (tmp_path / "place.py").write_text(task)
+    names = {name: importlib.import_module(name) for name in ("demo_boxes", "place")}
+    forms = datasets.DATASETS | eval("{" + form_line + "}", names)
+    monkeypatch.setattr(datasets, "DATASETS", forms)
+    monkeypatch.setattr(tasks, "TASKS", tasks.TASKS | eval("{" + task_line + "}", names))
     data, run = tmp_path / "data", tmp_path / "run"
     write_demo_dataset(data, train_clips=8, val_clips=8, size=32, num_frames=8, seed=0)
     overrides = [
-        *("MODEL.TASK", "speed", "DATA.PATH_TO_DATA_DIR", data, "OUTPUT_DIR", run),
+        *("MODEL.TASK", "place", "DATA.PATH_TO_DATA_DIR", data, "OUTPUT_DIR", run),
+        *("TRAIN.DATASET", "demo_boxes", "TEST.DATASET", "demo_boxes"),
         *("DATA.NUM_FRAMES", 4, "DATA.TRAIN_CROP_SIZE", 32, "DATA.TEST_CROP_SIZE", 32),
         *("DATA.TRAIN_JITTER_SCALES", "[32, 36]", "TRAIN.BATCH_SIZE", 8, "DEVICE", "cpu"),
         *("DATA_LOADER.NUM_WORKERS", 1, "SOLVER.MAX_EPOCH", 12, "SOLVER.WARMUP_EPOCHS", 0),
@@ -102,27 +109,29 @@ def test_the_example_of_a_task_is_trained_and_tested(monkeypatch, tmp_path):
     )
     assert results["videos"] == 8 and not (run / "scores.csv").exists()
     assert json.loads((run / "results.json").read_text()) == results
-    predict_the_speed(run, data, results)
+    predict_the_place(run, results)
 
 
-def predict_the_speed(run, data, results):
+def predict_the_place(run, results):
     """Prediction finds what the test found, and needs no classes for it."""
     predictor = Predictor.from_checkpoint(run)
-    videos = read_videos(predictor.cfg, "test")
-    targets = predictor.task.targets(videos)
-    found = [predictor(path) for path in videos.paths]
-    errors = [abs(p.scores.item() - t.item()) for p, t in zip(found, targets, strict=True)]
-    assert sum(errors) / len(errors) == pytest.approx(results["error"], abs=1e-3)
-    assert found[0].top == [("pixels a frame", found[0].scores.item())]
+    dataset = build_dataset(predictor.cfg, "test", predictor.task.annotate)
+    labels = [predictor.task.to_keep(dataset[0, index].targets) for index in range(len(dataset))]
+    found = [predictor(path) for path in dataset.paths]
+    scores = torch.stack([prediction.scores for prediction in found])
+    error = (scores - torch.stack(labels)).abs().nanmean().item()
+    assert error == pytest.approx(results["error"], abs=1e-3)
+    sides = ["left", "top", "right", "bottom"]
+    assert found[0].top == list(zip(sides, found[0].scores.tolist(), strict=True))
     output, pictures = run / "found.jsonl", run / "pictures"
     options = ["--stride", "0.1", "--window", "0.2", "--quiet", "--output", str(output)]
     for kind in ("timeline", "picture", "explain"):
         options += [f"--{kind}", str(pictures / f"{kind}.png")]
-    assert predict.main([videos.paths[0], "--checkpoint", str(run), *options]) == 0
+    assert predict.main([dataset.paths[0], "--checkpoint", str(run), *options]) == 0
     *windows, video = map(json.loads, output.read_text().splitlines())
     mean = sum(window["scores"][0] for window in windows) / len(windows)
     assert len(windows) > 1 and video["segments"] == []
-    assert video["top"] == [["pixels a frame", pytest.approx(mean, abs=1e-4)]]
+    assert video["top"][0] == ["left", pytest.approx(mean, abs=1e-4)]
     assert len(list(pictures.iterdir())) == 3
 
 

@@ -24,6 +24,7 @@ VERBS = {  # module, function, what it does
     "benchmark": ("commands.benchmark", "main", "speed and memory beside other libraries"),
     "plot": ("commands.plot", "main", "learning curves of one run or several"),
     "reversed": ("commands.reversed", "main", "does a model look at the order of frames"),
+    "config": ("commands.config", "main", "what the keys of a configuration mean"),
     "doctor": ("environment", "main", "what of videonet works on this machine"),
 }
 

@@ -70,6 +70,36 @@ WRAPPED = {
     "compiled blocks of a trainer": lambda s: under("model.", in_blocks("_orig_mod")(s)),
     "a loss": lambda s: s | {"criterion.weight": torch.ones(3)},
     "a loss of a trainer": lambda s: under("model.", s) | {"loss_fn.log_sigma": torch.ones(1)},
+    "a loss in front of the model's prefix": lambda s: (
+        under("module.net.", s) | {"module.loss.weight": torch.ones(3)}
+    ),
+    "a projector of a student": lambda s: (
+        under("student.backbone.", s) | {"student.projector.0.weight": torch.ones(3, 3)}
+    ),
+    "a projector under DDP": lambda s: (
+        under("module.backbone.", s) | {"module.projector.0.weight": torch.ones(3, 3)}
+    ),
+    "a student of DINO": lambda s: (
+        under("module.backbone.", s)
+        | {f"module.head.last_layer.weight_{k}": torch.ones(9, 1) for k in "gv"}
+    ),
+    "averages without dots": lambda s: (
+        under("model.", s)
+        | {f"model_ema.{n.replace('.', '')}": t for n, t in list(noise(s).items())[-4:]}
+        | {"model_ema.decay": torch.ones(1), "model_ema.num_updates": torch.ones(1)}
+    ),
+    "a head of a distillation": lambda s: s | {"head_dist.weight": torch.ones(5, 9)},
+    "the decoder of a pre-training": lambda s: (
+        s | {"mask_token": torch.ones(1, 1, 9), "decoder_embed.weight": torch.ones(9, 9)}
+    ),
+    "an encoder and a decoder": lambda s: (
+        under("encoder.", s)
+        | under("decoder.", {n: t[:1] for n, t in s.items() if n.startswith("blocks.") and t.dim()})
+        | {"encoder_to_decoder.weight": torch.ones(9, 9)}
+    ),
+    "what pixels and classes weigh": lambda s: (
+        s | {"pixel_mean": torch.ones(3), "class_weights": torch.ones(5)}
+    ),
     "averages": lambda s: under("module.", s) | {"n_averaged": torch.tensor(3)},
     "a model and its average": lambda s: under("model.", s) | under("ema_model.", noise(s)),
     "a model at the top and its average": lambda s: s | under("ema.module.", noise(s)),
@@ -142,6 +172,24 @@ UNUSABLE = {
     "empty": (lambda s: {n: torch.zeros(0) for n in s}, "zero_to_fp32"),
     "sparse": (lambda s: {n: t.to_sparse() for n, t in s.items() if t.dim() == 2}, "sparse"),
     "meta": (lambda s: {n: t.to("meta") for n, t in s.items()}, "no values"),
+    "integers": (
+        lambda s: {n: (100 * t).to(torch.int8) for n, t in s.items()},
+        r"is of torch\.int8, expected floating-point numbers",
+    ),
+    "complex numbers": (
+        lambda s: {n: t.to(torch.complex64) for n, t in s.items()},
+        r"is of torch\.complex64, expected floating-point numbers",
+    ),
+    "not finite": (lambda s: {n: t / 0 for n, t in s.items()}, "values that are not finite"),
+    "arrays": (lambda s: {n: t.numpy() for n, t in s.items()}, "cls_token|weight is a ndarray"),
+    "arrays of a model": (
+        lambda s: {"model": {n: t.numpy() for n, t in s.items()}, "epoch": 3},
+        r"patch_embed\.proj\.weight is a ndarray, expected a tensor",
+    ),
+    "an optimiser": (
+        lambda s: torch.optim.AdamW([nn.Parameter(t) for t in s.values()]).state_dict(),
+        "state of an optimiser alone",
+    ),
     "numbers for names": (lambda s: dict(enumerate(s.values())), "called 0, expected text"),
     "a part of the body": (lambda s: s | {"fc_norm.weight": torch.ones(3)}, r"fc_norm\.weight"),
     "within a block": (lambda s: s | {"blocks.0.x.weight": torch.ones(3)}, "1 unexpected"),
@@ -157,6 +205,32 @@ def test_what_cannot_be_used_is_refused_in_one_sentence(models, kind):
         load_checkpoint(model, make(models["mvit_v2_xs"].state_dict()))
     assert "\n" not in str(caught.value)
     assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (None, "the checkpoint is None, expected a path"),
+        ("", "the checkpoint is '', expected a path"),
+        ([{"a": torch.ones(2)}], "the checkpoint is a list, expected a path"),
+        (b"x.pth", "the checkpoint is a bytes"),
+        (nn.Linear(2, 2), r"the checkpoint is a Linear, .* give its state_dict\(\)"),
+        ("x" * 5000, "there is no checkpoint of the name"),
+    ],
+    ids=["nothing", "no name", "list", "bytes", "module", "long name"],
+)
+def test_what_is_no_checkpoint_is_named(source, message):
+    with pytest.raises(CheckpointError, match=message) as caught:
+        load_checkpoint(build(), source)
+    assert "\n" not in str(caught.value)
+
+
+def test_numbers_too_large_for_the_type_of_the_model_are_refused(models):
+    state = dict(models["mvit_v2_xs"].state_dict())
+    state["norm.bias"] = torch.full_like(state["norm.bias"], 1e6)
+    load_checkpoint(build(), state)
+    with pytest.raises(CheckpointError, match=r"norm\.bias has values .* in torch\.float16"):
+        load_checkpoint(build().half(), state)
 
 
 def compiled_blocks(model):
@@ -210,6 +284,35 @@ def test_a_wrapped_model_is_filled(kind, frames):
     ):
         whole = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
         assert torch.equal(whole, value)
+
+
+def quantised(model):
+    quantize = getattr(getattr(torch.ao, "quantization", None), "quantize_dynamic", None)
+    if quantize is None:
+        pytest.skip("this torch has no quantize_dynamic")
+    return quantize(model, {nn.Linear}, dtype=torch.qint8)
+
+
+def quantised_by_torchao(model):
+    quantization = pytest.importorskip("torchao.quantization")
+    quantization.quantize_(model, quantization.Int8WeightOnlyConfig())
+    return model
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.ao.quantization")
+@pytest.mark.parametrize("quantise", [quantised, quantised_by_torchao])
+def test_a_quantised_model_is_refused(models, quantise):
+    model = quantise(build(seed=1))
+    before = model.cls_token.clone()
+    with pytest.raises(CheckpointError, match="quantised layers .*; load before quantising"):
+        load_checkpoint(model, models["mvit_v2_xs"].state_dict())
+    assert torch.equal(model.cls_token, before)
+
+
+@pytest.mark.parametrize("model", [None, [], nn.Linear], ids=["nothing", "list", "class"])
+def test_what_is_no_model_is_named(models, model):
+    with pytest.raises(CheckpointError, match="nothing can be loaded into .*, expected a model"):
+        load_checkpoint(model, models["mvit_v2_xs"].state_dict())
 
 
 def test_a_model_without_memory_is_refused(models):

@@ -5,7 +5,14 @@ import re
 
 import pytest
 
-from videonet.config.command_line import Machines, load_configs, machines_of, training_parser
+from videonet.config.command_line import (
+    Machines,
+    is_key,
+    load_configs,
+    machines_of,
+    take_overrides,
+    training_arguments,
+)
 from videonet.errors import ConfigError
 
 
@@ -15,7 +22,7 @@ def parse(tmp_path, monkeypatch):
     for name in ("a", "b"):
         text = f"_BASE_: []\nMODEL: {{NAME: mvit_v2_xs}}\nOUTPUT_DIR: runs/{name}\n"
         (tmp_path / f"{name}.yaml").write_text(text)
-    return lambda *words: load_configs(training_parser("").parse_args(words))
+    return lambda *words: load_configs(training_arguments(words))
 
 
 @pytest.mark.parametrize(
@@ -27,6 +34,8 @@ def parse(tmp_path, monkeypatch):
         ("--shard_id", "0", "--num_shards", "1", "--init_method", "tcp://localhost:9999",
          "--cfg", "a.yaml", "--opts", "SOLVER.BASE_LR", "0.5", "MODEL.FROZEN_LAYERS", "-1"),
         ("--cfg_files", "a.yaml", "SOLVER.BASE_LR", "0.5", "--opts", "MODEL.FROZEN_LAYERS", "-1"),
+        ("--cfg", "a.yaml", "SOLVER.BASE_LR=0.5", "MODEL.FROZEN_LAYERS=-1"),
+        ("MODEL.FROZEN_LAYERS=-1", "--cfg", "a.yaml", "--num_shards", "1", "SOLVER.BASE_LR", "0.5"),
     ],
 )  # fmt: skip
 def test_overrides_in_both_forms(words, parse):
@@ -49,7 +58,7 @@ def test_several_files_need_folders_of_their_own(parse):
 
 
 def machines(*words):
-    return machines_of(training_parser("").parse_args(["--cfg", "a.yaml", *words]))
+    return machines_of(training_arguments(["--cfg", "a.yaml", *words]).options)
 
 
 def test_machines():
@@ -81,3 +90,48 @@ def test_the_number_of_machines_in_a_file_has_no_effect(parse, tmp_path, caplog)
     with caplog.at_level(logging.INFO, logger="videonet"):
         parse("--cfg", "a.yaml")
     assert "NUM_SHARDS in a.yaml:4 has no effect: --num_shards says how many" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("SOLVER.BASE_LRR", "0.5"), "unknown key SOLVER.BASE_LRR in the overrides: did you mean"),
+        (("SOLVR.BASE_LR", "0.5"), "unknown key SOLVR.BASE_LR .* did you mean SOLVER.BASE_LR"),
+        (("SOLVR.BASE_LR=0.5",), "unknown key SOLVR.BASE_LR .* did you mean SOLVER.BASE_LR"),
+        (("SOLVER.BASE_LR",), "'SOLVER.BASE_LR' has no value"),
+        (("SOLVER.BASE_LR", "--num_shards", "1"), "'SOLVER.BASE_LR' has no value"),
+    ],
+)
+def test_overrides_that_cannot_be_used(words, message, parse):
+    with pytest.raises(ConfigError, match=message):
+        parse("--cfg", "a.yaml", *words)
+
+
+def test_an_option_that_does_not_exist(parse, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        parse("--cfg", "a.yaml", "--shards", "1")
+    assert stopped.value.code == 2
+    assert "unrecognized arguments: --shards" in capsys.readouterr().err
+
+
+def test_overrides_stand_anywhere_among_other_words():
+    words = ["a.mp4", "TEST.BATCH_SIZE", "4", "--top-k", "3", "RNG_SEED=7", "--opts", "TEST.mp4"]
+    others, overrides = take_overrides(words)
+    assert others == ["a.mp4", "--top-k", "3", "TEST.mp4"]
+    assert overrides == ["TEST.BATCH_SIZE", "4", "RNG_SEED", "7"]
+
+
+def test_what_is_a_key(tmp_path, monkeypatch):
+    keys = ("RNG_SEED", "TEST.BATCH_SIZ", "MODEL.ARGUMENTS.patch_size", "MVIT.REV.ENABLE")
+    theirs = ("MODEL.ARCH", "DATA.IN22k_VAL_IN1K", "PREFETCH.NUM_LOADERS", "TRAIN.ACCUMULATE")
+    assert all(map(is_key, (*keys, *theirs)))
+    assert not any(map(is_key, ("TEST", "TEST.mp4", "GOPR0001.MP4", "a", "--cfg", "x/TEST.MP4")))
+    monkeypatch.chdir(tmp_path)
+    assert is_key("TEST.MP4")
+    (tmp_path / "TEST.MP4").touch()
+    assert not is_key("TEST.MP4")  # a file of that name
+
+
+def test_values_may_hold_an_equals_sign(parse):
+    (cfg,) = parse("--cfg", "a.yaml", "DATA.CLASS_NAMES", "a=b", "DATA.PATH_PREFIX=c=d")
+    assert (cfg.DATA.CLASS_NAMES, cfg.DATA.PATH_PREFIX) == ("a=b", "c=d")

@@ -33,6 +33,11 @@ BAD = {
     "base is a list of nothing": ("_BASE_: [null]", r"_BASE_ is \[None\]"),
     "base is true": ("_BASE_: true", "_BASE_ is True"),
     "base is a date": ("_BASE_: 2001-01-01", "_BASE_ is"),
+    "base is a folder": ("_BASE_: .", "_BASE_ names .*which is a folder"),
+    "base is missing": ("_BASE_: [/no/such.yaml]", "_BASE_ names .*which does not exist"),
+    "base of no user": ("_BASE_: ~nobody-of-this-name/x.yaml", "_BASE_ names .*does not exist"),
+    "base of a long name": (f"_BASE_: {'x' * 400}", "_BASE_ names .*does not exist"),
+    "base is itself": ("_BASE_: x.yaml", "inherits from itself"),
 }
 
 
@@ -44,10 +49,16 @@ def test_a_bad_file_gets_one_short_sentence(tmp_path, kind):
     with pytest.raises(ConfigError, match=message) as caught:
         load_config(path)
     said = str(caught.value)
-    assert str(path) in said and "\n" not in said and len(said) < 600
+    assert str(path) in said and "\n" not in said and len(said) < 600, said
     if not kind.startswith(("too long", "base")):
         with pytest.raises(ConfigError, match=message):
             load_config_text(text, name="the checkpoint")
+
+
+@pytest.mark.parametrize("name", ["~nobody-of-this-name/x.yaml", "x" * 5000, "."])
+def test_a_config_of_an_odd_name_does_not_exist(name):
+    with pytest.raises(ConfigError, match="does not exist; shipped are"):
+        load_config(name)
 
 
 @pytest.mark.parametrize("value", ["", "null", "''", "[]", "~"])
@@ -70,8 +81,10 @@ def test_overrides_have_the_same_limits(value):
         *(("TEST.NUM_ENSEMBLE_VIEWS", 100_000_000), ("DATA.NUM_FRAMES", 100_000_000)),
         *(("DATA.TEST_CROP_SIZE", 1_000_000), ("MODEL.NUM_CLASSES", 10**9)),
         *(("TEST.BATCH_SIZE", 10**90), ("RNG_SEED", 2**64), ("DATA.FRAMES_FPS", 1e300)),
-        ("MODEL.ARGUMENTS", "[[depth, 100000000]]"),
-        ("MODEL.ARGUMENTS", "[[depths, [1, 100000000]]]"),
+        ("MODEL.ARGUMENTS.depth", 100_000_000),
+        ("MODEL.ARGUMENTS.depths", "[1, 100000000]"),
+        ("MODEL.ARGUMENTS.tables", "[{1: 100000000}]"),
+        ("MODEL.ARGUMENTS.day", "2001-01-01"),
     ],
 )
 def test_no_config_asks_for_more_than_a_machine_has(key, value):

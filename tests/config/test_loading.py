@@ -14,7 +14,8 @@ from videonet.config import (
     model_arguments,
     save_config,
 )
-from videonet.config.defaults import DEFAULTS, OPTIONAL, flatten
+from videonet.config.checks import get
+from videonet.config.keys import KEYS
 from videonet.errors import ConfigError
 from videonet.models import create_model
 
@@ -94,7 +95,9 @@ def test_the_default_config_is_complete_and_nobody_elses():
     second = default_config()
     assert second.DATA.MEAN == [0.45] * 3
     assert second.SOLVER.BASE_LR == 0.1
-    assert {key for key, value in flatten(DEFAULTS).items() if value is None} == set(OPTIONAL)
+    assert {name for name, key in KEYS.items() if key.default is None} == {
+        name for name, key in KEYS.items() if key.optional
+    }
 
 
 def test_overrides_win_over_the_file_and_the_file_over_the_defaults(write):
@@ -131,7 +134,7 @@ def test_values_take_the_type_of_their_key(key, text, value, from_file, write):
         cfg = load_config(write(f"{group}: {{{name}: {yaml_quoted(text)}}}"), NAMED)
     else:
         cfg = load_config(None, [*NAMED, key, text])
-    found = flatten(cfg)[key]
+    found = get(cfg, key)
     assert found == value
     assert type(found) is type(value)
 

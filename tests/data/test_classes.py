@@ -157,6 +157,28 @@ def test_an_unknown_name_names_file_and_line(folder):
         listed(folder, "a.mp4 eat\nb.mp4 cook\n")
 
 
+def test_a_name_in_other_letters_is_told(folder):
+    with pytest.raises(DataError, match="no name of a class; did you mean 'play guitar'"):
+        listed(folder, "a.mp4,eat\nb.mp4,Play Guitar\n", separator=",")
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_numbers_beside_a_training_list_of_names_are_refused(data, split):
+    cfg = config(data, "DATA.TRAIN_LIST", "train_names.csv", "DATA.VAL_LIST", "val.csv")
+    with pytest.raises(DataError, match=r"val\.csv, line 1: .* is a number, but .* are names"):
+        read_videos(cfg, split)
+    (data / "classes.txt").write_text("\n".join(CLASSES))
+    assert read_videos(cfg, split).labels.tolist() == [0, 1, 2]
+
+
+def test_a_number_among_the_names_of_a_training_list_is_refused(data):
+    with (data / "train_names.csv").open("a") as file:
+        file.write("train/eat/a.mp4,1\n")
+    cfg = config(data, *FORMS["names"], "DATA.PATH_LABEL_SEPARATOR", ",")
+    with pytest.raises(DataError, match=r"train_names\.csv, line 4: .* is a number"):
+        read_videos(cfg, "train")
+
+
 def test_several_names_are_counted(folder):
     (folder / "train.csv").write_text("a.mp4,eat,walk\nb.mp4,run\n")
     labels = ("TRAIN.DATASET", "multilabel", "MODEL.LOSS_FUNC", "bce_logit")

@@ -103,7 +103,7 @@ def test_a_crash_and_a_hang_are_replaced_as_any_damage_is(config, simulate, tmp_
     assert len(batches) == len(expected) == 10
     for batch, other in zip(batches, expected, strict=True):
         assert torch.equal(batch.clips, other.clips)
-        assert torch.equal(batch.labels, other.labels)
+        assert torch.equal(batch.targets["labels"], other.targets["labels"])
         assert torch.equal(batch.videos, other.videos)
         assert [f.index for f in batch.failures] == [f.index for f in other.failures]
     assert set(loader.failures) == set(DAMAGED)

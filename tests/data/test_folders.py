@@ -68,7 +68,7 @@ def test_images_are_videos_of_one_frame(tmp_path, make_config):
     cfg = make_config(tmp_path, *kinds)
     (batch,) = build_loader(cfg, "train")
     assert batch.clips.shape[:3] == (4, 3, 1) and not batch.failures
-    assert sorted(batch.labels.tolist()) == [0, 0, 1, 1]
+    assert sorted(batch.targets["labels"].tolist()) == [0, 0, 1, 1]
     batch = next(iter(build_loader(cfg, "test")))
     # The bright edge, an eighth of the width, is outside of the middle half.
     assert batch.clips.shape[2] == 1 and (batch.clips < 100).all()
@@ -142,6 +142,9 @@ def test_lists_of_frame_folders_and_several_labels(tmp_path, make_config):
     for workers in (0, 1):
         cfg = make_config(tmp_path, *kinds, "DATA_LOADER.NUM_WORKERS", workers, "AUG.NUM_SAMPLE", 2)
         (batch,) = build_loader(cfg, "train")
-        assert batch.labels.shape == (8, 4) and batch.labels.dtype == torch.float32
-        for label, video in zip(batch.labels, batch.videos, strict=True):
+        assert (
+            batch.targets["labels"].shape == (8, 4)
+            and batch.targets["labels"].dtype == torch.float32
+        )
+        for label, video in zip(batch.targets["labels"], batch.videos, strict=True):
             assert label.nonzero().flatten().tolist() == sorted([int(video), (int(video) + 1) % 4])

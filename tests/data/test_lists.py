@@ -4,7 +4,8 @@ import time
 import numpy as np
 import pytest
 
-from videonet.data.lists import PathArray, read_list
+from videonet.data.arrays import PathArray
+from videonet.data.lists import read_list
 from videonet.errors import DataError
 
 

@@ -19,7 +19,7 @@ FULL = (
 def same(a: Batch, b: Batch) -> bool:
     return (
         torch.equal(a.clips, b.clips)
-        and torch.equal(a.labels, b.labels)
+        and torch.equal(a.targets["labels"], b.targets["labels"])
         and torch.equal(a.videos, b.videos)
     )
 
@@ -44,8 +44,8 @@ def test_training_batches(reference, make_config, video_folder):
         assert videos[::2] == videos[1::2] and len(set(videos)) == 8  # 11 videos, batches of 4
         for batch in epoch:
             assert batch.clips.shape == (8, 3, 4, 32, 32) and batch.clips.dtype == torch.uint8
-            assert batch.clips.is_contiguous() and batch.labels.dtype == torch.int64
-            assert batch.labels.tolist() == [v % 4 for v in batch.videos.tolist()]
+            assert batch.clips.is_contiguous() and batch.targets["labels"].dtype == torch.int64
+            assert batch.targets["labels"].tolist() == [v % 4 for v in batch.videos.tolist()]
             assert not batch.failures
     assert not all_same(*reference)
     first = reference[0][0]
@@ -200,7 +200,9 @@ def test_training_replaces_what_cannot_be_read(make_config, damaged_folder, work
         assert {failure.index for failure in failures} == {4}
         assert failures[0].path.endswith("bad.mp4") and "cannot read" in failures[0].reason
         for batch in batches:
-            assert batch.labels.tolist() == [video % 4 for video in batch.videos.tolist()]
+            assert batch.targets["labels"].tolist() == [
+                video % 4 for video in batch.videos.tolist()
+            ]
         runs.append(batches)
     assert all_same(*runs)
     assert "bad.mp4" in caplog.text
@@ -217,7 +219,7 @@ def test_evaluation_leaves_out_what_cannot_be_read(make_config, damaged_folder, 
     clips = 6 if split == "test" else 1  # one video a batch
     cfg = make_config(damaged_folder, "TRAIN.BATCH_SIZE", 1, "TEST.BATCH_SIZE", clips)
     batches = list(build_loader(cfg, split))
-    assert len(batches) == 10 and len(batches[4].videos) == len(batches[4].labels) == 0
+    assert len(batches) == 10 and len(batches[4].videos) == len(batches[4].targets["labels"]) == 0
     assert batches[4].clips.shape == (0, 3, 4, 32, 32) and batches[4].clips.dtype == torch.uint8
     assert [failure.index for failure in batches[4].failures] == [4]
     seen = torch.cat([batch.videos for batch in batches]).unique().tolist()

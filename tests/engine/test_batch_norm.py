@@ -22,7 +22,7 @@ from videonet.tasks import build_task
 CPU = Process(rank=0, world_size=1, device=torch.device("cpu"))
 # hrnet and cvt have batch norms; everything that draws random numbers is on.
 RUN = (
-    *("TRAIN.BATCH_SIZE", 8, "SOLVER.MAX_EPOCH", 2, "MVIT.DROPPATH_RATE", 0.1),
+    *("TRAIN.BATCH_SIZE", 8, "SOLVER.MAX_EPOCH", 2),
     *("MODEL.DROPPATH_RATE", 0.2, "MODEL.DROPOUT_RATE", 0.5, "MIXUP.ENABLE", True),
     *("SOLVER.EMA_DECAY", 0.5, "TEST.BATCH_SIZE", 2),
 )
@@ -91,14 +91,19 @@ def test_without_synchronisation_the_checkpoint_holds_the_mean_of_all(tiny, tmp_
 def test_accumulation_says_what_batch_norms_see(tiny, caplog):
     options = (*RUN, "SOLVER.MAX_EPOCH", 1, "TRAIN.EVAL_PERIOD", 0)
     with caplog.at_level(logging.WARNING, logger="videonet"):
-        subprocess_helpers.run(tiny(*options, "MODEL.NAME", "hrnet_xs", "TRAIN.ACCUMULATE", 4))
-    assert "batch norms see 2 of the 8 clips of a step at a time (TRAIN.ACCUMULATE 4" in caplog.text
+        subprocess_helpers.run(
+            tiny(*options, "MODEL.NAME", "hrnet_xs", "TRAIN.GRAD_ACCUM_STEPS", 4)
+        )
+    assert (
+        "batch norms see 2 of the 8 clips of a step at a time (TRAIN.GRAD_ACCUM_STEPS 4"
+        in caplog.text
+    )
 
 
 def test_a_model_without_batch_norms_says_nothing(tiny, caplog):
     with caplog.at_level(logging.WARNING, logger="videonet"):
         subprocess_helpers.run(
-            tiny("SOLVER.MAX_EPOCH", 1, "TRAIN.EVAL_PERIOD", 0, "TRAIN.ACCUMULATE", 5)
+            tiny("SOLVER.MAX_EPOCH", 1, "TRAIN.EVAL_PERIOD", 0, "TRAIN.GRAD_ACCUM_STEPS", 5)
         )
     assert "batch norm" not in caplog.text
 

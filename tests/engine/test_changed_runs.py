@@ -10,6 +10,7 @@ from tests.engine import subprocess_helpers
 from videonet.checkpoint import read_checkpoint
 from videonet.checkpoint.checkpoint_dir import saved_checkpoints
 from videonet.engine.distributed import process
+from videonet.engine.resume import resume
 from videonet.engine.train import Trainer
 from videonet.errors import CheckpointError
 
@@ -122,6 +123,29 @@ def test_checkpoints_without_names_of_parameters_are_resumed(tiny):
         subprocess_helpers.run(
             tiny(*START, *ADAMW, "SOLVER.WEIGHT_DECAY", 0.0, "SOLVER.MAX_EPOCH", 2)
         )
+
+
+ODD = {
+    "epoch": ("three", "its epoch is 'three', expected a number"),
+    "step": (None, "its step is None, expected a number"),
+    "batch": (-1, "its batch is -1, expected a number"),
+    "model_state": ({"cls_token": "x"}, "cls_token is a str there and of shape"),
+    "optimizer_state": ({}, "belongs to another optimiser"),
+    "cfg": ("a: [", "not valid YAML"),
+}
+
+
+@pytest.mark.parametrize("key", ODD)
+def test_a_state_with_odd_entries_is_refused_in_one_sentence(key, tiny):
+    trainer = subprocess_helpers.run(tiny(*START, *ADAMW))
+    (path,) = saved_checkpoints(tiny().OUTPUT_DIR)
+    content, (value, message) = read_checkpoint(path), ODD[key]
+    content[key] = content[key] | value if isinstance(value, dict) and value else value
+    torch.save(content, path)
+    facts = trainer.facts
+    with process("cpu") as this, pytest.raises(CheckpointError, match=message) as caught:
+        resume(trainer.cfg, trainer.state, path, facts, this)
+    assert "\n" not in str(caught.value) and str(path) in str(caught.value)
 
 
 @pytest.fixture

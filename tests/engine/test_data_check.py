@@ -100,6 +100,16 @@ def test_videos_that_are_trained_on_are_told(how, split, begin, copied, caplog):
     assert said in caplog.text and f"training videos too, by their {how}" in caplog.text
 
 
+@pytest.mark.parametrize(("shift", "told"), [(0, False), (1, True)], ids=["same", "other"])
+def test_a_video_with_two_labels_is_told(shift, told, begin, copied, caplog):
+    lines = (copied / "train.csv").read_text().splitlines()
+    path, label = lines[0].rsplit(" ", 1)
+    only(copied, "train", [*lines, f"{path} {(int(label) + shift) % 8}"])
+    with caplog.at_level(logging.WARNING, logger="videonet"):
+        begin()
+    assert ("has 1 videos more than once, with other labels" in caplog.text) == told
+
+
 def test_folders_of_frames_are_compared_too(tmp_path, caplog):
     from videonet.data.lists import read_list
     from videonet.engine.data_check import _warn_of_overlap

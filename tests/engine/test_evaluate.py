@@ -5,6 +5,7 @@ import torch
 
 from videonet.config import load_config
 from videonet.data import Batch, Failure
+from videonet.data.targets import Targets
 from videonet.devices import apply_to_clips
 from videonet.engine.distributed import Process
 from videonet.engine.evaluate import evaluate
@@ -30,7 +31,8 @@ def clips(*values):
 
 
 def batch(videos, labels, values, failures=()):
-    return Batch(clips(*values), torch.tensor(labels), torch.tensor(videos), list(failures))
+    targets = Targets({"labels": torch.tensor(labels)})
+    return Batch(clips(*values), targets, torch.tensor(videos), list(failures))
 
 
 def test_ways_to_average_views():
@@ -66,7 +68,7 @@ def test_the_number_of_clips_at_a_time_does_not_matter():
 def test_failures_are_listed_and_do_not_count():
     empty = Batch(
         torch.empty(0),
-        torch.empty(0).long(),
+        Targets({"labels": torch.empty(0).long()}),
         torch.empty(0).long(),
         [Failure(2, "b.mp4", "broken")],
     )

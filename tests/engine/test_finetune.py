@@ -70,7 +70,7 @@ def test_fine_tuning_keeps_the_frozen_layers_and_starts_a_new_head(tiny, tmp_pat
 
 @pytest.mark.slow
 def test_a_compiled_model_trains_alike(tiny, tmp_path):
-    options = ("SOLVER.MAX_EPOCH", 1, "MVIT.DROPPATH_RATE", 0.0)
+    options = ("SOLVER.MAX_EPOCH", 1, "MODEL.DROPPATH_RATE", 0.0)
     _, plain = run(tiny(*options, "OUTPUT_DIR", tmp_path / "plain"))
     _, compiled = run(tiny(*options, "MODEL.COMPILE", True, "OUTPUT_DIR", tmp_path / "compiled"))
     expected = plain.model.state_dict()

@@ -13,7 +13,7 @@ import torch
 from videonet.checkpoint import read_checkpoint
 from videonet.checkpoint.checkpoint_dir import saved_checkpoints
 from videonet.config import save_config
-from videonet.config.command_line import load_configs, training_parser
+from videonet.config.command_line import load_configs, training_arguments
 from videonet.engine.machines import torchrun_command
 from videonet.errors import ConfigError
 
@@ -30,7 +30,7 @@ def command(tmp_path, monkeypatch):
         (tmp_path / f"{name}.yaml").write_text(text)
 
     def make(*words):
-        args = training_parser("").parse_args(words)
+        args = training_arguments(words)
         return torchrun_command(args, load_configs(args))
 
     return make
@@ -54,7 +54,7 @@ def test_batch_and_rates_are_those_of_all_machines(command):
         "--master-addr": "first",
         "--master-port": "1234",
     }
-    (cfg,) = load_configs(training_parser("").parse_args(run))
+    (cfg,) = load_configs(training_arguments(run))
     solver = cfg.SOLVER
     assert (cfg.TRAIN.BATCH_SIZE, cfg.DEVICE) == (64, "cpu")
     assert (solver.BASE_LR, solver.WARMUP_START_LR, solver.COSINE_END_LR) == (0.4, 0.04, 0.004)
@@ -64,7 +64,7 @@ def test_batch_and_rates_are_those_of_all_machines(command):
 def test_rates_that_are_not_of_one_machine_stay(key, command):
     scale = ("SOLVER.BASE_LR_SCALE_NUM_SHARDS", "True") if key else ()
     words = command("--num_shards", "2", "--cfg", "a.yaml", "--opts", *RATES, *scale, *key)
-    (cfg,) = load_configs(training_parser("").parse_args(words[16:]))
+    (cfg,) = load_configs(training_arguments(words[16:]))
     assert (cfg.TRAIN.BATCH_SIZE, cfg.SOLVER.BASE_LR) == (32, 0.1)
 
 

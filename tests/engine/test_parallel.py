@@ -16,7 +16,7 @@ TWENTY_STEPS = (
     *("TRAIN.BATCH_SIZE", 8, "SOLVER.MAX_EPOCH", 10, "TRAIN.EVAL_PERIOD", 10),
     *("TRAIN.CHECKPOINT_PERIOD", 5, "SOLVER.EMA_DECAY", 0.9, "SOLVER.CLIP_GRAD_VAL", 0.05),
     # Everything that draws random numbers; draws belong to clips, not to processes.
-    *("MODEL.DROPOUT_RATE", 0.5, "MVIT.DROPPATH_RATE", 0.3, "MVIT.DROPOUT_RATE", 0.1),
+    *("MODEL.DROPOUT_RATE", 0.5, "MODEL.DROPPATH_RATE", 0.3, "MVIT.DROPOUT_RATE", 0.1),
     *("MIXUP.ENABLE", True, "AUG.NUM_SAMPLE", 2),
 )
 
@@ -59,9 +59,9 @@ def assert_same_run(cfg, expected) -> None:
     [
         pytest.param((), id="ddp"),
         pytest.param(("TRAIN.PARALLEL", "fsdp"), id="fsdp"),
-        pytest.param(("TRAIN.ACCUMULATE", 2), id="ddp in parts", marks=pytest.mark.slow),
+        pytest.param(("TRAIN.GRAD_ACCUM_STEPS", 2), id="ddp in parts", marks=pytest.mark.slow),
         pytest.param(
-            ("TRAIN.PARALLEL", "fsdp", "TRAIN.ACCUMULATE", 2),
+            ("TRAIN.PARALLEL", "fsdp", "TRAIN.GRAD_ACCUM_STEPS", 2),
             id="fsdp in parts",
             marks=pytest.mark.slow,
         ),

@@ -9,6 +9,7 @@ import torch
 from videonet.checkpoint.checkpoint_dir import saved_checkpoints
 from videonet.data.dataset import Batch, Failure
 from videonet.data.loader import VideoLoader
+from videonet.data.targets import Targets
 from videonet.engine.distributed import Process
 from videonet.engine.multiview import refuse_few_videos
 from videonet.engine.train import Trainer
@@ -88,10 +89,10 @@ def test_failures_are_counted_once_each():
     empty = torch.zeros(0)
     for k in range(videos // 2):
         dataset.bad[k] = "no"
-        loader._note_failures(Batch(empty, empty, empty, [Failure(k, str(k), "no")]))
+        loader._note_failures(Batch(empty, Targets({}), empty, [Failure(k, str(k), "no")]))
     assert total < 10 * videos
     with pytest.raises(DataError, match="1501 of 3000 videos"):
-        loader._note_failures(Batch(empty, empty, empty, [Failure(2999, "2999", "no")]))
+        loader._note_failures(Batch(empty, Targets({}), empty, [Failure(2999, "2999", "no")]))
 
 
 def test_large_evaluations_hold_their_scores_once(tmp_path):

@@ -25,7 +25,7 @@ from videonet.errors import CheckpointError, Interrupted, TrainingError
 
 # Everything that draws random numbers or carries state from step to step.
 EVERYTHING = (
-    *("MODEL.DROPOUT_RATE", 0.5, "MVIT.DROPPATH_RATE", 0.3, "MIXUP.ENABLE", True),
+    *("MODEL.DROPOUT_RATE", 0.5, "MODEL.DROPPATH_RATE", 0.3, "MIXUP.ENABLE", True),
     *("SOLVER.EMA_DECAY", 0.9, "TRAIN.CHECKPOINT_STEPS", 1, "TRAIN.EVAL_PERIOD", 2),
 )
 

@@ -15,8 +15,10 @@ from videonet.checkpoint import read_checkpoint
 from videonet.checkpoint.checkpoint_dir import saved_checkpoints
 from videonet.config import save_config
 from videonet.data.loader import BAD_LIST
+from videonet.engine.signals import StopSignals
 
 ROOT = Path(__file__).resolve().parents[2]
+SIGHUP = getattr(signal, "SIGHUP", signal.SIGTERM)  # Windows has none
 LONG = (
     *("TRAIN.BATCH_SIZE", 4, "SOLVER.MAX_EPOCH", 4000, "TRAIN.EVAL_PERIOD", 1),
     *("TRAIN.CHECKPOINT_PERIOD", 4000, "DATA_LOADER.NUM_WORKERS", 2, "TEST.ENABLE", False),
@@ -56,7 +58,11 @@ def assert_stopped_in_order(
 
 
 @pytest.mark.parametrize(
-    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+    "number",
+    [
+        signal.SIGTERM,
+        *(pytest.param(number, marks=pytest.mark.slow) for number in (signal.SIGINT, SIGHUP)),
+    ],
 )
 def test_a_signal_to_the_process_group_saves_and_blames_no_video(number, tiny, tmp_path):
     cfg = tiny(*LONG)
@@ -66,6 +72,20 @@ def test_a_signal_to_the_process_group_saves_and_blames_no_video(number, tiny, t
     run.send_signal(number)  # timeout signals its child and then the group
     os.killpg(run.pid, number)
     assert_stopped_in_order(run, folder, 128 + number)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
+def test_a_closed_terminal_stops_a_run_unless_it_is_ignored():
+    before = signal.getsignal(signal.SIGHUP)
+    try:
+        for handler, noted in ((signal.SIG_DFL, signal.SIGHUP), (signal.SIG_IGN, 0)):
+            signal.signal(signal.SIGHUP, handler)
+            with StopSignals() as stop:
+                signal.raise_signal(signal.SIGHUP)
+                assert stop.received == noted
+            assert signal.getsignal(signal.SIGHUP) == handler
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.slow

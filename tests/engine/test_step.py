@@ -23,7 +23,7 @@ def losses(cfg):
 def test_a_batch_in_parts_is_the_same_batch(tiny, tmp_path):
     options = ("TRAIN.BATCH_SIZE", 8, "SOLVER.MAX_EPOCH", 10, "TRAIN.EVAL_PERIOD", 0)
     whole = losses(tiny(*options, "OUTPUT_DIR", tmp_path / "whole"))
-    parts = losses(tiny(*options, "TRAIN.ACCUMULATE", 2, "OUTPUT_DIR", tmp_path / "parts"))
+    parts = losses(tiny(*options, "TRAIN.GRAD_ACCUM_STEPS", 2, "OUTPUT_DIR", tmp_path / "parts"))
     assert len(whole) == 20 and whole[0] != whole[-1]
     torch.testing.assert_close(parts, whole, rtol=0, atol=1e-5)
 

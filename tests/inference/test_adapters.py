@@ -37,7 +37,7 @@ def config(request, folder):
 
 def batches(cfg, split):
     for batch in build_loader(cfg, split):
-        yield normalize(batch.clips, cfg.DATA.MEAN, cfg.DATA.STD), batch.labels
+        yield normalize(batch.clips, cfg.DATA.MEAN, cfg.DATA.STD), batch.targets["labels"]
 
 
 def train(model, cfg) -> list[float]:

@@ -190,6 +190,28 @@ def test_a_layer_whose_forward_is_replaced(model):
         del layer.forward
 
 
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [(nn.Linear, "forward"), (nn.Module, "__call__"), (torch.nn.functional, "linear")],
+    ids=lambda part: getattr(part, "__name__", part),
+)
+def test_what_is_put_in_the_place_of_torchs_own_is_used(model, monkeypatch, owner, name):
+    """As profilers, quantisers and others do it for all layers at once."""
+    own, layers = getattr(owner, name), layers_of(model, nn.Linear)
+    weights = {layer.weight.data_ptr() for layer in layers.values()}
+    seen = set()
+
+    def counting(first, second, *rest, **options):
+        weight = second if name == "linear" else getattr(first, "weight", None)
+        if isinstance(weight, torch.Tensor):
+            seen.add(weight.data_ptr())
+        return own(first, second, *rest, **options)
+
+    monkeypatch.setattr(owner, name, counting)
+    output(model)
+    assert weights <= seen
+
+
 def batch_norms_behind(model):
     """Pairs of paths: a convolution and the batch norm that its output goes to."""
     convolutions, pairs, handles = {}, [], []

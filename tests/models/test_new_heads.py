@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from videonet.errors import ConfigError
 from videonet.models import create_model, list_models
 
 
@@ -27,6 +28,14 @@ def test_a_new_head_is_on_the_device_of_the_model():
         model = create_model("mvit_v2_xs", num_classes=5)
     model.reset_classifier(4)
     assert model.head.projection.weight.is_meta
+
+
+@pytest.mark.parametrize("count", [-1, 2.0, "3", None, True])
+def test_a_number_of_classes_that_is_none_is_refused(count):
+    model = create_model("mvit_v2_xs", num_classes=5)
+    with pytest.raises(ConfigError, match="expected a whole number, 0 or more"):
+        model.reset_classifier(count)
+    assert model.num_classes == 5 and model.head.projection.out_features == 5
 
 
 def test_a_head_of_somebody_else_is_replaced():

@@ -50,13 +50,13 @@ def add_data(parser: argparse.ArgumentParser) -> None:
         "--needed", type=float, help="clips/s that the model takes; the verdict is about that rate"
     )
     parser.add_argument("--output", type=Path, help="write the numbers to this JSON file")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides of the recipe")
 
 
 def _add_task(parser: argparse.ArgumentParser) -> None:
     """Arguments that all comparisons of models share."""
     parser.add_argument("--frames", type=int, default=16, help="default 16; 1 for images")
     parser.add_argument("--size", type=int, default=224, help="pixels (default 224)")
+    parser.set_defaults(takes_overrides=False)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, help="of the CPU (default: as torch chooses)")
     parser.add_argument("--rounds", type=int, default=7, help="turns of each (default 7)")

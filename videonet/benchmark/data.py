@@ -24,7 +24,7 @@ from videonet.config import load_config
 from videonet.data.build import build_dataset
 from videonet.data.dataset import TrainingClips, VideoDataset
 from videonet.data.loader import TrainingBatches, VideoLoader
-from videonet.data.views import to_batch
+from videonet.data.views import read_frames, to_batch
 from videonet.data.workers import WorkerPool
 from videonet.errors import ConfigError, DecodeError
 
@@ -35,7 +35,7 @@ STAGES = ("open", "decode", "crop", "augment", "collate")
 
 def run(args: argparse.Namespace) -> str:
     """Measure, and return the report as text. Raises ConfigError and DataError as the loader."""
-    cfg = load_config(args.cfg, args.opts)
+    cfg = load_config(args.cfg, args.overrides)
     result = benchmark(
         cfg, workers=args.workers, rounds=args.rounds, peers=args.peer or BENCHMARK_PEERS
     )
@@ -122,11 +122,11 @@ def _time_stages(
 
     with make.open(dataset.paths[index], known) as reader:
         mark("open")
-        frames, rows = make.read(reader, rngs)
+        frames, rows = read_frames(reader, make.choose(reader, rngs))
     mark("decode")
     clips = []
     for row in rows:
-        clip = make.crop(frames, row)
+        clip = make.crop(frames, rows=row)
         mark("crop")
         clips.append(make.augment(clip))
         mark("augment")
@@ -232,7 +232,8 @@ class SameRecipe:
             picked = torch.linspace(0, clip.shape[1] - 1, make.sampler.num_frames).long()
             frames = clip[:, picked].to(torch.uint8).transpose(0, 1)
             rng = np.random.default_rng((self._calls, k))
-            clips += make.change(frames, torch.arange(len(frames))[None], [rng])
+            ((clip, _),) = make.change(frames, torch.arange(len(frames))[None], [rng], [{}])
+            clips.append(clip)
         return {"video": to_batch(clips), "label": item["label"]}
 
 

@@ -1,4 +1,4 @@
-"""What lies where in the dictionary that a checkpoint is."""
+"""Finding the weights in the content of a checkpoint."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ SIGNS = (
         "result",
     ),
     (
-        re.compile(r".*\.weight_(?:orig|mask|g|v)"),
+        re.compile(r"(?!(?:.*\.)?last_layer\.).*\.weight_(?:orig|mask|g|v)"),  # not DINO's head
         "weights that pruning or weight norm compute before each call: make them permanent "
         "(prune.remove, remove_weight_norm) and save the result",
     ),
@@ -175,12 +175,25 @@ def _lists_of_tensors(content: Mapping, depth: int = 0) -> Iterator[str]:
             yield from _lists_of_tensors(value, depth + 1)
 
 
+def _values_of_other_types(content: Mapping, depth: int = 0) -> Iterator[tuple[str, str]]:
+    """Names of weights (with a dot) whose values are arrays or lists of numbers, and what of."""
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            if depth < DEEPEST and not OTHERS.fullmatch(str(key)):
+                yield from _values_of_other_types(value, depth + 1)
+        elif "." in str(key) and not isinstance(value, Tensor | str | int | float | bool | None):
+            yield str(key), type(value).__name__
+
+
 def _why(content: Mapping) -> str:
     """What else the file may be."""
     names = [str(key) for key in content]
     if unnamed := next(_lists_of_tensors(content), None):
         return f" ({unnamed} lists tensors without names, which cannot be told apart)"
-    if any("optimizer" in name for name in names):
+    if found := next(_values_of_other_types(content), None):
+        name, kind = found
+        return f" ({name} is a {kind}, expected a tensor: torch.as_tensor makes one)"
+    if any("optimizer" in name for name in names) or {"state", "param_groups"} <= set(names):
         return (
             " (the state of an optimiser alone; DeepSpeed keeps the weights in "
             "mp_rank_00_model_states.pt)"

@@ -1,4 +1,4 @@
-"""Whose names a checkpoint has, once the names of wrappers and trainers are taken off.
+"""Which project named the tensors of a checkpoint, below the prefixes of wrappers and trainers.
 
 Wrappers put their name before those of what they wrap: ``DistributedDataParallel`` ``module.``,
 ``torch.compile`` ``_orig_mod.``, FSDP and activation checkpointing theirs, of a whole model or of
@@ -9,6 +9,7 @@ losses and averages. What is left decides, by the marks of a dialect or by the m
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -28,6 +29,11 @@ WRAPPERS = frozenset(
 OF_A_LOSS = re.compile(
     r"(?:.*[._])?(?:loss(?:es|_fn|_func|_fun)?|criterions?|criteria|metrics?|accuracy)(?:[._].*|\d*)",
     re.IGNORECASE,
+)
+# What a pre-training has beside the model, at the top of its names: other heads, decoders, queues.
+OF_A_PRETRAINING = re.compile(
+    r"(?:\w+_head|head_dist|(?:\w+_)?(?:decoder|projector|predictor|queue)(?:_\w+)?"
+    r"|pixel_(?:mean|std)|class_weights?|center)(?:\..*)?|(?:.*\.)?mask_token"
 )
 SMALLEST_SHARE = 0.2  # of all names, below a prefix that could be the model's
 OVERLAP = 0.1  # of the names that have to be the model's, where no dialect is recognised
@@ -78,7 +84,7 @@ def recognise(state: State, origin: str, wanted: Collection[str] = ()) -> Recogn
         if (match := _match(state, clean, prefix, wanted)) is not None:
             found[prefix] = match
     if not found:
-        return Recognised(OWN, clean, _outside(clean, ""), aliases)
+        return Recognised(OWN, clean, _outside(clean, "", wanted), aliases)
     prefix = _choose(found, clean, origin)
     dialect, is_base = found[prefix]
     copies = _copies(prefix, prefixes, clean)
@@ -88,7 +94,7 @@ def recognise(state: State, origin: str, wanted: Collection[str] = ()) -> Recogn
             name: short if any(row.to_ours(short) for row in dialect.rows) else dialect.base + short
             for name, short in names.items()
         }
-    outside = _outside(clean, prefix) - copies.keys()
+    outside = _outside(clean, prefix, wanted) - copies.keys()
     return Recognised(dialect, names, outside, aliases | copies, is_base)
 
 
@@ -139,15 +145,17 @@ def _match(
     return None
 
 
-def _is_average(prefix: str) -> bool:
-    return bool(AVERAGES.fullmatch(prefix.rstrip(".")))
+def _gives_way(prefix: str) -> bool:
+    """Whether an average of a model, or the decoder of a pre-training, lies under a prefix."""
+    name = prefix.rstrip(".")
+    return bool(AVERAGES.fullmatch(name) or OF_A_PRETRAINING.fullmatch(name))
 
 
 def _choose(found: Mapping[str, tuple], clean: Mapping[str, str], origin: str) -> str:
-    """The prefix of the model: the only one, or the only one that is no average."""
+    """The prefix of the model: the only one, or the only one that gives way to no other."""
     if len(found) == 1 or "" in found:
         return next(iter(found))
-    plain = [prefix for prefix in found if not _is_average(prefix)]
+    plain = [prefix for prefix in found if not _gives_way(prefix)]
     if len(plain) == 1 or not plain:
         return (plain or list(found))[0]
     raise CheckpointError(
@@ -175,11 +183,33 @@ def _copies(chosen: str, prefixes: list[str], clean: Mapping[str, str]) -> dict[
     return copies
 
 
-def _outside(clean: Mapping[str, str], prefix: str) -> frozenset[str]:
-    """Names beside the model: not under its prefix, or without the wrapper that most have."""
-    if prefix:
-        beside = {name for name, short in clean.items() if not short.startswith(prefix)}
-    else:
-        wrapped = {name for name in clean if name.partition(".")[0] in WRAPPERS}
-        beside = set(clean) - wrapped if 2 * len(wrapped) > len(clean) else set()
-    return frozenset(beside | {name for name in clean if OF_A_LOSS.fullmatch(name)})
+def _outside(clean: Mapping[str, str], prefix: str, wanted: frozenset[str]) -> frozenset[str]:
+    """Names beside the model: not under its prefix, or without the wrappers that most have; and
+    those of losses, averages and the rest of a pre-training."""
+    leads = {name: _lead(name, prefix) for name in clean}
+    counts = Counter(lead for name, lead in leads.items() if clean[name].startswith(prefix))
+    lead = max(counts, key=lambda text: (counts[text], len(text)), default="")
+
+    def is_outside(name: str) -> bool:
+        short = clean[name].removeprefix(prefix)
+        if not name.startswith(lead) or OF_A_LOSS.fullmatch(name):
+            return True
+        first = short.partition(".")[0]
+        return short not in wanted and bool(
+            OF_A_PRETRAINING.fullmatch(short) or (first != short and AVERAGES.fullmatch(first))
+        )
+
+    return frozenset(filter(is_outside, clean))
+
+
+def _lead(name: str, prefix: str) -> str:
+    """The beginning of a name that is `prefix` with the names of wrappers among it and behind."""
+    parts, wanted = name.split("."), prefix.split(".")[:-1]
+    place = 0
+    while place < len(parts) - 1:
+        if wanted and parts[place] == wanted[0]:
+            wanted = wanted[1:]
+        elif parts[place] not in WRAPPERS:
+            break
+        place += 1
+    return "".join(f"{part}." for part in parts[:place])

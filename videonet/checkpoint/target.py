@@ -1,4 +1,4 @@
-"""The model that a checkpoint is loaded into, seen without what it is wrapped in."""
+"""The model that a checkpoint is loaded into, without its wrappers."""
 
 from __future__ import annotations
 
@@ -81,17 +81,28 @@ def _model_inside(model: nn.Module) -> nn.Module:
 
 
 def _is_ours(module: nn.Module) -> bool:
-    """By what it can do, as models are built on top of checkpoints and not the other way round."""
+    """Whether it is a model of this project, told by its methods: nothing here imports models."""
     names = ("layer_groups", "reset_classifier", "no_weight_decay")
     return all(callable(getattr(type(module), name, None)) for name in names)
 
 
 def _refuse_what_cannot_be_filled(model: nn.Module) -> None:
+    if not isinstance(model, nn.Module):
+        what = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
+        raise CheckpointError(f"nothing can be loaded into {what}, expected a model")
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if tensor.is_meta:
             raise CheckpointError(
                 f"nothing can be loaded into this {type(model).__name__}: its {name} has no "
                 "memory, as the model was built on the meta device; build it without"
+            )
+    for name, value in model.state_dict().items():
+        # Tensors made of others, but for those of fully_shard, cannot be written to.
+        of_others = hasattr(type(value), "__tensor_flatten__") and not hasattr(value, "device_mesh")
+        if of_others or (not isinstance(value, Tensor) and not name.endswith("_extra_state")):
+            raise CheckpointError(
+                f"nothing can be loaded into this {type(model).__name__}: its {name} is a "
+                f"{type(value).__name__}, as quantised layers have it; load before quantising"
             )
     for module in model.modules():
         # By name: the class is not imported where nobody uses it.

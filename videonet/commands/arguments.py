@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
+
+from videonet.config.command_line import OVERRIDES_HELP, parse_with_overrides
 
 if TYPE_CHECKING:
     from videonet.inference.predictor import Predictor
@@ -13,25 +15,60 @@ if TYPE_CHECKING:
 Words = Sequence[str] | None  # of a command line behind its verb; None for those of the process
 
 
-def new_parser(description: str | None, prog: str | None) -> argparse.ArgumentParser:
-    """A parser whose help shows a module's docstring as it is."""
+def new_parser(
+    description: str | None, prog: str | None, *, overrides: bool = False, add_help: bool = True
+) -> argparse.ArgumentParser:
+    """A parser whose help shows a module's docstring as it is.
+
+    Args:
+        description: the docstring.
+        prog: the command's name in the help; None for the name of the script.
+        overrides: the help says how the configuration is overridden (see :func:`parse`).
+        add_help: ``--help`` is an option.
+    """
     return argparse.ArgumentParser(
-        prog=prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=prog,
+        description=description,
+        epilog=OVERRIDES_HELP if overrides else None,
+        add_help=add_help,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+
+
+def parse(parser: argparse.ArgumentParser, argv: Words) -> argparse.Namespace:
+    """Parse a command line with overrides of the configuration, which become ``overrides``.
+
+    Args:
+        parser: knows all other words.
+        argv: the words; None for those of the process.
+
+    Raises:
+        ConfigError: a key has no value.
+    """
+    args, overrides = parse_with_overrides(parser, argv)
+    args.overrides = overrides
+    if args.overrides and not getattr(args, "takes_overrides", True):
+        parser.error(f"{args.overrides[0]}: this command reads no configuration")
+    return args
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which model: ``--checkpoint``, ``--cfg``, ``--batch-size`` and ``--opts KEY VALUE``."""
+    """Add the arguments that say which model: ``--checkpoint``, ``--cfg``, ``--batch-size``.
+
+    Args:
+        parser: gets the arguments.
+    """
     parser.add_argument("--checkpoint", required=True, help="a checkpoint, or the folder of a run")
     parser.add_argument("--cfg", help="a YAML file; by default the one inside the checkpoint")
     parser.add_argument("--batch-size", type=int, help="clips at a time (TEST.BATCH_SIZE)")
-    parser.add_argument(
-        "--opts", nargs="*", default=[], metavar="KEY VALUE", help="overrides of the configuration"
-    )
 
 
 def add_window_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which clips of a video: the views of testing, or a sliding window."""
+    """Add the arguments that say which clips of a video: views of testing, or a sliding window.
+
+    Args:
+        parser: gets the arguments.
+    """
     group = parser.add_argument_group("sliding window, instead of the views of testing")
     group.add_argument("--sliding", action="store_true", help="windows over the whole video")
     group.add_argument("--window", type=float, help="seconds (default: what a training clip spans)")
@@ -40,25 +77,33 @@ def add_window_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def is_sliding(args: argparse.Namespace) -> bool:
-    """Whether the arguments ask for a sliding window."""
+    """Whether the arguments ask for a sliding window.
+
+    Args:
+        args: with those of :func:`add_window_arguments`.
+    """
     return bool(args.sliding or args.window is not None or args.stride is not None)
 
 
 def make_predictor(args: argparse.Namespace) -> Predictor:
     """The predictor of parsed arguments, with the head of ``--head`` where there is one.
 
+    Args:
+        args: with those of :func:`add_model_arguments`, parsed by :func:`parse`.
+
     Raises:
-        ConfigError, CheckpointError: it cannot be made.
+        ConfigError: the configuration cannot be used.
+        CheckpointError: the checkpoint cannot be used.
     """
     from videonet.inference.predictor import Predictor
     from videonet.tasks.clip_head import load_video_head
 
-    overrides = list(args.opts)
+    overrides = list(args.overrides)
     if args.batch_size is not None:
         overrides += ["TEST.BATCH_SIZE", str(args.batch_size)]
     predictor = Predictor.from_checkpoint(args.checkpoint, cfg=args.cfg, overrides=overrides)
     head: Path | None = getattr(args, "head", None)
     if head is not None:
-        width = predictor.model.num_features
+        width = cast(int, predictor.model.num_features)
         predictor.video_head = load_video_head(head, width, predictor.class_names)
     return predictor

@@ -11,7 +11,7 @@ import importlib
 import logging
 
 from videonet.benchmark import arguments
-from videonet.commands.arguments import Words, new_parser
+from videonet.commands.arguments import Words, new_parser, parse
 
 SUBJECTS = {  # each is a module of videonet.benchmark
     "model": ("models side by side: speed and memory", arguments.add_model),
@@ -21,12 +21,18 @@ SUBJECTS = {  # each is a module of videonet.benchmark
 
 
 def main(argv: Words = None, prog: str | None = None) -> None:
-    parser = new_parser(__doc__, prog)
+    """Measure models or the loader, and print the report.
+
+    Args:
+        argv: the words of the command line; None for those of the process.
+        prog: the command's name in the help.
+    """
+    parser = new_parser(__doc__, prog, overrides=True)
     parser.add_argument("-v", "--verbose", action="store_true", help="say what is being measured")
     subjects = parser.add_subparsers(dest="subject", required=True)
     for name, (summary, add_arguments) in SUBJECTS.items():
         add_arguments(subjects.add_parser(name, help=summary, description=summary))
-    args = parser.parse_args(argv)
+    args = parse(parser, argv)
     logging.basicConfig(
         level=logging.INFO if args.verbose else logging.WARNING, format="%(message)s"
     )

@@ -14,6 +14,12 @@ from videonet.terminal import printable
 
 
 def main(argv: Words = None, prog: str | None = None) -> None:
+    """Write a checkpoint in the names of another project.
+
+    Args:
+        argv: the words of the command line; None for those of the process.
+        prog: the command's name in the help.
+    """
     parser = new_parser(__doc__, prog)
     parser.add_argument("source", help="file or URL; its names are recognised")
     parser.add_argument("target", type=Path, help="file to write; .safetensors or .pyth")

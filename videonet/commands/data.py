@@ -13,31 +13,54 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from videonet.choices import FRAMES_FPS, SPLITS
-from videonet.commands.arguments import Words, new_parser
-from videonet.config import load_config
+from videonet.commands.arguments import Words, new_parser, parse
+from videonet.config.command_line import OVERRIDES_HELP
 from videonet.errors import ConfigError, exit_code
 from videonet.terminal import printable
 
+if TYPE_CHECKING:
+    Run = Callable[[argparse.Namespace], int]
+    Subcommands = argparse._SubParsersAction[argparse.ArgumentParser]  # of add_subparsers
+
 
 def main(argv: Words = None, prog: str | None = None) -> int:
-    parser = new_parser(__doc__, prog)
+    """Check, prepare, show or inspect videos.
+
+    Args:
+        argv: the words of the command line; None for those of the process.
+        prog: the command's name in the help.
+
+    Returns:
+        The exit code, as the help says.
+    """
+    parser = new_parser(__doc__, prog, overrides=True)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_verify(commands)
     _add_prepare(commands)
     _add_show(commands)
     _add_inspect(commands)
-    args = parser.parse_args(argv)
+    args = parse(parser, argv)
     from videonet.terminal import start_logging
 
     start_logging()
     return args.run(args)
 
 
-def _add(commands, name: str, run, text: str, *, parallel: bool) -> argparse.ArgumentParser:
-    command = commands.add_parser(name, help=text, description=text)
+def _add(
+    commands: Subcommands, name: str, run: Run, text: str, *, parallel: bool
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(
+        name,
+        help=text,
+        description=text,
+        epilog=OVERRIDES_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     command.set_defaults(run=run)
     command.add_argument("--cfg", required=True, help="a YAML file, on disk or shipped by name")
     if parallel:
@@ -50,17 +73,16 @@ def _add(commands, name: str, run, text: str, *, parallel: bool) -> argparse.Arg
         command.add_argument(
             "--timeout", type=float, default=600.0, help="seconds for one video (default 600)"
         )
-    command.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides of the file")
     return command
 
 
-def _add_verify(commands) -> None:
+def _add_verify(commands: Subcommands) -> None:
     text = "read every video to its end and write what is in it beside the list"
     command = _add(commands, "verify", run_verify, text, parallel=True)
     command.add_argument("--fresh", action="store_true", help="read again what is known already")
 
 
-def _add_prepare(commands) -> None:
+def _add_prepare(commands: Subcommands) -> None:
     text = "write the videos again, small and with many key frames, and lists of them"
     command = _add(commands, "prepare", run_prepare, text, parallel=True)
     command.add_argument("--output", type=Path, required=True, help="folder of the new data set")
@@ -72,7 +94,7 @@ def _add_prepare(commands) -> None:
     command.add_argument("--crf", type=int, default=23, help="quality of x264 (default 23)")
 
 
-def _add_show(commands) -> None:
+def _add_show(commands: Subcommands) -> None:
     text = "draw what the loader delivers, one picture per class"
     command = _add(commands, "show", run_show, text, parallel=False)
     command.add_argument("--output", type=Path, required=True, help="folder of the pictures")
@@ -84,10 +106,10 @@ def _add_show(commands) -> None:
     command.add_argument("--epoch", type=int, default=0, help="whose draws (default 0)")
 
 
-def _add_inspect(commands) -> None:
+def _add_inspect(commands: Subcommands) -> None:
     text = "say what is in video files, what is read of them, and why"
     command = commands.add_parser("inspect", help=text, description=text)
-    command.set_defaults(run=run_inspect)
+    command.set_defaults(run=run_inspect, takes_overrides=False)
     command.add_argument("files", nargs="+", metavar="FILE", help="or a folder of pictures")
     command.add_argument("--sheet", type=Path, help="draw frames to this picture (of one file)")
     command.add_argument("--times", action="store_true", help="list the time of every frame")
@@ -97,7 +119,14 @@ def _add_inspect(commands) -> None:
 
 
 def run_inspect(args: argparse.Namespace) -> int:
-    """Say what is in files; 1 where one cannot be read."""
+    """Say what is in files.
+
+    Args:
+        args: of the command line.
+
+    Returns:
+        The exit code, as the help says.
+    """
     if args.sheet and len(args.files) > 1:
         raise ConfigError(f"--sheet draws one file, but {len(args.files)} are given")
     from videonet.data.inspection import inspect, write_frame_sheet
@@ -116,11 +145,19 @@ def run_inspect(args: argparse.Namespace) -> int:
 
 
 def run_verify(args: argparse.Namespace) -> int:
-    """Read every video of lists."""
+    """Read every video of lists.
+
+    Args:
+        args: of the command line.
+
+    Returns:
+        The exit code, as the help says.
+    """
+    from videonet.config.loading import load_config
     from videonet.data.build import read_videos
     from videonet.data.verify import verify
 
-    cfg = load_config(args.cfg, args.opts)
+    cfg = load_config(args.cfg, args.overrides)
     bad = total = 0
     for split in args.split or SPLITS[:2]:
         videos = read_videos(cfg, split)
@@ -143,11 +180,19 @@ def run_verify(args: argparse.Namespace) -> int:
 
 
 def run_prepare(args: argparse.Namespace) -> int:
-    """Write the videos of lists again."""
+    """Write the videos of lists again.
+
+    Args:
+        args: of the command line.
+
+    Returns:
+        The exit code, as the help says.
+    """
+    from videonet.config.loading import load_config
     from videonet.data.build import read_videos
     from videonet.data.prepare import Encoder, prepare
 
-    cfg = load_config(args.cfg, args.opts)
+    cfg = load_config(args.cfg, args.overrides)
     encode = Encoder(args.short_side, args.gop, args.crf, cfg.DATA.FRAMES_FPS)
     bad = total = 0
     for split in args.split or SPLITS[:2]:
@@ -169,12 +214,20 @@ def run_prepare(args: argparse.Namespace) -> int:
 
 
 def run_show(args: argparse.Namespace) -> int:
-    """Draw what the loader delivers."""
+    """Draw what the loader delivers.
+
+    Args:
+        args: of the command line.
+
+    Returns:
+        The exit code, as the help says.
+    """
+    from videonet.config.loading import load_config
     from videonet.data.build import build_dataset, evaluation_views
     from videonet.data.classes import class_names
     from videonet.data.contact_sheet import chosen_classes, sheet_name, write_contact_sheet
 
-    cfg = load_config(args.cfg, args.opts)
+    cfg = load_config(args.cfg, args.overrides)
     names = class_names(cfg)
     dataset = build_dataset(cfg, "train")
     for label in chosen_classes(dataset, names, args.classes):

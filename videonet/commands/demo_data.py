@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 
 def parse_arguments(argv: Words = None, prog: str | None = None) -> argparse.Namespace:
+    """The arguments of the command, see :func:`main`."""
     parser = new_parser(__doc__, prog)
     parser.add_argument("--output", type=Path, required=True, help="folder to write to")
     parser.add_argument("--train-clips", type=int, default=5000, help="default: %(default)s")
@@ -30,7 +31,13 @@ def parse_arguments(argv: Words = None, prog: str | None = None) -> argparse.Nam
 
 
 def draw_contact_sheet(dataset: DemoDataset, path: Path, columns: int = 8) -> None:
-    """One row per class: the first val clip of it, ``columns`` frames evenly over time."""
+    """Draw the first clip of every class in the validation set, one row per class.
+
+    Args:
+        dataset: the data set as it was written.
+        path: PNG file to write.
+        columns: frames per clip, evenly over time.
+    """
     import numpy as np
     from matplotlib.figure import Figure
 
@@ -51,6 +58,12 @@ def draw_contact_sheet(dataset: DemoDataset, path: Path, columns: int = 8) -> No
 
 
 def main(argv: Words = None, prog: str | None = None) -> None:
+    """Write the data set, and the picture of it.
+
+    Args:
+        argv: the words of the command line; None for those of the process.
+        prog: the command's name in the help.
+    """
     arguments = parse_arguments(argv, prog)
     from tqdm import tqdm
 

@@ -12,12 +12,24 @@ from __future__ import annotations
 from pathlib import Path
 
 from videonet.choices import EXPORT_SUFFIXES
-from videonet.commands.arguments import Words, add_model_arguments, make_predictor, new_parser
+from videonet.commands.arguments import (
+    Words,
+    add_model_arguments,
+    make_predictor,
+    new_parser,
+    parse,
+)
 from videonet.terminal import printable
 
 
 def main(argv: Words = None, prog: str | None = None) -> None:
-    parser = new_parser(__doc__, prog)
+    """Write a model in every format that is asked for.
+
+    Args:
+        argv: the words of the command line; None for those of the process.
+        prog: the command's name in the help.
+    """
+    parser = new_parser(__doc__, prog, overrides=True)
     add_model_arguments(parser)
     parser.add_argument("--output", type=Path, required=True, help="path without suffix")
     parser.add_argument(
@@ -27,7 +39,7 @@ def main(argv: Words = None, prog: str | None = None) -> None:
         default=["pt2", "onnx"],
         help="torch.export, ONNX, AOTInductor (default: pt2 onnx)",
     )
-    args = parser.parse_args(argv)
+    args = parse(parser, argv)
     from videonet.inference.export import TOLERANCE, export_model
     from videonet.terminal import start_logging
 

@@ -20,12 +20,22 @@ from videonet.commands.arguments import (
     is_sliding,
     make_predictor,
     new_parser,
+    parse,
 )
 from videonet.errors import ConfigError, exit_code
 
 
 def main(argv: Words = None, prog: str | None = None) -> int:
-    parser = new_parser(__doc__, prog)
+    """Write the embeddings of all videos.
+
+    Args:
+        argv: the words of the command line; None for those of the process.
+        prog: the command's name in the help.
+
+    Returns:
+        The exit code, as the help says.
+    """
+    parser = new_parser(__doc__, prog, overrides=True)
     parser.add_argument(
         "videos", nargs="+", help="files, folders, glob patterns or lists (.txt, .csv)"
     )
@@ -36,7 +46,7 @@ def main(argv: Words = None, prog: str | None = None) -> int:
     parser.add_argument("--format", choices=FEATURE_FORMATS, default=FEATURE_FORMATS[0])
     parser.add_argument("--frames", action="store_true", help="also a vector per frame of the grid")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    args = parser.parse_args(argv)
+    args = parse(parser, argv)
     from videonet.data.feature_store import FeatureWriter
     from videonet.inference.extraction import describe_features, extract_features
     from videonet.inference.run import Options

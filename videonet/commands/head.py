@@ -12,22 +12,27 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from videonet.commands.arguments import Words, new_parser
-from videonet.config import load_config
+from videonet.commands.arguments import Words, new_parser, parse
 
 
 def main(argv: Words = None, prog: str | None = None) -> None:
-    parser = new_parser(__doc__, prog)
+    """Train a head and print its results.
+
+    Args:
+        argv: the words of the command line; None for those of the process.
+        prog: the command's name in the help.
+    """
+    parser = new_parser(__doc__, prog, overrides=True)
     parser.add_argument("--cfg", required=True, help="VIDEO_HEAD and SOLVER in a YAML file")
     parser.add_argument("--train", type=Path, required=True, help="folder of features with labels")
     parser.add_argument("--val", type=Path, required=True, help="folder of features with labels")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides of the file")
-    args = parser.parse_args(argv)
+    args = parse(parser, argv)
+    from videonet.config.loading import load_config
     from videonet.data.feature_store import read_description, read_features
     from videonet.engine.video_head import train_video_head
     from videonet.terminal import start_logging
 
-    cfg = load_config(args.cfg, args.opts)
+    cfg = load_config(args.cfg, args.overrides)
     start_logging(Path(cfg.OUTPUT_DIR))
     names = read_description(args.train)["classes"]
     results = train_video_head(cfg, read_features(args.train), read_features(args.val), names)

@@ -15,6 +15,12 @@ from videonet.terminal import printable
 
 
 def main(argv: Words = None, prog: str | None = None) -> None:
+    """Draw the curves, and print where they are.
+
+    Args:
+        argv: the words of the command line; None for those of the process.
+        prog: the command's name in the help.
+    """
     parser = new_parser(__doc__, prog)
     parser.add_argument("runs", nargs="+", type=Path, help="output folders, or their log.jsonl")
     parser.add_argument("--output", type=Path, help="PNG file; default: learning_curve.png or "

@@ -22,12 +22,14 @@ from videonet.commands.arguments import (
     is_sliding,
     make_predictor,
     new_parser,
+    parse,
 )
 from videonet.errors import exit_code
 
 
 def parse_arguments(argv: Words = None, prog: str | None = None) -> argparse.Namespace:
-    parser = new_parser(__doc__, prog)
+    """The arguments of the command, see :func:`main`."""
+    parser = new_parser(__doc__, prog, overrides=True)
     parser.add_argument(
         "videos", nargs="+", help="files, folders, glob patterns or lists (.txt, .csv)"
     )
@@ -52,10 +54,19 @@ def parse_arguments(argv: Words = None, prog: str | None = None) -> argparse.Nam
     group.add_argument("--overlay", type=Path, help="MP4 of the video with labels and scores")
     group.add_argument("--explain", type=Path, help="PNG or MP4 of where the model looks")
     group.add_argument("--explain-by", choices=("gradcam", "rollout"), default="gradcam")
-    return parser.parse_args(argv)
+    return parse(parser, argv)
 
 
 def main(argv: Words = None, prog: str | None = None) -> int:
+    """Label all videos, and draw the pictures that are asked for.
+
+    Args:
+        argv: the words of the command line; None for those of the process.
+        prog: the command's name in the help.
+
+    Returns:
+        The exit code, as the help says.
+    """
     args = parse_arguments(argv, prog)
     from videonet.inference.description import describe_results
     from videonet.inference.pictures import Pictures

@@ -12,6 +12,12 @@ from videonet.commands.arguments import Words, new_parser
 
 
 def main(argv: Words = None, prog: str | None = None) -> None:
+    """Measure features and print the accuracies.
+
+    Args:
+        argv: the words of the command line; None for those of the process.
+        prog: the command's name in the help.
+    """
     parser = new_parser(__doc__, prog)
     parser.add_argument("--train", type=Path, required=True, help="folder of features with labels")
     parser.add_argument("--val", type=Path, required=True, help="folder of features with labels")

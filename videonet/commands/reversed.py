@@ -9,15 +9,20 @@ from __future__ import annotations
 
 from collections import Counter
 
-from videonet.commands.arguments import Words, new_parser
+from videonet.commands.arguments import Words, new_parser, parse
 
 
 def main(argv: Words = None, prog: str | None = None) -> None:
-    parser = new_parser(__doc__, prog)
+    """Test a model forwards and backwards, and print both accuracies.
+
+    Args:
+        argv: the words of the command line; None for those of the process.
+        prog: the command's name in the help.
+    """
+    parser = new_parser(__doc__, prog, overrides=True)
     parser.add_argument("--checkpoint", required=True, help="a checkpoint, or the folder of a run")
     parser.add_argument("--cfg", help="a YAML file; by default the one inside the checkpoint")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides of the file")
-    args = parser.parse_args(argv)
+    args = parse(parser, argv)
     from tqdm import tqdm
 
     from videonet.data.build import build_dataset
@@ -25,7 +30,7 @@ def main(argv: Words = None, prog: str | None = None) -> None:
     from videonet.terminal import start_logging
 
     start_logging(main=False)
-    predictor = Predictor.from_checkpoint(args.checkpoint, cfg=args.cfg, overrides=args.opts)
+    predictor = Predictor.from_checkpoint(args.checkpoint, cfg=args.cfg, overrides=args.overrides)
     dataset = build_dataset(predictor.cfg, "test")
     names = predictor.class_names
     seen: dict[str, tuple[Counter, Counter]] = {name: (Counter(), Counter()) for name in names}

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from videonet.commands.arguments import Words
-from videonet.config.command_line import load_configs, training_parser
+from videonet.config.command_line import load_configs, training_arguments
 
 if TYPE_CHECKING:
     from fvcore.common.config import CfgNode
@@ -25,25 +25,38 @@ logger = logging.getLogger("videonet.run_net")
 
 
 def main(argv: Words = None, prog: str | None = None) -> None:
-    """Train, test or both, as ``TRAIN.ENABLE`` and ``TEST.ENABLE`` say."""
+    """Train, test or both, as ``TRAIN.ENABLE`` and ``TEST.ENABLE`` say.
+
+    Args:
+        argv: the words of the command line; None for those of the process.
+        prog: the command's name in the help.
+    """
     _run(argv, prog, ())
 
 
 def train(argv: Words = None, prog: str | None = None) -> None:
-    """Train alone, whatever ``TEST.ENABLE`` says."""
+    """Train alone, whatever ``TEST.ENABLE`` says.
+
+    Args:
+        argv: the words of the command line; None for those of the process.
+        prog: the command's name in the help.
+    """
     _run(argv, prog, ("TRAIN.ENABLE", "True", "TEST.ENABLE", "False"))
 
 
 def test(argv: Words = None, prog: str | None = None) -> None:
-    """Test alone, whatever ``TRAIN.ENABLE`` says."""
+    """Test alone, whatever ``TRAIN.ENABLE`` says.
+
+    Args:
+        argv: the words of the command line; None for those of the process.
+        prog: the command's name in the help.
+    """
     _run(argv, prog, ("TRAIN.ENABLE", "False", "TEST.ENABLE", "True"))
 
 
 def _run(argv: Words, prog: str | None, overrides: Sequence[str]) -> None:
-    parser = training_parser(__doc__)
-    parser.prog = prog or parser.prog
-    args = parser.parse_args(argv)
-    args.opts = [*args.opts, *overrides]
+    args = training_arguments(argv, __doc__, prog)
+    args.overrides.extend(overrides)
     from videonet.engine.machines import torchrun_command
     from videonet.engine.parent import end_with_torchrun
     from videonet.terminal import start_logging
@@ -59,7 +72,11 @@ def _run(argv: Words, prog: str | None, overrides: Sequence[str]) -> None:
 
 
 def run_config(cfg: CfgNode) -> None:
-    """Train and test one configuration, and print what ``results.json`` holds."""
+    """Train and test one configuration, and print what ``results.json`` holds.
+
+    Args:
+        cfg: a complete configuration.
+    """
     from videonet.engine.distributed import process
     from videonet.engine.lock import only_run_in
     from videonet.engine.multiview import run_multiview_test

@@ -1,4 +1,4 @@
-"""From a config to the name and keyword arguments of ``create_model``; one function per model."""
+"""From a config to the name and the keyword arguments of ``create_model``."""
 
 from __future__ import annotations
 
@@ -6,27 +6,56 @@ from typing import Any
 
 from fvcore.common.config import CfgNode
 
-from videonet.config.defaults import MVIT
+from videonet.config.defaults import defaults_of
+from videonet.config.layers import MVIT_RATE_DEFAULT, is_mvit
+from videonet.config.model_keys import MVIT
 from videonet.errors import ConfigError
 
-# Keys of MVIT that train a model rather than shape it, so that they go with any mvit_* name.
-MVIT_TRAINING_KEYS = ("DROPPATH_RATE", "DROPOUT_RATE", "ZERO_DECAY_POS_CLS")
+# Keys of MVIT that train a model rather than shape it: they may be set with any mvit_* name.
+MVIT_TRAINING_KEYS = ("DROPOUT_RATE", "ZERO_DECAY_POS_CLS")
 
-CLASSES = 400  # of a model that is built without data to count them in, as in PySlowFast
+CLASSES = 400  # of a model without data to count them in, as in PySlowFast
 
 
 def model_arguments(cfg: CfgNode) -> tuple[str, dict[str, Any]]:
     """Name and keyword arguments for :func:`videonet.create_model`.
 
-    ``MODEL.ARGUMENTS`` are added to what the other keys say. With ``MODEL.NAME`` the
-    architecture is a published one. Without it, ``MODEL.MODEL_NAME: MViT``
-    makes ``MVIT.*`` the description, as in PySlowFast.
+    With ``MODEL.NAME`` the architecture is one of ``list_models()``. Without it,
+    ``MODEL.MODEL_NAME: MViT`` makes ``MVIT.*`` the description, as in PySlowFast.
+    ``MODEL.ARGUMENTS`` are added to what the other keys say.
+
+    Args:
+        cfg: a complete config.
+
+    Returns:
+        The name, and the arguments by name.
 
     Raises:
         ConfigError: no model is named, or its keys contradict each other.
     """
     name, arguments = _named_model(cfg)
-    return name, arguments | dict(cfg.MODEL.ARGUMENTS)
+    return name, arguments | _without_nodes(cfg.MODEL.ARGUMENTS)
+
+
+def _without_nodes(value: Any) -> Any:
+    """A value of a config with dictionaries in place of nodes, and with their numbers as keys."""
+    if isinstance(value, dict):
+        return {
+            int(key) if key.isdecimal() else key: _without_nodes(item)
+            for key, item in value.items()
+        }
+    return value
+
+
+def drop_path_rate(cfg: CfgNode) -> float:
+    """``MODEL.DROPPATH_RATE``, or what None stands for.
+
+    Args:
+        cfg: a complete config.
+    """
+    if cfg.MODEL.DROPPATH_RATE is not None:
+        return cfg.MODEL.DROPPATH_RATE
+    return MVIT_RATE_DEFAULT if is_mvit(cfg.MODEL.NAME, cfg.MODEL.MODEL_NAME) else 0.0
 
 
 def _named_model(cfg: CfgNode) -> tuple[str, dict[str, Any]]:
@@ -43,21 +72,36 @@ def _named_model(cfg: CfgNode) -> tuple[str, dict[str, Any]]:
     if name.startswith("mvit_"):
         return name, named_mvit(cfg)
     _refuse_architecture_keys(cfg, allowed=())
-    return name, _common(cfg) | {"drop_path_rate": cfg.MODEL.DROPPATH_RATE}
+    return name, _common(cfg)
 
 
 def named_mvit(cfg: CfgNode) -> dict[str, Any]:
-    """The arguments that a published MViT leaves open."""
+    """The arguments that a published MViT leaves open.
+
+    Args:
+        cfg: a complete config.
+
+    Raises:
+        ConfigError: a key of ``MVIT`` contradicts the name.
+    """
     _refuse_architecture_keys(cfg, allowed=MVIT_TRAINING_KEYS)
-    return _common(cfg) | _mvit_rates(cfg)
+    return _common(cfg) | {"dropout": cfg.MVIT.DROPOUT_RATE}
 
 
 def described_mvit(cfg: CfgNode) -> dict[str, Any]:
-    """All arguments of an MViT that ``MVIT.*`` describes."""
+    """All arguments of an MViT that ``MVIT.*`` describes.
+
+    Args:
+        cfg: a complete config.
+
+    Raises:
+        ConfigError: a key of ``MVIT`` has no such value.
+    """
     mvit = cfg.MVIT
     depth = mvit.DEPTH
     adaptive = _triple("POOL_KV_STRIDE_ADAPTIVE", mvit.POOL_KV_STRIDE_ADAPTIVE)
     arguments = {
+        "dropout": mvit.DROPOUT_RATE,
         "depth": depth,
         "embed_dim": mvit.EMBED_DIM,
         "num_heads": mvit.NUM_HEADS,
@@ -92,13 +136,20 @@ def described_mvit(cfg: CfgNode) -> dict[str, Any]:
         "mean_pooling": mvit.USE_MEAN_POOLING,
         "head_init_scale": mvit.HEAD_INIT_SCALE,
     }
-    return _common(cfg) | _mvit_rates(cfg) | arguments
+    return _common(cfg) | arguments
 
 
 def described_reversible_mvit(cfg: CfgNode) -> dict[str, Any]:
-    """All arguments of a reversible MViT or ViT that ``MVIT.*`` and ``MVIT.REV.*`` describe."""
+    """All arguments of a reversible MViT or ViT that ``MVIT.*`` and ``MVIT.REV.*`` describe.
+
+    Args:
+        cfg: a complete config.
+
+    Raises:
+        ConfigError: a key of ``MVIT`` has no such value.
+    """
     reversible, arguments = cfg.MVIT.REV, described_mvit(cfg)
-    del arguments["dim_mul_in_att"]  # of reversible networks the width always grows there
+    del arguments["dim_mul_in_att"]  # in a reversible network the attention always widens
     layers = reversible.BUFFER_LAYERS
     if not _are_whole(layers):
         raise ConfigError(f"MVIT.REV.BUFFER_LAYERS is {layers!r}, but must be a list of blocks")
@@ -115,17 +166,14 @@ def _common(cfg: CfgNode) -> dict[str, Any]:
         "num_classes": cfg.MODEL.NUM_CLASSES or CLASSES,
         "num_frames": 1 if cfg.MVIT.PATCH_2D else cfg.DATA.NUM_FRAMES,
         "crop_size": cfg.DATA.TRAIN_CROP_SIZE,
-        "in_channels": cfg.DATA.INPUT_CHANNEL_NUM[0],
+        "in_channels": 3,
         "head_dropout": cfg.MODEL.DROPOUT_RATE,
+        "drop_path_rate": drop_path_rate(cfg),
     }
 
 
-def _mvit_rates(cfg: CfgNode) -> dict[str, Any]:
-    return {"drop_path_rate": cfg.MVIT.DROPPATH_RATE, "dropout": cfg.MVIT.DROPOUT_RATE}
-
-
 def _refuse_architecture_keys(cfg: CfgNode, allowed: tuple[str, ...]) -> None:
-    for key, default in MVIT.items():
+    for key, default in defaults_of(MVIT).items():
         if key not in allowed and cfg.MVIT[key] != default:
             raise ConfigError(
                 f"MVIT.{key} is {cfg.MVIT[key]!r}, but MODEL.NAME {cfg.MODEL.NAME} fixes the "

@@ -1,32 +1,29 @@
-"""Choices, ranges and combinations that a config must keep to."""
+"""The choices, ranges and combinations of values that a config may have."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
-
-from fvcore.common.config import CfgNode
+from typing import TYPE_CHECKING, Any
 
 from videonet.config.reading import shown
 from videonet.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fvcore.common.config import CfgNode
 
 CHOICES: dict[str, tuple[Any, ...]] = {
     "DATA.SAMPLING": ("auto", "dense", "segments"),
     "DATA.SHORT_VIDEO": ("repeat_last", "loop"),
     "DATA.DECODING_BACKEND": ("auto", "decord", "pyav", "torchcodec"),
-    "DATA.ENSEMBLE_METHOD": ("sum", "max"),
     "AUG.INTERPOLATION": ("bicubic", "bilinear", "random"),
     "AUG.RE_MODE": ("pixel", "rand", "const"),
     "MVIT.MODE": ("conv", "conv_unshared", "max", "avg"),
     "MODEL.LOSS_FUNC": ("cross_entropy", "soft_cross_entropy", "bce_logit"),
     "TRAIN.HALF_PRECISION": ("auto", "bf16", "fp16"),
     "TRAIN.PARALLEL": ("ddp", "fsdp"),
-    "TRAIN.DATASET": ("kinetics", "ssv2", "folder", "multilabel"),
-    "TEST.DATASET": ("kinetics", "ssv2", "folder", "multilabel"),
     "TEST.NUM_SPATIAL_CROPS": (1, 3),
     "TEST.ENSEMBLE": ("softmax", "logits", "max"),
-    "SOLVER.LR_POLICY": ("cosine",),
     "SOLVER.OPTIMIZING_METHOD": ("sgd", "adam", "adamw"),
     "VIDEO_HEAD.LEVELS": (1, 2),
     "VIDEO_HEAD.SCORE": ("additive", "dot"),
@@ -43,25 +40,27 @@ def _numbers(*counts: int) -> Callable[[Any], bool]:
     return test
 
 
-def _named_values(rows: Any) -> bool:
-    return all(
-        isinstance(row, list)
-        and len(row) == 2
-        and str(row[0]).isidentifier()
-        and all(abs(number) <= LARGEST_ARGUMENT for number in _all_numbers(row[1]))
-        for row in rows
-    )
-
-
 LARGEST_ARGUMENT = 100_000  # of a model
 
 
-def _all_numbers(value: Any) -> Iterator[float]:
-    if isinstance(value, list | tuple):
+def _single_values(value: Any) -> Iterator[Any]:
+    """What a value of lists and mappings is made of."""
+    if isinstance(value, dict):
+        yield from _single_values([*value, *value.values()])
+    elif isinstance(value, list | tuple):
         for item in value:
-            yield from _all_numbers(item)
-    elif isinstance(value, int | float):
+            yield from _single_values(item)
+    else:
         yield value
+
+
+def _is_argument(value: Any) -> bool:
+    return all(
+        value is None
+        or isinstance(value, str)
+        or (isinstance(value, int | float) and abs(value) <= LARGEST_ARGUMENT)
+        for value in _single_values(value)
+    )
 
 
 def _rising(values: Any) -> bool:
@@ -77,7 +76,7 @@ LARGEST: dict[str, int] = {
     "DATA.TARGET_FPS": 1_000_000,
     "DATA.FRAMES_FPS": 1_000_000,
     "TRAIN.BATCH_SIZE": 1_000_000,
-    "TRAIN.ACCUMULATE": 1_000_000,
+    "TRAIN.GRAD_ACCUM_STEPS": 1_000_000,
     "TEST.BATCH_SIZE": 1_000_000,
     "SOLVER.MAX_EPOCH": 1_000_000,
     "RNG_SEED": 2**63 - 1,
@@ -102,7 +101,7 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
         (
             *("DATA.NUM_FRAMES", "DATA.SAMPLING_RATE", "DATA.TRAIN_CROP_SIZE"),
             *("DATA.TEST_CROP_SIZE", "AUG.NUM_SAMPLE", "AUG.RE_COUNT"),
-            *("TRAIN.BATCH_SIZE", "TRAIN.CHECKPOINT_PERIOD", "TRAIN.ACCUMULATE"),
+            *("TRAIN.BATCH_SIZE", "TRAIN.CHECKPOINT_PERIOD", "TRAIN.GRAD_ACCUM_STEPS"),
             *("TEST.BATCH_SIZE", "TEST.NUM_ENSEMBLE_VIEWS", "SOLVER.MAX_EPOCH", "LOG_PERIOD"),
             *("MVIT.DEPTH", "MVIT.EMBED_DIM", "MVIT.NUM_HEADS", "VIDEO_HEAD.HIDDEN"),
             "BN.NUM_BATCHES_PRECISE",
@@ -144,18 +143,15 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
         "0 or more and below 1",
         lambda v: 0 <= v < 1,
         (
-            *("MVIT.DROPPATH_RATE", "MVIT.DROPOUT_RATE", "MODEL.DROPOUT_RATE"),
-            "MODEL.DROPPATH_RATE",
+            *("MVIT.DROPOUT_RATE", "MODEL.DROPOUT_RATE", "MODEL.DROPPATH_RATE"),
             "MIXUP.LABEL_SMOOTH_VALUE",
             "SOLVER.EMA_DECAY",
             "VIDEO_HEAD.DROPOUT",
         ),
     ),
     ("above 0 and at most 1", lambda v: 0 < v <= 1, ("SOLVER.LAYER_DECAY", "TEST.CROP_RATIO")),
-    ("a list of [name, value] with numbers up to 100,000", _named_values, ("MODEL.ARGUMENTS",)),
     ("three numbers (RGB)", _numbers(3), ("DATA.MEAN",)),
     ("three numbers above 0 (RGB)", lambda v: _numbers(3)(v) and min(v) > 0, ("DATA.STD",)),
-    ("[3], as clips are RGB", lambda v: bool(v) and set(v) == {3}, ("DATA.INPUT_CHANNEL_NUM",)),
     ("two rising numbers above 0", _rising, ("DATA.TRAIN_JITTER_SCALES",)),
     (
         "empty or two rising numbers above 0",
@@ -181,14 +177,27 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
 
 
 def get(cfg: CfgNode, key: str) -> Any:
-    """The value at a dotted key."""
-    for part in key.split("."):
+    """The value, or the group, at a dotted key; the config itself for an empty one."""
+    for part in key.split(".") if key else ():
         cfg = cfg[part]
     return cfg
 
 
+def allowed(key: str) -> str:
+    """What the values of a key are limited to, for help; empty where only their type is.
+
+    Args:
+        key: dotted name of the key.
+    """
+    found = [" or ".join(map(str, CHOICES[key]))] if key in CHOICES else []
+    found += [words for words, _, keys in RULES if key in keys]
+    if key in LARGEST:
+        found.append(f"at most {LARGEST[key]:,}")
+    return ", ".join(found)
+
+
 def check(cfg: CfgNode, where: Mapping[str, str]) -> None:
-    """Check every value and the combinations of values.
+    """Check every value, and values that depend on each other.
 
     Args:
         cfg: a config with all keys.
@@ -213,6 +222,13 @@ def _problems(cfg: CfgNode) -> Iterator[tuple[str, str]]:
     for key, most in LARGEST.items():
         if get(cfg, key) > most:
             yield key, f"at most {most:,}"
+    for name, value in cfg.MODEL.ARGUMENTS.items():
+        if not name.isidentifier() or not _is_argument(value):
+            yield (
+                f"MODEL.ARGUMENTS.{name}",
+                f"named as an argument of Python is, of text, numbers up to {LARGEST_ARGUMENT:,}, "
+                "lists or mappings",
+            )
     test = cfg.TEST.NUM_ENSEMBLE_VIEWS * cfg.TEST.NUM_SPATIAL_CROPS
     if 3 * test * cfg.DATA.NUM_FRAMES * cfg.DATA.TEST_CROP_SIZE**2 > MOST_BYTES_OF_A_VIDEO:
         yield (
@@ -236,5 +252,3 @@ def _problems(cfg: CfgNode) -> Iterator[tuple[str, str]]:
             "DATA.TRAIN_JITTER_SCALES",
             f"at least DATA.TRAIN_CROP_SIZE, {data.TRAIN_CROP_SIZE}, to leave room for the crop",
         )
-    if data.ENSEMBLE_METHOD == "max" and cfg.TEST.ENSEMBLE != "max":
-        yield "DATA.ENSEMBLE_METHOD", f"sum, as TEST.ENSEMBLE is {cfg.TEST.ENSEMBLE}"

@@ -1,8 +1,9 @@
-"""YAML files and KEY VALUE overrides as flat entries that know where they were written."""
+"""YAML files and KEY VALUE overrides as entries by dotted key that know where they were written."""
 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from videonet.config.keys import MAPPINGS
 from videonet.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -26,16 +28,36 @@ MAX_SHOWN = 80  # characters of a value in a message
 
 @dataclass(frozen=True)
 class Entry:
-    """One value as written, and the place of it: ``x.yaml:12`` or ``the overrides``."""
+    """One value as written.
+
+    Attributes:
+        value: of a file, what its YAML stands for; of the overrides, usually text.
+        where: the place of it: ``x.yaml:12`` or ``the overrides``.
+    """
 
     value: Any
     where: str
 
 
-def read_yaml(path: Path, chain: tuple[Path, ...] = ()) -> dict[str, Entry]:
-    """The entries of a config file by dotted key, those of its ``_BASE_`` first.
+def with_home(name: str | Path) -> Path:
+    """A path with its ``~`` written out; as it is where there is no such user."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        return Path(name)
+
+
+def read_yaml(path: Path, chain: tuple[Path, ...] = ()) -> list[dict[str, Entry]]:
+    """The entries of a config file and of what it inherits from, by dotted key.
 
     Python tags are not read. A key given twice with different values is logged; the last one wins.
+
+    Args:
+        path: the file.
+        chain: the files that inherit from it.
+
+    Returns:
+        One dictionary per file, those of ``_BASE_`` first.
 
     Raises:
         ConfigError: the file cannot be read, is not a YAML mapping, or inherits from itself.
@@ -50,17 +72,22 @@ def read_yaml(path: Path, chain: tuple[Path, ...] = ()) -> dict[str, Entry]:
         raise ConfigError(f"cannot read config {path}: {error}") from error
     own = read_text(text, str(path))
     base = own.pop(BASE_KEY, Entry([], ""))
-    entries: dict[str, Entry] = {}
+    layers: list[dict[str, Entry]] = []
     for name in _base_names(base):
-        parent = path.parent / Path(name).expanduser()
-        if not parent.is_file():
-            raise ConfigError(f"{base.where}: {BASE_KEY} names {parent}, which does not exist")
-        entries.update(read_yaml(parent, (*chain, path.resolve())))
-    return entries | own
+        parent = path.parent / with_home(name)
+        if not os.path.isfile(parent):  # unlike Path.is_file False for names that are too long
+            what = "is a folder" if os.path.isdir(parent) else "does not exist"
+            raise ConfigError(f"{base.where}: {BASE_KEY} names {shown(str(parent))}, which {what}")
+        layers += read_yaml(parent, (*chain, path.resolve()))
+    return [*layers, own]
 
 
 def read_text(text: str, name: str) -> dict[str, Entry]:
-    """The entries of YAML text by dotted key; `name` stands for the text in messages.
+    """The entries of YAML text by dotted key.
+
+    Args:
+        text: YAML.
+        name: stands for the text in messages.
 
     Raises:
         ConfigError: the text is not a YAML mapping.
@@ -77,8 +104,12 @@ def read_text(text: str, name: str) -> dict[str, Entry]:
 def read_value(text: str, where: str) -> Any:
     """The value that YAML text stands for; the text itself where it is no YAML.
 
+    Args:
+        text: the value as written.
+        where: the place of it, for messages.
+
     Raises:
-        ConfigError: it goes beyond the limits.
+        ConfigError: the value goes beyond the limits.
     """
     try:
         loader, node = _compose(text, where)
@@ -195,15 +226,30 @@ def _base_names(base: Entry) -> list[str]:
 
 
 def read_overrides(items: Sequence[str]) -> dict[str, Entry]:
-    """The entries of ``KEY VALUE KEY VALUE …``, with the values still as text.
+    """The entries of ``KEY VALUE …`` and ``KEY=VALUE …``, with the values still as text.
+
+    Args:
+        items: the words; of a key that comes twice the last value is used.
 
     Raises:
         ConfigError: a key without a value.
     """
-    if len(items) % 2:
-        raise ConfigError(f"overrides come in pairs, KEY VALUE, but {items[-1]!r} has no value")
-    pairs = zip(items[::2], items[1::2], strict=True)
-    return {str(key): Entry(value, "the overrides") for key, value in pairs}
+    entries: dict[str, Entry] = {}
+    words = iter(items)
+    for word in words:
+        key, equals, value = str(word).partition("=")
+        if not equals:
+            try:
+                value = next(words)
+            except StopIteration:
+                raise ConfigError(
+                    f"overrides come in pairs, KEY VALUE, but {key!r} has no value"
+                ) from None
+        if key.rpartition(".")[0] in MAPPINGS and isinstance(value, str):
+            value = read_value(value, f"{key} in the overrides")
+        entries.pop(key, None)  # so that the order is that of the last values
+        entries[key] = Entry(value, "the overrides")
+    return entries
 
 
 def _walk(
@@ -216,7 +262,8 @@ def _walk(
         if not isinstance(key_node, yaml.ScalarNode) or prefix.count(".") >= MAX_DEPTH:
             raise ConfigError(f"{where}: this is not a key of a config")
         key = prefix + key_node.value
-        if isinstance(value_node, yaml.MappingNode) and value_node.value:
+        is_group = isinstance(value_node, yaml.MappingNode) and value_node.value
+        if is_group and prefix.removesuffix(".") not in MAPPINGS:
             if key in groups:
                 raise ConfigError(f"{where}: group {key} is here and on line {groups[key]}")
             groups[key] = line

@@ -1,4 +1,4 @@
-"""Turning what was written into the type that a key has."""
+"""From what was written to a value of the type that a key has."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ import ast
 import math
 from typing import Any
 
-from videonet.config.defaults import OPTIONAL
+from videonet.config.keys import KEYS
 from videonet.config.reading import Entry, read_value, shown
 from videonet.errors import ConfigError
 
-EXPECTED = {
+# How the types of values are called in messages and in help.
+TYPE_NAMES: dict[type, str] = {
     bool: "True or False",
     int: "a whole number",
     float: "a number",
     str: "text",
     list: "a list",
     tuple: "a list",
+    dict: "a mapping",
 }
 # What None stands for at the keys where PySlowFast's configs use it to switch something off.
 NONE_MEANS = {"AUG.COLOR_JITTER": 0.0, "AUG.AA_TYPE": "", "MVIT.POOL_KV_STRIDE": []}
@@ -24,10 +26,13 @@ LONGEST_LITERAL = 10_000  # characters of text that may be a Python literal
 
 
 def plain(value: Any) -> Any:
-    """Python literals inside strings read, tuples as lists.
+    """A value with the Python literals in its strings read, and with lists for tuples.
 
     PySlowFast's configs write tuples as ``(3, 7, 7)``, and YAML 1.1 takes both that and ``1e-6``
     for text.
+
+    Args:
+        value: what YAML or an override gave.
     """
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
@@ -40,16 +45,19 @@ def plain(value: Any) -> Any:
     return value if isinstance(parsed, str) else plain(parsed)
 
 
-def convert(key: str, entry: Entry, default: Any) -> Any:
-    """The value of `entry` in the type of `default`.
+def convert(key: str, entry: Entry) -> Any:
+    """The value of `entry` in the type of a key.
 
     Whole numbers are taken where a number is expected, and lists and tuples alike.
+
+    Args:
+        key: dotted name of the key.
+        entry: what was written.
 
     Raises:
         ConfigError: a value of another type.
     """
-    kind = OPTIONAL.get(key, type(default))
-    value = entry.value
+    kind, value = KEYS[key].kind, entry.value
     if kind is not str:
         value = plain(
             read_value(value, f"{key} in {entry.where}") if isinstance(value, str) else value
@@ -57,7 +65,7 @@ def convert(key: str, entry: Entry, default: Any) -> Any:
     elif value == "None":
         value = None
     if value is None:
-        if key in OPTIONAL:
+        if KEYS[key].optional:
             return None
         value = NONE_MEANS.get(key)
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
@@ -67,4 +75,6 @@ def convert(key: str, entry: Entry, default: Any) -> Any:
         return kind(value)
     elif type(value) is kind:
         return value
-    raise ConfigError(f"{key} in {entry.where} must be {EXPECTED[kind]}, not {shown(entry.value)}")
+    raise ConfigError(
+        f"{key} in {entry.where} must be {TYPE_NAMES[kind]}, not {shown(entry.value)}"
+    )

@@ -1,8 +1,8 @@
-"""Batches filled by worker processes, whatever happens to a worker.
+"""Batches made by worker processes, whatever happens to a worker.
 
-The batches lie in a ring of shared memory that the workers write their clips into, one video at a
-time, so a video is lost or replaced without the rest of its batch, and no clip travels through a
-pipe.
+The batches lie in a ring of shared memory that the workers write their clips and targets into, one
+video at a time, so a video is lost or replaced without the rest of its batch, and no clip travels
+through a pipe.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, Full, Queue
 from typing import Any
@@ -30,8 +30,9 @@ from videonet.data.dataset import (
     VideoDataset,
 )
 from videonet.data.tables import rows_as_text, text_of
+from videonet.data.target_buffers import Large, TargetBuffers, shared_memory
 from videonet.data.workers import WorkerFailure, WorkerPool
-from videonet.errors import DataError, DecodeError
+from videonet.errors import DecodeError
 from videonet.files import make_folder, writing
 
 logger = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ PATIENCE = 1.0  # seconds between two looks at whether anybody still wants batch
 
 
 class SharedMemoryBatcher:
-    """Fills batches of a data set in ``workers`` processes.
+    """Makes batches of a data set in ``workers`` processes.
 
     ``videos``: the largest number of videos in a batch. ``timeout``: seconds that one video may
     take. ``bad_list``: a CSV file of the videos that ended or hung their process, which is added
@@ -60,14 +61,16 @@ class SharedMemoryBatcher:
         self._dataset, self._pin_memory = dataset, pin_memory
         self._clips = dataset.make_clips.count  # of a video
         slots = 1 + math.ceil(workers / videos)
-        self._buffers = _shared_memory(
-            (slots, videos * self._clips, *dataset.make_clips.clip_shape)
-        )
-        self._pool = WorkerPool(ReadInto(dataset.make_clips, self._buffers), workers, timeout)
+        rows, clip_shape = videos * self._clips, dataset.make_clips.clip_shape
+        self._buffers = shared_memory((slots, rows, *clip_shape))
+        specs = {} if dataset.annotations is None else dataset.annotations.maker.specs
+        self._targets = TargetBuffers(specs, clip_shape, slots, rows)
+        work = ReadInto(dataset.make_clips, self._buffers, self._targets)
+        self._pool = WorkerPool(work, workers, timeout)
         self._bad_list = bad_list
         self._copies = BufferPool()
 
-    def fill(
+    def batches(
         self, positions: Iterable[list[tuple[int, int]]], stop: threading.Event
     ) -> Iterator[Batch]:
         """The batches of lists of ``(epoch, index)``, in their order, until ``stop`` is set."""
@@ -115,8 +118,9 @@ class SharedMemoryBatcher:
             return
         (pending, place), outcome = done
         request = pending.requests[place]
-        if outcome is None:
+        if isinstance(outcome, dict):
             pending.missing -= 1
+            pending.large.update(outcome)
             return
         if isinstance(outcome, WorkerFailure):
             path = self._dataset.paths[request.video]
@@ -142,49 +146,46 @@ class SharedMemoryBatcher:
         requests = pending.requests
         rows = self._buffers[pending.slot, : len(requests) * self._clips]
         read = torch.tensor([request.video is not None for request in requests])
+        clips = read.repeat_interleave(self._clips)
         if not read.all():
-            rows = rows[read.repeat_interleave(self._clips)]
+            rows = rows[clips]
         elif not self._pin_memory:
             rows = self._copies.copy_of(rows)
-        batch = self._dataset.batch(rows, requests)
+        targets = self._targets.read(pending.slot, clips.nonzero()[:, 0].tolist(), pending.large)
+        batch = self._dataset.batch(rows, self._dataset.stack(targets), requests)
         return batch.pin_memory() if self._pin_memory else batch
 
 
 @dataclass(eq=False)
 class _PendingBatch:
-    """A batch under way: its place in the ring, its videos, and how many of them are missing."""
+    """A batch under way: its place in the ring, its videos, and how many of them are missing.
+
+    ``large``: targets that the ring has no room for, see :class:`TargetBuffers`.
+    """
 
     slot: int
     requests: list[SampleRequest]
     missing: int
+    large: Large = field(default_factory=dict)
 
 
 class ReadInto:
-    """What a worker does: the clips of one video, into the rows of a batch."""
+    """What a worker does: the clips and targets of one video, into the rows of a batch."""
 
-    def __init__(self, make_clips: TrainingClips | EvaluationViews, buffers: Tensor):
-        self._make_clips, self._buffers = make_clips, buffers
+    def __init__(
+        self, make_clips: TrainingClips | EvaluationViews, buffers: Tensor, targets: TargetBuffers
+    ):
+        self._make_clips, self._buffers, self._targets = make_clips, buffers, targets
 
-    def __call__(self, task: tuple[Any, ...]) -> str | None:
-        """None, or why the video cannot be read."""
-        path, key, known, slot, row = task
+    def __call__(self, task: tuple[Any, ...]) -> Large | str:
+        """The targets that the batch has no room for, or why the video cannot be read."""
+        *arguments, slot, row = task
         rows = self._buffers[slot, row : row + self._make_clips.count]
         try:
-            self._make_clips(path, key, known, rows)
+            targets = self._make_clips(*arguments, rows).targets
         except DecodeError as error:
             return str(error)
-        return None
-
-
-def _shared_memory(shape: tuple[int, ...]) -> Tensor:
-    try:
-        return torch.zeros(shape, dtype=torch.uint8).share_memory_()
-    except RuntimeError as error:
-        size = math.prod(shape) / 2**20
-        raise DataError(
-            f"there are no {size:.0f} MiB of shared memory for the loader: use fewer workers or "
-            f"smaller batches, or let /dev/shm be larger ({str(error).splitlines()[0]})"
-        ) from None
+        return self._targets.write(slot, row, targets)
 
 
 def read_bad_list(path: Path, paths: Iterable[str]) -> dict[int, str]:

@@ -1,23 +1,20 @@
-"""From a config to a data set: the one place of this package that knows the keys."""
+"""From a config to a data set: its videos, how their clips are made, and their targets."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 
-import numpy as np
 from fvcore.common.config import CfgNode
 
 from videonet.choices import SPLITS
-from videonet.data.classes import class_names, folder_classes, tells_names
-from videonet.data.dataset import EvaluationViews, TrainingClips, VideoDataset
-from videonet.data.folders import read_folders
-from videonet.data.lists import MultiHot, VideoList, read_list
+from videonet.data.classes import label_names
+from videonet.data.dataset import EvaluationViews, TrainingClips, VideoDataset, annotations_of
+from videonet.data.datasets import dataset_form, find_list
+from videonet.data.lists import VideoList
 from videonet.data.manifest import read_manifest
-from videonet.data.sampling import DENSE, SEGMENTS, ClipSampler
-from videonet.data.splits import find_list, list_kind
-from videonet.data.ssv2 import ANSWERS, read_ssv2
+from videonet.data.sampling import ClipSampler
+from videonet.data.targets import Annotations, TargetMaker
 from videonet.data.transforms import (
     INTERPOLATIONS,
     InceptionCrop,
@@ -28,28 +25,30 @@ from videonet.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
-Targets = Callable[[VideoList], np.ndarray | MultiHot]
+Annotate = Callable[[VideoList], Annotations]  # what a task wants to know of the videos
 STANDARD_ASPECT = (3 / 4, 4 / 3)
 
 
-def build_dataset(cfg: CfgNode, split: str, targets: Targets | None = None) -> VideoDataset:
+def build_dataset(cfg: CfgNode, split: str, annotate: Annotate = annotations_of) -> VideoDataset:
     """The videos of a split as the config wants their clips, with their manifest if there is one.
 
-    ``targets`` gives of the list what takes the place of its labels, one row per video.
+    ``annotate`` gives what the targets of the list's videos are made from.
 
     Raises ConfigError for an unknown split or value, DataError for a list that cannot be used.
     """
     videos = read_videos(cfg, split)
-    make_clips = training_clips(cfg) if split == "train" else evaluation_views(cfg, split)
-    manifest = read_manifest(videos)
-    if targets is not None:
-        videos = replace(videos, labels=targets(videos))
+    annotations = annotate(videos)
+    if split == "train":
+        make_clips = training_clips(cfg, annotations.maker)
+    else:
+        make_clips = evaluation_views(cfg, split, annotations.maker)
     return VideoDataset(
         videos,
         make_clips,
         seed=cfg.RNG_SEED,
         replace=split == "train",
-        manifest=manifest,
+        annotations=annotations,
+        manifest=read_manifest(videos),
     )
 
 
@@ -62,27 +61,14 @@ def read_videos(cfg: CfgNode, split: str) -> VideoList:
     """
     if split not in SPLITS:
         raise ConfigError(f"unknown split {split!r}; known are {', '.join(SPLITS)}")
-    kind, path = list_kind(cfg, split), find_list(cfg, split)
-    if kind == "folder":
-        return read_folders(path, folder_classes(cfg, split))
-    names = class_names(cfg, split)
-    if kind == "ssv2" and (path.suffix == ".json" or path.name == ANSWERS):
-        return read_ssv2(path, len(names), prefix=cfg.DATA.PATH_PREFIX)
-    return read_list(
-        path,
-        len(names),
-        prefix=cfg.DATA.PATH_PREFIX,
-        separator=cfg.DATA.PATH_LABEL_SEPARATOR,
-        multi_label=kind == "multilabel",
-        names=names if tells_names(names) else (),
-    )
+    return dataset_form(cfg, split).read(cfg, find_list(cfg, split), label_names(cfg, split))
 
 
 def clip_sampler(cfg: CfgNode, split: str = "train") -> ClipSampler:
-    """Dense for Kinetics, segments for Something-Something, unless DATA.SAMPLING says which."""
+    """As the form of the data set wants clips, unless DATA.SAMPLING says how."""
     mode = cfg.DATA.SAMPLING
     if mode == "auto":
-        mode = SEGMENTS if list_kind(cfg, split) == "ssv2" else DENSE
+        mode = dataset_form(cfg, split).sampling
     return ClipSampler(
         num_frames=cfg.DATA.NUM_FRAMES,
         rate=cfg.DATA.SAMPLING_RATE,
@@ -92,8 +78,8 @@ def clip_sampler(cfg: CfgNode, split: str = "train") -> ClipSampler:
     )
 
 
-def training_clips(cfg: CfgNode) -> TrainingClips:
-    """Random clips with the augmentation of DATA and AUG."""
+def training_clips(cfg: CfgNode, maker: TargetMaker | None = None) -> TrainingClips:
+    """Random clips with the augmentation of DATA and AUG; ``maker``: of their targets."""
     aug = cfg.AUG
     recipe = {}
     if aug.ENABLE:
@@ -105,8 +91,7 @@ def training_clips(cfg: CfgNode) -> TrainingClips:
             "erasing_count": aug.RE_COUNT,
         }
     augment = build_augmentation(
-        flip=cfg.DATA.RANDOM_FLIP
-        and list_kind(cfg, "train") != "ssv2",  # its labels have directions
+        flip=cfg.DATA.RANDOM_FLIP and dataset_form(cfg, "train").mirrors,
         mean=cfg.DATA.MEAN,
         std=cfg.DATA.STD,
         **recipe,
@@ -118,11 +103,14 @@ def training_clips(cfg: CfgNode) -> TrainingClips:
         count=cfg.AUG.NUM_SAMPLE,
         backend=_backend(cfg),
         frames_fps=cfg.DATA.FRAMES_FPS,
+        maker=maker,
     )
 
 
-def evaluation_views(cfg: CfgNode, split: str = "test") -> EvaluationViews:
-    """All views of the test, or the one centre view that validation takes."""
+def evaluation_views(
+    cfg: CfgNode, split: str = "test", maker: TargetMaker | None = None
+) -> EvaluationViews:
+    """All views of the test, or the one centre view of validation; ``maker``: of their targets."""
     if split == "val":
         size, temporal, spatial = cfg.DATA.TRAIN_CROP_SIZE, 1, 1
     else:
@@ -137,6 +125,7 @@ def evaluation_views(cfg: CfgNode, split: str = "test") -> EvaluationViews:
         _backend(cfg),
         frames_fps=cfg.DATA.FRAMES_FPS,
         crop_ratio=cfg.TEST.CROP_RATIO,
+        maker=maker,
     )
 
 

@@ -10,10 +10,9 @@ from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
-from videonet.data.folders import class_folders
+from videonet.data.dataset_form import names_file
+from videonet.data.datasets import dataset_form, find_list
 from videonet.data.lists import has_named_labels, label_texts
-from videonet.data.splits import find_list, list_kind
-from videonet.data.ssv2 import ANSWERS, find_file, read_labels
 from videonet.data.texts import lines_of, read_text
 from videonet.errors import DataError
 
@@ -22,14 +21,14 @@ def class_names(cfg: CfgNode, split: str = "train") -> list[str]:
     """One name per class, in the order of the labels of a split.
 
     From ``DATA.CLASS_NAMES``, else ``classes.txt`` beside the lists. Without either they are what
-    the data set calls its classes: the folders of ``folder``, ``labels.json`` of ``ssv2``, the
-    labels of the training list where they are names, in alphabetical order; or else the numbers of
-    the classes.
+    the data set calls its classes: folders, ``labels.json`` of Something-Something, the labels of
+    the training list where they are names, in alphabetical order; or else the numbers of the
+    classes.
 
     Raises:
         DataError: the file is missing, or there are not ``MODEL.NUM_CLASSES`` (0 for any number).
     """
-    path = _names_file(cfg)
+    path = names_file(cfg)
     if path is not None:
         return _counted(cfg, path, _read_names(path))
     found = _names_of_data(cfg, split)
@@ -49,7 +48,7 @@ def known_classes(cfg: CfgNode, split: str = "train") -> CfgNode:
     """
     if cfg.MODEL.NUM_CLASSES:
         return cfg
-    path = _names_file(cfg)
+    path = names_file(cfg)
     if path is not None:
         return with_classes(cfg, len(_read_names(path)))
     found = _names_of_data(cfg, split)
@@ -68,11 +67,6 @@ def known_classes(cfg: CfgNode, split: str = "train") -> CfgNode:
     return with_classes(cfg, largest + 1)
 
 
-def tells_names(names: Sequence[str]) -> bool:
-    """Whether these are names, and not the numbers of classes without names."""
-    return list(names) != [str(index) for index in range(len(names))]
-
-
 def with_classes(cfg: CfgNode, count: int) -> CfgNode:
     """The config with another ``MODEL.NUM_CLASSES``."""
     changed = cfg.clone()
@@ -82,24 +76,29 @@ def with_classes(cfg: CfgNode, count: int) -> CfgNode:
     return changed
 
 
-def folder_classes(cfg: CfgNode, split: str = "train") -> list[str]:
-    """The folders of the classes, for ``folder``, in the order of their numbers.
+def label_names(cfg: CfgNode, split: str = "train") -> list[str]:
+    """The names by which the labels of a split are found, in the order of the classes' numbers.
 
-    A file of names gives the order where it holds the names of the folders; where it holds none of
-    them, its names are titles of the folders in alphabetical order.
+    They are :func:`class_names`, unless the labels are the names that the data has for the classes,
+    as those of folders are. Then a file of names gives the order where it holds the data's names;
+    where it holds none of them, its names are titles of the data's in alphabetical order.
 
     Raises:
-        DataError: the file names some of the folders, but not all.
+        DataError: the file names some of the data's classes, but not all.
     """
-    path, folder = _names_file(cfg), _training_folder(cfg, split)
-    folders = class_folders(folder)
+    form = dataset_form(cfg, split)
+    found = form.own_classes(cfg, split) if form.spells_classes else None
+    if found is None:
+        return class_names(cfg, split)
+    place, own = found
+    path = names_file(cfg)
     if path is None:
-        return _counted(cfg, folder, folders)
+        return _counted(cfg, place, own)
     names = _counted(cfg, path, _read_names(path))
-    missing = [name for name in folders if name not in set(names)]
-    if missing and len(missing) < len(folders):
-        raise DataError(f"{path} does not name the class {missing[0]!r} of {folder}")
-    return _counted(cfg, folder, folders) if missing else names
+    missing = [name for name in own if name not in set(names)]
+    if missing and len(missing) < len(own):
+        raise DataError(f"{path} does not name the class {missing[0]!r} of {place}")
+    return _counted(cfg, place, own) if missing else names
 
 
 def refuse_single_class(cfg: CfgNode) -> None:
@@ -116,16 +115,6 @@ def refuse_single_class(cfg: CfgNode) -> None:
         )
 
 
-def _names_file(cfg: CfgNode) -> Path | None:
-    if cfg.DATA.CLASS_NAMES:
-        path = Path(cfg.DATA.CLASS_NAMES)
-        if not path.is_file():
-            raise DataError(f"the class names {path} do not exist")
-        return path
-    path = Path(cfg.DATA.PATH_TO_DATA_DIR) / "classes.txt"
-    return path if path.is_file() else None
-
-
 def _read_names(path: Path) -> list[str]:
     lines = lines_of(read_text(path, "class names"))
     names = [line.strip() for line in lines if line.strip()]
@@ -140,15 +129,9 @@ def _read_names(path: Path) -> list[str]:
 
 def _names_of_data(cfg: CfgNode, split: str) -> tuple[Path, list[str]] | None:
     """Where the data itself names its classes, and the names."""
-    kind = list_kind(cfg, split)
-    if kind == "folder":
-        folder = _training_folder(cfg, split)
-        return folder, class_folders(folder)
-    if kind == "ssv2":
-        path = find_list(cfg, split)
-        labels = find_file(Path(cfg.DATA.PATH_TO_DATA_DIR), "labels")
-        if labels is not None and (path.suffix == ".json" or path.name == ANSWERS):
-            return labels, read_labels(labels)
+    found = dataset_form(cfg, split).own_classes(cfg, split)
+    if found is not None:
+        return found
     path = find_list(cfg, "train")
     if not path.is_file() or path.suffix == ".json":
         return None
@@ -160,17 +143,7 @@ def _names_of_data(cfg: CfgNode, split: str) -> tuple[Path, list[str]] | None:
 
 def _reading(cfg: CfgNode, split: str) -> tuple[str, bool]:
     """The separator of a list, and whether a line may have several labels."""
-    return cfg.DATA.PATH_LABEL_SEPARATOR, list_kind(cfg, split) == "multilabel"
-
-
-def _training_folder(cfg: CfgNode, split: str) -> Path:
-    """The folder whose folders are the classes: that of training, where there is one."""
-    data = Path(cfg.DATA.PATH_TO_DATA_DIR)
-    for folder in (data / cfg.DATA.TRAIN_LIST, data / "train"):
-        if folder.is_dir():
-            return folder
-    own = find_list(cfg, split)
-    return own if own.is_dir() else data / "train"
+    return cfg.DATA.PATH_LABEL_SEPARATOR, dataset_form(cfg, split).several_labels
 
 
 def _counted(cfg: CfgNode, path: Path, names: Sequence[str]) -> list[str]:

@@ -57,8 +57,8 @@ def _row(dataset: VideoDataset, views: EvaluationViews, index: int, epoch: int) 
     """Training clips and the middle test view of a video as one picture ``(H, W, 3)``."""
     video = dataset.paths[index]
     try:
-        training = dataset.make_clips(video, (dataset.seed, epoch, index))
-        test = views(video)
+        training = dataset.make_clips(video, (dataset.seed, epoch, index)).clips
+        test = views(video).clips
     except DecodeError as error:
         return str(error)
     strips = [_strip(clip) for clip in (*training, test[len(test) // 2])]

@@ -6,8 +6,10 @@ of the clip, so an item is the same whichever worker makes it and whatever was m
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,10 +17,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
+from videonet.data.arrays import MultiHot, PathArray
 from videonet.data.decode import FRAMES_FPS, VideoInfo, VideoReader, open_video
-from videonet.data.lists import MultiHot, PathArray, VideoList
+from videonet.data.lists import VideoList
 from videonet.data.manifest import Manifest
 from videonet.data.sampling import ClipSampler
+from videonet.data.targets import Annotations, ClipFrames, TargetMaker, Targets
 from videonet.data.transforms import InceptionCrop, JitterCrop
 from videonet.data.views import read_frames, to_batch, video_views
 from videonet.errors import DataError, DecodeError
@@ -35,25 +39,35 @@ class Failure:
 
 @dataclass
 class Batch:
-    """Clips uint8 ``(N, 3, T, H, W)``; of each its label and its video's index, ``(N,)`` int64.
+    """Clips uint8 ``(N, 3, T, H, W)``, their targets, and the index of each one's video.
 
-    Labels of a multi-label list are rows of zeros and ones, ``(N, classes)`` float32.
+    ``videos`` is ``(N,)`` int64, in the order of the clips.
     """
 
     clips: Tensor
-    labels: Tensor
+    targets: Targets
     videos: Tensor
     failures: list[Failure] = field(default_factory=list)
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory."""
-        tensors = (t.pin_memory() for t in (self.clips, self.labels, self.videos))
-        return Batch(*tensors, self.failures)
+        clips, videos = self.clips.pin_memory(), self.videos.pin_memory()
+        return Batch(clips, self.targets.pin_memory(), videos, self.failures)
+
+
+class Sample(NamedTuple):
+    """Clips of one video, uint8 ``(N, 3, T, H, W)``, and the targets of each, if it has any."""
+
+    clips: Tensor
+    targets: list[dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
 class TrainingClips:
-    """Makes ``count`` random clips of a video; their frames are decoded once."""
+    """Makes ``count`` random clips of a video; their frames are decoded once.
+
+    ``maker``: of their targets; None: they have none.
+    """
 
     sampler: ClipSampler
     crop: JitterCrop | InceptionCrop
@@ -61,6 +75,7 @@ class TrainingClips:
     count: int = 1
     backend: str = "auto"
     frames_fps: float = FRAMES_FPS
+    maker: TargetMaker | None = None
 
     @property
     def clip_shape(self) -> tuple[int, int, int, int]:
@@ -71,24 +86,29 @@ class TrainingClips:
         path: str,
         key: tuple[int, ...],
         known: VideoInfo | None = None,
+        annotation: Any = None,
         out: Tensor | None = None,
-    ) -> Tensor:
-        """Clips uint8 ``(count, 3, T, H, W)``, the same for the same path and key.
+    ) -> Sample:
+        """Clips uint8 ``(count, 3, T, H, W)`` and targets, the same for the same path and key.
 
-        ``known`` is what a manifest says of the video; ``out`` receives the clips.
+        ``known`` is what a manifest says of the video; from its ``annotation`` the targets are
+        made, none where that is None; ``out`` receives the clips.
         """
         rngs = [np.random.default_rng((*key, sample)) for sample in range(self.count)]
         with self.open(path, known) as reader:
-            frames, rows = self.read(reader, rngs)
-        return to_batch(self.change(frames, rows, rngs), out)
+            indices = self.choose(reader, rngs)
+            targets = [
+                _make_targets(self, annotation, reader, (*key, sample), row)
+                for sample, row in enumerate(indices)
+            ]
+            frames, rows = read_frames(reader, indices)
+        clips, targets = zip(*self.change(frames, rows, rngs, targets), strict=True)
+        return Sample(to_batch(list(clips), out), _finish_targets(self, annotation, targets))
 
-    def read(self, reader: VideoReader, rngs: list[np.random.Generator]) -> tuple[Tensor, Tensor]:
-        """The frames ``(distinct, 3, H, W)`` of a clip for every generator, and which it takes."""
+    def choose(self, reader: VideoReader, rngs: list[np.random.Generator]) -> np.ndarray:
+        """Numbers of the frames ``(clips, T)`` of a clip for every generator."""
         info, times = reader.info, reader.times
-        return read_frames(
-            reader,
-            np.stack([self.sampler.random(info.frames, info.fps, rng, times) for rng in rngs]),
-        )
+        return np.stack([self.sampler.random(info.frames, info.fps, rng, times) for rng in rngs])
 
     def open(self, path: str, known: VideoInfo | None = None) -> VideoReader:
         """The video at about the size that its clips are cropped from."""
@@ -101,21 +121,31 @@ class TrainingClips:
             frames_fps=self.frames_fps,
         )
 
-    def change(self, frames: Tensor, rows: Tensor, rngs: list[np.random.Generator]) -> list[Tensor]:
-        """Crop and augment every clip ``frames[row]`` with the draws of its generator."""
-        clips = []
+    def change(
+        self,
+        frames: Tensor,
+        rows: Tensor,
+        rngs: list[np.random.Generator],
+        targets: list[dict[str, Tensor]],
+    ) -> list[tuple[Tensor, dict[str, Tensor]]]:
+        """Crop and augment every clip ``frames[row]`` with the draws of its generator.
+
+        Returns each clip with its targets, moved as its pixels.
+        """
+        samples = []
         with torch.random.fork_rng(devices=[]):
-            for row, rng in zip(rows, rngs, strict=True):
+            for row, rng, of_clip in zip(rows, rngs, targets, strict=True):
                 torch.manual_seed(int(rng.integers(2**63)))
-                clips.append(self.augment(self.crop(frames, row)))
-        return clips
+                samples.append(self.augment(*self.crop(frames, of_clip, rows=row)))
+        return samples
 
 
 @dataclass(frozen=True)
 class EvaluationViews:
     """Makes all ``temporal · spatial`` views of a video.
 
-    ``crop_ratio``: the crop's share of the short side.
+    ``crop_ratio``: the crop's share of the short side. ``maker``: of their targets; None: they
+    have none.
     """
 
     sampler: ClipSampler
@@ -125,6 +155,7 @@ class EvaluationViews:
     backend: str = "auto"
     frames_fps: float = FRAMES_FPS
     crop_ratio: float = 1.0
+    maker: TargetMaker | None = None
 
     @property
     def count(self) -> int:
@@ -144,12 +175,16 @@ class EvaluationViews:
         path: str,
         key: tuple[int, ...] = (),
         known: VideoInfo | None = None,
+        annotation: Any = None,
         out: Tensor | None = None,
-    ) -> Tensor:
-        """Views uint8 ``(temporal · spatial, 3, T, H, W)``; nothing is random, ``key`` unused."""
+    ) -> Sample:
+        """Views uint8 ``(temporal · spatial, 3, T, H, W)`` and their targets.
+
+        Nothing is random, ``key`` is unused; for the rest see :class:`TrainingClips`.
+        """
         with self.open(path, known) as reader:
-            views = self.of(reader)
-        return views if out is None else out.copy_(views)
+            views, targets = self.of(reader, annotation, key)
+        return Sample(views if out is None else out.copy_(views), targets)
 
     def open(self, path: str, known: VideoInfo | None = None) -> VideoReader:
         """The video at the size that its views are cropped from."""
@@ -157,16 +192,50 @@ class EvaluationViews:
             path, self.backend, self.short_side, known=known, frames_fps=self.frames_fps
         )
 
-    def of(self, reader: VideoReader) -> Tensor:
+    def of(self, reader: VideoReader, annotation: Any = None, key: tuple[int, ...] = ()) -> Sample:
         """The views of an open video."""
-        return video_views(
+        views, targets = video_views(
             reader,
             self.sampler,
             crop_size=self.crop_size,
             temporal=self.temporal,
             spatial=self.spatial,
             short_side=self.short_side,
+            targets_of=partial(_make_targets, self, annotation, reader, key),
         )
+        return Sample(views, _finish_targets(self, annotation, targets))
+
+
+def _make_targets(
+    make_clips: TrainingClips | EvaluationViews,
+    annotation: Any,
+    reader: VideoReader,
+    seed: tuple[int, ...],
+    indices: np.ndarray,
+) -> dict[str, Tensor]:
+    """The targets of the frames ``indices`` (T,), with places in whole frames."""
+    if make_clips.maker is None or annotation is None:
+        return {}
+    frames = ClipFrames(reader.info, indices, reader.times[indices], seed)
+    return dict(make_clips.maker.make(annotation, frames))
+
+
+def _finish_targets(
+    make_clips: TrainingClips | EvaluationViews,
+    annotation: Any,
+    targets: Iterable[dict[str, Tensor]],
+) -> list[dict[str, Tensor]]:
+    """The targets of each clip as batches hold them."""
+    if make_clips.maker is None or annotation is None:
+        return []
+    return [make_clips.maker.finish(found, make_clips.clip_shape) for found in targets]
+
+
+def annotations_of(videos: VideoList) -> Annotations:
+    """Those that a list comes with, else its labels."""
+    if videos.annotations is not None:
+        return videos.annotations
+    return Annotations.of_labels(videos.labels)
 
 
 class VideoDataset(Dataset):
@@ -174,7 +243,8 @@ class VideoDataset(Dataset):
 
     ``replace``: a video that cannot be read gives way to another one, drawn by the same seed
     (training); without it the item has no clips (evaluation). Both are named in ``failures``.
-    ``manifest``: what ``tools/data.py verify`` found; bad videos are not opened then.
+    ``annotations``: what the targets are made from, as ``make_clips.maker`` does; None: there are
+    none. ``manifest``: what ``tools/data.py verify`` found; bad videos are not opened then.
     """
 
     MOST_IN_A_ROW = 20
@@ -186,9 +256,11 @@ class VideoDataset(Dataset):
         *,
         seed: int = 0,
         replace: bool = False,
+        annotations: Annotations | None = None,
         manifest: Manifest | None = None,
     ):
         self.videos, self.make_clips = videos, make_clips
+        self.annotations = annotations
         self.seed, self.replace = seed, replace
         self.manifest = manifest
         self.bad: dict[int, str] = dict(manifest.bad) if manifest else {}  # not opened, and why
@@ -212,28 +284,28 @@ class VideoDataset(Dataset):
         request = SampleRequest(self, *position)
         while request.video is not None:
             try:
-                clips = self.make_clips(*request.arguments())
+                sample = self.make_clips(*request.arguments())
             except DecodeError as error:
                 request.fail(str(error))
             else:
-                return self.batch(clips, [request])
-        return self.batch(self.empty(0), [request])
+                return self.batch(sample.clips, self.stack(sample.targets), [request])
+        return self.batch(self.empty(0), self.stack([]), [request])
 
     def empty(self, clips: int) -> Tensor:
         """Room for so many clips."""
         return torch.empty((clips, *self.make_clips.clip_shape), dtype=torch.uint8)
 
-    def batch(self, clips: Tensor, requests: list[SampleRequest]) -> Batch:
+    def stack(self, targets: list[dict[str, Tensor]]) -> Targets:
+        """The targets of some clips as a batch holds them."""
+        specs = {} if self.annotations is None else self.annotations.maker.specs
+        return Targets.stack(targets, specs, self.make_clips.clip_shape)
+
+    def batch(self, clips: Tensor, targets: Targets, requests: list[SampleRequest]) -> Batch:
         """The batch of the clips of some videos, all clips of a video after one another."""
         videos = [request.video for request in requests if request.video is not None]
         videos = np.repeat(np.array(videos, dtype=np.int64), self.make_clips.count)
-        if self.videos.is_multi_label:
-            rows = [self.labels[index] for index in videos]
-            labels = np.stack(rows) if rows else np.empty((0, self.labels.num_classes), np.float32)
-        else:
-            labels = self.labels[videos]
         failures = [failure for request in requests for failure in request.failures]
-        return Batch(clips, torch.from_numpy(labels), torch.from_numpy(videos), failures)
+        return Batch(clips, targets, torch.from_numpy(videos), failures)
 
 
 class SampleRequest:
@@ -256,11 +328,12 @@ class SampleRequest:
             rng = np.random.default_rng((dataset.seed, self._epoch, index))
             yield from rng.integers(len(dataset), size=dataset.MOST_IN_A_ROW - 1).tolist()
 
-    def arguments(self) -> tuple[str, tuple[int, ...], VideoInfo | None]:
+    def arguments(self) -> tuple[str, tuple[int, ...], VideoInfo | None, Any]:
         """What ``make_clips`` needs for the present video."""
         dataset, video = self._dataset, self.video
         known = dataset.manifest.info(video) if dataset.manifest else None
-        return dataset.paths[video], (dataset.seed, self._epoch, video), known
+        annotation = dataset.annotations.rows[video] if dataset.annotations else None
+        return dataset.paths[video], (dataset.seed, self._epoch, video), known, annotation
 
     def fail(self, reason: str) -> None:
         """Note why the present video cannot be read, and go on to the next one.
@@ -285,7 +358,7 @@ def collate(items: list[Batch]) -> Batch:
     """One batch of the items' clips, in their order."""
     return Batch(
         torch.cat([item.clips for item in items]),
-        torch.cat([item.labels for item in items]),
+        Targets.join([item.targets for item in items]),
         torch.cat([item.videos for item in items]),
         [failure for item in items for failure in item.failures],
     )

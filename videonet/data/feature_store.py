@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 
 from videonet.choices import FEATURE_FORMATS
 from videonet.data.claims import Claim
-from videonet.data.texts import lines_of, read_text, short_stem
+from videonet.data.texts import read_json_lines, read_text, short_stem
 from videonet.errors import ConfigError, DataError
 from videonet.files import make_folder, remove_unfinished, replacing, replacing_text, writing
 
@@ -250,14 +250,7 @@ def _read_index(folder: Path) -> list[dict]:
     if not path.exists():
         return []
     records = []
-    lines = lines_of(read_text(path, "index of features"))
-    for number, line in enumerate(lines, start=1):
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            if number < len(lines):  # the last line may be cut short by what stopped the run
-                raise DataError(f"{path}, line {number}: not JSON") from None
-            continue
+    for number, record in read_json_lines(path, "index of features"):
         _check_record(record, f"{path}, line {number}")
         records.append(record)
     return records

@@ -11,8 +11,11 @@ import os
 from pathlib import Path
 
 import numpy as np
+from fvcore.common.config import CfgNode
 
-from videonet.data.lists import PathArray, VideoList
+from videonet.data.arrays import PathArray
+from videonet.data.dataset_form import DatasetForm
+from videonet.data.lists import VideoList
 from videonet.data.video.names import (
     PICTURE_SUFFIXES,
     VIDEO_SUFFIXES,
@@ -21,6 +24,30 @@ from videonet.data.video.names import (
     is_video,
 )
 from videonet.errors import DataError
+
+
+class Folders(DatasetForm):
+    """A folder per split, and in it one per class."""
+
+    spells_classes = True
+    test_name = "test"
+
+    def find(self, cfg: CfgNode, split: str) -> Path:
+        """The folder that the config names, else that of the split's name."""
+        path = super().find(cfg, split)
+        return path if path.is_dir() else Path(cfg.DATA.PATH_TO_DATA_DIR) / split
+
+    def own_classes(self, cfg: CfgNode, split: str) -> tuple[Path, list[str]]:
+        """The folders of training, where there are some, else of the split itself."""
+        folder = self.find(cfg, "train")
+        if not folder.is_dir() and split != "train":
+            own = self.find_test(cfg) if split == "test" else self.find(cfg, split)
+            folder = own if own.is_dir() else folder
+        return folder, class_folders(folder)
+
+    def read(self, cfg: CfgNode, path: Path, names: list[str]) -> VideoList:
+        """See :func:`read_folders`."""
+        return read_folders(path, names)
 
 
 def class_folders(folder: Path) -> list[str]:

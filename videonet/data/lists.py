@@ -9,79 +9,41 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from videonet.data.named_labels import ClassNames, guess_names, is_head
+from videonet.data.arrays import MultiHot, PathArray
+from videonet.data.named_labels import ClassNames, guess_names, is_head, unquoted
 from videonet.data.texts import lines_of, read_text
 from videonet.errors import DataError
+
+if TYPE_CHECKING:
+    from videonet.data.targets import Annotations
 
 SEPARATORS = (" ", "\t", ",")
 BEGINNING = 1 << 16  # characters of a list that show how it is written
 
 
-class PathArray(Sequence[str]):
-    """A sequence of strings in two arrays, so that forked workers share its memory.
-
-    Python strings would be copied page by page into every worker as their reference counts
-    change.
-    """
-
-    def __init__(self, paths: Iterable[str]):
-        encoded = [os.fsencode(path) for path in paths]
-        self._ends = np.cumsum([len(path) for path in encoded], dtype=np.int64)
-        self._bytes = np.frombuffer(b"".join(encoded), dtype=np.uint8)
-
-    def __len__(self) -> int:
-        return len(self._ends)
-
-    def __getitem__(self, index: int) -> str:
-        index = range(len(self))[index]  # negative indices and IndexError as a list has them
-        start = self._ends[index - 1] if index else 0
-        return os.fsdecode(self._bytes[start : self._ends[index]].tobytes())
-
-
-class MultiHot(Sequence[np.ndarray]):
-    """The label sets of videos, given out as rows of zeros and ones ``(num_classes,)`` float32."""
-
-    def __init__(self, sets: Iterable[Sequence[int]], num_classes: int):
-        sets = list(sets)
-        self.num_classes = num_classes
-        self._ends = np.cumsum([len(labels) for labels in sets], dtype=np.int64)
-        self._labels = np.array([label for labels in sets for label in labels], dtype=np.int64)
-
-    def __len__(self) -> int:
-        return len(self._ends)
-
-    def labels(self, index: int) -> list[int]:
-        """The classes of one video."""
-        index = range(len(self))[index]
-        start = self._ends[index - 1] if index else 0
-        return self._labels[start : self._ends[index]].tolist()
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        row = np.zeros(self.num_classes, dtype=np.float32)
-        row[self.labels(index)] = 1
-        return row
-
-
 @dataclass(frozen=True)
 class VideoList:
-    """Videos and their labels; ``name`` is the file they were read from.
+    """Videos and the classes they belong to; ``name`` is the file they were read from.
 
-    ``root`` is the folder that the names of its videos start from.
+    ``root`` is the folder that the names of its videos start from; ``annotations`` is what the
+    data set knows of the videos beside their labels, None for nothing.
     """
 
     name: str
     paths: PathArray
     labels: np.ndarray | MultiHot  # (videos,) int64, or sets of labels
     root: str = ""
+    annotations: Annotations | None = None
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.paths)
 
     @property
     def is_multi_label(self) -> bool:
@@ -102,10 +64,12 @@ def read_list(
     separator: str = " ",
     multi_label: bool = False,
     names: Sequence[str] = (),
+    numbers: bool = True,
 ) -> VideoList:
     """Read a list of ``path label`` lines; relative paths start at ``prefix``, else at its folder.
 
-    A label is the number of a class or, where ``names`` gives those of the classes, its name.
+    A label is the number of a class (unless ``numbers`` is False) or, where ``names`` gives those
+    of the classes, its name.
 
     ``separator`` is tried first, then space, tab and comma. With ``multi_label`` all integers at
     the end of a line are labels (``clip.mp4 3 17``, ``clip.mp4 "3,17"``, ``clip.mp4 ""``: none).
@@ -119,7 +83,14 @@ def read_list(
     def fields(k: int, line: str, separator: str) -> tuple[str, str | list[str]]:
         pair = classes.split(line, several=multi_label)
         if pair is None:
-            return split(path, k, line, separator)
+            video, label = split(path, k, line, separator)
+            if not numbers and label and all(map(_is_integer, label if multi_label else [label])):
+                raise DataError(
+                    f"{path}, line {k}: the label in {line[:200]!r} is a number, but the labels of "
+                    "the training list are names, so nothing says which class it is: give "
+                    "DATA.CLASS_NAMES, a file with one name a line, or use names everywhere"
+                )
+            return video, label
         return pair[0], pair[1] if multi_label else pair[1][0]
 
     lines = _lines(path, separator, classes)
@@ -128,15 +99,15 @@ def read_list(
     videos = [os.path.join(root, video) for _, video, _ in rows]
     if multi_label:
         sets = [
-            sorted({_label(path, line, label, num_classes) for label in labels})
+            sorted({_label(path, line, label, num_classes, names) for label in labels})
             for line, _, labels in rows
         ]
         labels = MultiHot(sets, num_classes)
     else:
-        labels = [_label(path, line, label, num_classes) for line, _, label in rows]
+        labels = [_label(path, line, label, num_classes, names) for line, _, label in rows]
         labels = np.array(labels, dtype=np.int64)
-    names = [video for _, video, _ in rows]
-    check_exist(path, videos, [f"line {line}" for line, _, _ in rows], _prefix_hint(names, root))
+    written = [video for _, video, _ in rows]
+    check_exist(path, videos, [f"line {line}" for line, _, _ in rows], _prefix_hint(written, root))
     return VideoList(str(path), PathArray(videos), labels, str(root))
 
 
@@ -201,7 +172,7 @@ def _detect(lines: list[tuple[int, str]], preferred: str) -> str:
 
 def _bare(word: str) -> str:
     """A word without spaces and the quotes that a table program put around it."""
-    return _unquoted(word.strip()).strip()
+    return unquoted(word.strip()).strip()
 
 
 def _is_header(
@@ -225,7 +196,7 @@ def _split(path: Path, line: int, text: str, separator: str) -> tuple[str, str]:
             f"{path}, line {line}: no label in {text!r}, expected 'path label' separated by "
             f"{separator!r}"
         )
-    return _unquoted(video), _bare(label)
+    return unquoted(video), _bare(label)
 
 
 def _split_labels(path: Path, line: int, text: str, separator: str) -> tuple[str, list[str]]:
@@ -247,18 +218,15 @@ def _split_labels(path: Path, line: int, text: str, separator: str) -> tuple[str
             f"{path}, line {line}: no labels in {text[:200]!r}, expected 'path label label …' "
             f"separated by {separator!r}"
         )
-    return _unquoted(video), labels
+    return unquoted(video), labels
 
 
-def _unquoted(video: str) -> str:
-    if len(video) > 1 and video[0] == video[-1] and video[0] in "\"'":
-        return video[1:-1].replace(video[0] * 2, video[0])
-    return video
-
-
-def _label(path: Path, line: int, text: str, num_classes: int) -> int:
+def _label(path: Path, line: int, text: str, num_classes: int, names: Sequence[str] = ()) -> int:
     if not _is_integer(text):
-        raise DataError(f"{path}, line {line}: the label {text!r} is not an integer")
+        known = " and no name of a class" if names else ""
+        alike = {name.casefold(): name for name in names}.get(text.strip().casefold())
+        near = f"; did you mean {alike!r}?" if alike else ""
+        raise DataError(f"{path}, line {line}: the label {text!r} is not an integer{known}{near}")
     label = int(text)
     if not 0 <= label < num_classes:
         raise DataError(

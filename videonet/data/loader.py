@@ -13,8 +13,8 @@ from fvcore.common.config import CfgNode
 from torch.utils.data import Sampler
 
 from videonet.data.batching import SharedMemoryBatcher, in_background, read_bad_list
-from videonet.data.build import Targets, build_dataset
-from videonet.data.dataset import Batch, Failure, VideoDataset, collate
+from videonet.data.build import Annotate, build_dataset
+from videonet.data.dataset import Batch, Failure, VideoDataset, annotations_of, collate
 from videonet.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)
@@ -26,18 +26,17 @@ def build_loader(
     cfg: CfgNode,
     split: str,
     *,
-    targets: Targets | None = None,
+    annotate: Annotate = annotations_of,
     rank: int = 0,
     world_size: int = 1,
 ) -> VideoLoader:
     """The batches of this rank of a split: ``train``, ``val`` or ``test``.
 
-    ``targets`` gives of a list what a batch has as ``labels``, one row per video; None for the
-    list's own labels.
+    ``annotate`` gives of a list what the targets of its videos are made from, as a task wants them.
 
     Raises ConfigError and DataError as :func:`videonet.data.build.build_dataset` does.
     """
-    dataset = build_dataset(cfg, split, targets)
+    dataset = build_dataset(cfg, split, annotate)
     if cfg.TRAIN.BATCH_SIZE % world_size and split != "test":
         raise ConfigError(
             f"TRAIN.BATCH_SIZE is {cfg.TRAIN.BATCH_SIZE}, expected a multiple of the "
@@ -192,7 +191,7 @@ class VideoLoader:
                 bad_list=self._bad_list,
                 pin_memory=self._pin_memory,
             )
-        yield from in_background(lambda stop: self._batcher.fill(iter(self._sampler), stop))
+        yield from in_background(lambda stop: self._batcher.batches(iter(self._sampler), stop))
 
     def _note_failures(self, batch: Batch) -> None:
         for failure in batch.failures:

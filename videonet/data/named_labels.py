@@ -104,7 +104,11 @@ def is_head(line: str, names: Container[str]) -> bool:
 
 
 def _path(text: str) -> str:
-    text = text.rstrip(" \t,;")
+    return unquoted(text.rstrip(" \t,;"))
+
+
+def unquoted(text: str) -> str:
+    """A text without the quotes that a table program put around it."""
     if len(text) > 1 and text[0] == text[-1] and text[0] in QUOTES:
         return text[1:-1].replace(text[0] * 2, text[0])
     return text

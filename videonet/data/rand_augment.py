@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as F
 
+from videonet.data.geometry import move, scaling, shifting
 from videonet.errors import ConfigError
 
 MAX_MAGNITUDE = 10.0
@@ -69,14 +71,17 @@ class RandAugment:
         self.policy = policy
         self.fill = [float(value) for value in fill]
 
-    def __call__(self, clip: Tensor) -> Tensor:
+    def __call__(self, clip: Tensor, targets: Mapping[str, Tensor] | None = None) -> Any:
         clip = clip.contiguous()  # colours apart: most operations are faster on planes
+        matrix, size = shifting(0, 0), tuple(clip.shape[-2:])
         for index in torch.randint(len(OPERATIONS), (self.policy.count,)).tolist():
             if torch.rand(()) >= self.policy.probability:
                 continue
             level = self._draw_level()
             clip = OPERATIONS[index](clip, level, self.policy.increasing, self.fill)
-        return clip
+            if isinstance(clip, Moved):
+                clip, matrix = clip.clip, clip.matrix @ matrix
+        return clip if targets is None else (clip, move(targets, matrix, size))
 
     def _draw_level(self) -> float:
         """A magnitude as a share of 10."""
@@ -88,7 +93,14 @@ class RandAugment:
         return min(max(magnitude, 0.0), self.policy.max_magnitude) / MAX_MAGNITUDE
 
 
-Operation = Callable[[Tensor, float, bool, list[float]], Tensor]
+class Moved(NamedTuple):
+    """A clip whose pixels an operation moved, and the map (3, 3) of :mod:`~.geometry`."""
+
+    clip: Tensor
+    matrix: Tensor
+
+
+Operation = Callable[[Tensor, float, bool, list[float]], Tensor | Moved]
 
 
 def either_sign(value: float) -> float:
@@ -119,7 +131,7 @@ def _by_frame(clip: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
 
 def _affine(
     clip: Tensor, fill: list[float], *, angle: float = 0.0, shear: tuple[float, float] = (0, 0)
-) -> Tensor:
+) -> Moved:
     """Rotate about the centre by ``angle`` degrees, or shear from the top left corner, bilinear.
 
     ``shear``: how far each pixel moves to the left and up, per pixel from that corner. What is
@@ -144,10 +156,14 @@ def _affine(
         moved = nn.functional.grid_sample((frame - colour)[None], grid, align_corners=False)[0]
         return moved.add_(colour).round_().to(torch.uint8)
 
-    return _by_frame(clip, change)
+    # The same map in pixels, and from input to output.
+    pixels = shifting(width / 2, height / 2) @ scaling((2, 2), (height, width))
+    back = torch.cat((theta.double(), torch.tensor([[0.0, 0.0, 1.0]], dtype=torch.float64)))
+    matrix = torch.linalg.inv(pixels @ back @ torch.linalg.inv(pixels))
+    return Moved(_by_frame(clip, change), matrix)
 
 
-def _shift(clip: Tensor, fill: list[float], *, across: int = 0, down: int = 0) -> Tensor:
+def _shift(clip: Tensor, fill: list[float], *, across: int = 0, down: int = 0) -> Moved:
     """Move by whole pixels to the right and down."""
     colour = torch.tensor(fill).round().to(torch.uint8).view(3, 1, 1)
     out = colour.expand(clip.shape).contiguous()
@@ -156,7 +172,7 @@ def _shift(clip: Tensor, fill: list[float], *, across: int = 0, down: int = 0) -
     here.copy_(
         clip[..., max(0, -down) : height - max(0, down), max(0, -across) : width - max(0, across)]
     )
-    return out
+    return Moved(out, shifting(across, down))
 
 
 def _look_up(plane: Tensor, table: Tensor) -> Tensor:
@@ -191,7 +207,7 @@ def _invert(clip: Tensor, level: float, increasing: bool, fill: list[float]) -> 
     return F.invert(clip)
 
 
-def _rotate(clip: Tensor, level: float, increasing: bool, fill: list[float]) -> Tensor:
+def _rotate(clip: Tensor, level: float, increasing: bool, fill: list[float]) -> Moved:
     return _affine(clip, fill, angle=either_sign(30.0 * level))
 
 
@@ -242,19 +258,19 @@ def _sharpness(clip: Tensor, level: float, increasing: bool, fill: list[float]) 
     return _by_frame(clip, change)
 
 
-def _shear_x(clip: Tensor, level: float, increasing: bool, fill: list[float]) -> Tensor:
+def _shear_x(clip: Tensor, level: float, increasing: bool, fill: list[float]) -> Moved:
     return _affine(clip, fill, shear=(either_sign(0.3 * level), 0.0))
 
 
-def _shear_y(clip: Tensor, level: float, increasing: bool, fill: list[float]) -> Tensor:
+def _shear_y(clip: Tensor, level: float, increasing: bool, fill: list[float]) -> Moved:
     return _affine(clip, fill, shear=(0.0, either_sign(0.3 * level)))
 
 
-def _translate_x(clip: Tensor, level: float, increasing: bool, fill: list[float]) -> Tensor:
+def _translate_x(clip: Tensor, level: float, increasing: bool, fill: list[float]) -> Moved:
     return _shift(clip, fill, across=round(either_sign(TRANSLATE_SHARE * level) * clip.shape[-1]))
 
 
-def _translate_y(clip: Tensor, level: float, increasing: bool, fill: list[float]) -> Tensor:
+def _translate_y(clip: Tensor, level: float, increasing: bool, fill: list[float]) -> Moved:
     return _shift(clip, fill, down=round(either_sign(TRANSLATE_SHARE * level) * clip.shape[-2]))
 
 

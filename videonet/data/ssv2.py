@@ -14,8 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fvcore.common.config import CfgNode
 
-from videonet.data.lists import PathArray, VideoList, check_exist
+from videonet.data.arrays import PathArray
+from videonet.data.dataset_form import Lists
+from videonet.data.lists import VideoList, check_exist
+from videonet.data.sampling import SEGMENTS
 from videonet.data.texts import lines_of, read_text
 from videonet.errors import DataError
 
@@ -27,6 +31,37 @@ FILES = {
 }
 ANSWERS = "test-answers.csv"
 VIDEO_FOLDERS = ("20bn-something-something-v2", "videos")
+
+
+class SomethingSomething(Lists):
+    """The files of the data set as it is distributed, or lists in their place."""
+
+    sampling = SEGMENTS
+    mirrors = False  # its labels have directions
+
+    def find(self, cfg: CfgNode, split: str) -> Path:
+        """The list that the config names, else the file of the data set."""
+        path = super().find(cfg, split)
+        if path.exists():
+            return path
+        return find_file(Path(cfg.DATA.PATH_TO_DATA_DIR), split) or path
+
+    def own_classes(self, cfg: CfgNode, split: str) -> tuple[Path, list[str]] | None:
+        """The templates of ``labels.json``, unless there is a list."""
+        path = self.find_test(cfg) if split == "test" else self.find(cfg, split)
+        labels = find_file(Path(cfg.DATA.PATH_TO_DATA_DIR), "labels")
+        return (labels, read_labels(labels)) if labels is not None and _is_own(path) else None
+
+    def read(self, cfg: CfgNode, path: Path, names: list[str]) -> VideoList:
+        """See :func:`read_ssv2`."""
+        if _is_own(path):
+            return read_ssv2(path, len(names), prefix=cfg.DATA.PATH_PREFIX)
+        return super().read(cfg, path, names)
+
+
+def _is_own(path: Path) -> bool:
+    """Whether a file is one of the data set, and not a list."""
+    return path.suffix == ".json" or path.name == ANSWERS
 
 
 def find_file(folder: Path, kind: str) -> Path | None:

@@ -18,7 +18,6 @@ import io
 import json
 import logging
 import multiprocessing
-import os
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -31,7 +30,7 @@ import numpy as np
 
 from videonet.data.shapes import SHAPES, Trajectory, draw_background, draw_shape, outline
 from videonet.errors import DataError
-from videonet.files import make_folder, writing
+from videonet.files import remove_unfinished, replacing
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +62,6 @@ CRF = "16"  # close to lossless: coding errors must not betray the motion
 VERSION = 1
 DESCRIPTION = "demo.json"
 BOXES = "boxes.json"
-PARTIAL = ".partial"
 SPLITS = ("train", "val")
 
 
@@ -200,12 +198,9 @@ def _encode(frames: np.ndarray, fps: int) -> bytes:
 
 
 def _write_file(path: Path, content: bytes) -> None:
-    """Write through a temporary name, so that a file under its own name is always whole."""
-    make_folder(path.parent)
-    partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
-    with writing(path):
-        partial.write_bytes(content)
-        partial.replace(path)
+    """Write a file that is whole under its name, or not there."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def _write_clip(clip: _Clip, folder: Path, parameters: _Parameters) -> None:
@@ -238,6 +233,7 @@ def _claim(folder: Path, parameters: _Parameters) -> None:
     """Make the folder this data set's, or raise DataError where it is something else's."""
     description = folder / DESCRIPTION
     wanted = asdict(parameters) | {"classes": list(CLASS_NAMES)}
+    remove_unfinished(folder)
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder} is a file, expected a folder for the demo data set")
     if description.is_file():
@@ -252,7 +248,7 @@ def _claim(folder: Path, parameters: _Parameters) -> None:
                     f"{folder} holds another demo data set: {key} is {found.get(key)!r} in "
                     f"{DESCRIPTION}, {value!r} was asked for; delete it or choose another folder"
                 )
-    elif folder.is_dir() and any(path.suffix != PARTIAL for path in folder.iterdir()):
+    elif folder.is_dir() and any(folder.iterdir()):
         raise DataError(f"{folder} is not empty and has no {DESCRIPTION}: choose another folder")
     else:
         _write_file(description, (json.dumps(wanted, indent=1) + "\n").encode())
@@ -312,6 +308,8 @@ def write_demo_dataset(
     _claim(folder, parameters)
     counts = {"train": train_clips, "val": val_clips}
     clips = [_Clip(split, index) for split in SPLITS for index in range(counts[split])]
+    for place in {(folder / clip.path).parent for clip in clips}:
+        remove_unfinished(place)
     missing = [clip for clip in clips if not (folder / clip.path).is_file()]
     for done, _ in enumerate(_write_clips(missing, folder, parameters, processes), start=1):
         if progress is not None:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import codecs
 import hashlib
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 from videonet.errors import DataError
 
@@ -64,6 +66,28 @@ def lines_of(text: str) -> list[str]:
     for end in _LINE_ENDS:
         text = text.replace(end, "\n")
     return text.removesuffix("\n").split("\n") if text else []
+
+
+def read_json_lines(path: Path, what: str = "file") -> list[tuple[int, Any]]:
+    """What the lines of a file hold, JSON each, with their numbers from 1 on.
+
+    A last line that is cut short, as by what stopped its writer, is left out.
+
+    Args:
+        what: what the file is, for the messages.
+
+    Raises:
+        DataError: it cannot be read, or a line before the last is not JSON.
+    """
+    found = []
+    lines = lines_of(read_text(path, what))
+    for number, line in enumerate(lines, start=1):
+        try:
+            found.append((number, json.loads(line)))
+        except (ValueError, RecursionError):
+            if number < len(lines):
+                raise DataError(f"{path}, line {number}: not JSON") from None
+    return found
 
 
 def short_stem(stem: str) -> str:

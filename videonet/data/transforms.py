@@ -1,23 +1,28 @@
 """Spatial transforms on uint8 clips ``(T, 3, H, W)``: one draw holds for all frames of a clip.
 
-Random transforms draw from torch's global generator, as torchvision's do; whoever calls them
-seeds it (see :mod:`videonet.data.dataset`).
+As in ``torchvision.transforms.v2``, a transform takes a clip and returns it, or takes a clip and
+its targets and returns both, the targets moved as the pixels are. Random transforms draw from
+torch's global generator, as torchvision's do; whoever calls them seeds it (see
+:mod:`videonet.data.dataset`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
+from videonet.data.geometry import KeyPoints, fitted, mirroring, move, scaling, shifting
 from videonet.data.rand_augment import RandAugment, RandAugmentPolicy
 from videonet.errors import ConfigError
 
-Transform = Callable[[Tensor], Tensor]
+Transform = Callable[..., Any]
+Moving = Mapping[str, Tensor]  # the targets of a clip, by name
 
 INTERPOLATIONS = {
     "bilinear": InterpolationMode.BILINEAR,
@@ -37,7 +42,9 @@ class JitterCrop:
         self.low, self.high = max(short_side[0], size), max(short_side[1], size)
         self.decode_side = self.high
 
-    def __call__(self, clip: Tensor, rows: Tensor | None = None) -> Tensor:
+    def __call__(
+        self, clip: Tensor, targets: Moving | None = None, *, rows: Tensor | None = None
+    ) -> Any:
         """Crop ``(T, 3, H, W)``, or what ``rows`` picks of it."""
         clip = clip if rows is None else pick_frames(clip, rows)
         share = torch.rand(()).item()
@@ -48,7 +55,7 @@ class JitterCrop:
         clip = resize_short_side(clip, side)
         top = int(torch.randint(clip.shape[-2] - self.size + 1, ()))
         left = int(torch.randint(clip.shape[-1] - self.size + 1, ()))
-        return F.crop(clip, top, left, self.size, self.size)
+        return _cut(clip, targets, top, left, self.size)
 
 
 class InceptionCrop:
@@ -68,9 +75,12 @@ class InceptionCrop:
         self.size, self.decode_side = size, max(decode_side, size)
         self._crop = v2.RandomResizedCrop(size, area, aspect, interpolation, antialias=True)
 
-    def __call__(self, clip: Tensor, rows: Tensor | None = None) -> Tensor:
+    def __call__(
+        self, clip: Tensor, targets: Moving | None = None, *, rows: Tensor | None = None
+    ) -> Any:
         """Crop ``(T, 3, H, W)``, or what ``rows`` picks of it, each distinct frame once."""
         box = self._crop.make_params([clip])
+        whole, square = clip.shape[-2:], (self.size, self.size)
         clip = F.crop(clip, **box)
         rows = torch.arange(len(clip)) if rows is None else rows
         distinct, place = rows.unique(return_inverse=True)
@@ -79,7 +89,22 @@ class InceptionCrop:
             out[k] = F.resize(
                 clip[row], [self.size, self.size], self._crop.interpolation, antialias=True
             )
-        return out if len(distinct) == len(place) else out[place]
+        out = out if len(distinct) == len(place) else out[place]
+        if targets is None:
+            return out
+        matrix = shifting(-box["left"], -box["top"]) @ fitted(targets, whole)
+        return out, move(targets, scaling((box["height"], box["width"]), square) @ matrix, square)
+
+
+class RandomFlip(v2.RandomHorizontalFlip):
+    """Left and right change places, with probability ``p``."""
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Torchvision's, but for points, which it moves by a pixel less than boxes."""
+        if KeyPoints is not None and isinstance(inpt, KeyPoints):
+            size = inpt.canvas_size
+            return move({"points": inpt}, mirroring(size[1]), size)["points"]
+        return super().transform(inpt, params)
 
 
 class RandomErasing:
@@ -105,7 +130,11 @@ class RandomErasing:
         self.mean = torch.tensor(mean).view(3, 1, 1)
         self.std = torch.tensor(std).view(3, 1, 1)
 
-    def __call__(self, clip: Tensor) -> Tensor:
+    def __call__(self, clip: Tensor, targets: Moving | None = None) -> Any:
+        clip = self._erased(clip)
+        return clip if targets is None else (clip, targets)
+
+    def _erased(self, clip: Tensor) -> Tensor:
         if torch.rand(()) >= self.probability:
             return clip
         clip = clip.clone()
@@ -147,7 +176,7 @@ def build_augmentation(
     """What follows the training crop: flip, RandAugment or else colour jitter, erasing."""
     steps: list[Transform] = []
     if flip:
-        steps.append(v2.RandomHorizontalFlip(0.5))
+        steps.append(RandomFlip(0.5))
     if policy:
         fill = [round(255 * value) for value in mean]
         steps.append(RandAugment(RandAugmentPolicy.parse(policy), fill))
@@ -171,8 +200,12 @@ def resize_short_side(clip: Tensor, side: int) -> Tensor:
 
 
 def spatial_crops(
-    clip: Tensor, size: int, count: int, short_side: int | None = None
-) -> list[Tensor]:
+    clip: Tensor,
+    size: int,
+    count: int,
+    short_side: int | None = None,
+    targets: Moving | None = None,
+) -> list[Any]:
     """Square evaluation crops of ``(T, 3, H, W)``: the centre, or three along the long side.
 
     Three are left, centre, right, or top, centre, bottom of an upright clip; the short side is
@@ -184,9 +217,18 @@ def spatial_crops(
     down, right = clip.shape[-2] - size, clip.shape[-1] - size
     shares = (0.5,) if count == 1 else (0.0, 0.5, 1.0)
     return [
-        F.crop(clip, math.ceil(down * share), math.ceil(right * share), size, size)
+        _cut(clip, targets, math.ceil(down * share), math.ceil(right * share), size)
         for share in shares
     ]
+
+
+def _cut(clip: Tensor, targets: Moving | None, top: int, left: int, size: int) -> Any:
+    """A square of a clip; targets have their places in frames of any size of that shape."""
+    out = F.crop(clip, top, left, size, size)
+    if targets is None:
+        return out
+    matrix = shifting(-left, -top) @ fitted(targets, clip.shape[-2:])
+    return out, move(targets, matrix, (size, size))
 
 
 def _uniform(low: float, high: float) -> float:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,18 +22,26 @@ def video_views(
     temporal: int = 1,
     spatial: int = 1,
     short_side: int | None = None,
-) -> Tensor:
+    targets_of: Callable[[np.ndarray], Mapping[str, Tensor]] | None = None,
+) -> Any:
     """All views of a video, uint8 ``(temporal · spatial, 3, T, crop, crop)``, temporal-major.
 
     Decodes each frame once. Crops are taken from frames of ``short_side`` (None: ``crop_size``);
     the reader is best opened with it, and frames of another size are resized. Raises DecodeError
     where the video cannot be read.
+
+    ``targets_of`` gives the targets of a clip of these frames, ``(T,)``; with it the result is the
+    views and a list of the targets of each, in its crop.
     """
     info = reader.info
     indices = sampler.uniform(info.frames, info.fps, temporal, reader.times)  # (temporal, T)
-    clips = read_clips(reader, indices)
-    views = [crop for clip in clips for crop in spatial_crops(clip, crop_size, spatial, short_side)]
-    return to_batch(views)
+    crops: list[Any] = []
+    for row, clip in zip(indices, read_clips(reader, indices), strict=True):
+        targets = None if targets_of is None else targets_of(row)
+        crops += spatial_crops(clip, crop_size, spatial, short_side, targets)
+    if targets_of is None:
+        return to_batch(crops)
+    return to_batch([clip for clip, _ in crops]), [targets for _, targets in crops]
 
 
 def read_clips(reader: VideoReader, indices) -> list[Tensor]:

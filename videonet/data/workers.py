@@ -39,7 +39,10 @@ TRIES = 2  # of a task that ends its process or takes too long
 TRIES_WHEN_KILLED = 4  # where it was SIGKILL, which comes from outside, and not from the task
 STARTS = 3  # attempts to start a worker that a signal ends before it is there
 TICK = 0.5  # seconds between two looks at the clock
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)  # timeout, SLURM and terminals send them to all
+# Sent to all processes by timeout, SLURM and terminals, the last when a terminal closes.
+STOP_SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)
+)
 _READY = "ready"
 _SERVER_GONE = 255  # exit code of a process whose fork server ended before it could report one
 

@@ -66,6 +66,7 @@ def _check(cfg: CfgNode) -> None:
                 f"{cfg.TEST.DATASET}; without a test: TEST.ENABLE False)"
             ) from error
     _open_one_of_each(sets, cfg)
+    _warn_of_contradictions(sets["train"].videos)
     compared: set[str] = set()
     for split in ("val", "test"):
         if split in sets and sets[split].name not in compared:
@@ -130,6 +131,21 @@ def _open_one(split: str, dataset: VideoDataset, ask) -> None:
     raise DataError(
         f"{dataset.name}: {found} videos of the {split} data can be read; the first: {first}"
     )
+
+
+def _warn_of_contradictions(videos: VideoList) -> None:
+    """Warn of a list that gives the same video several times, with other labels."""
+    labels: dict[str, list[int]] = {}
+    found = {
+        path
+        for index, path in enumerate(videos.paths)
+        if labels.setdefault(path, videos.classes_of(index)) != videos.classes_of(index)
+    }
+    if found:
+        logger.warning(
+            "%s has %d videos more than once, with other labels; the first is %s",
+            *(videos.name, len(found), min(found)),
+        )
 
 
 def _warn_of_overlap(train: VideoList, other: VideoList, split: str) -> None:

@@ -97,7 +97,7 @@ class _Rows:
     """The results of the videos of a batch; see :class:`Task` for labels and scores."""
 
     videos: list[int]
-    labels: Tensor  # (N, …) as Task.compact gives them
+    labels: Tensor  # (N, …) as Task.to_keep gives them
     scores: Tensor  # (N, …) as Task.join_views gives them
 
     def not_finite(self) -> list[int]:
@@ -146,8 +146,8 @@ def _batch_rows(
     )
     videos, labels, scores = batch.videos.unique_consecutive(), [], []
     for video in videos:
-        mine = batch.videos == video
-        label = batch.labels[mine][0]
-        labels.append(task.compact(label))
-        scores.append(task.join_views(outputs[mine], label))
+        mine = (batch.videos == video).nonzero()[:, 0]
+        targets = batch.targets.rows(mine.tolist())
+        labels.append(task.to_keep(targets))
+        scores.append(task.join_views(outputs[mine], targets))
     return _Rows(videos.tolist(), torch.stack(labels), torch.stack(scores))

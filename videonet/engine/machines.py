@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -10,11 +9,11 @@ from collections.abc import Sequence
 import torch
 from fvcore.common.config import CfgNode
 
-from videonet.config.command_line import files_and_overrides, machines_of
+from videonet.config.command_line import TrainingArguments, machines_of
 from videonet.errors import ConfigError
 
 
-def torchrun_command(args: argparse.Namespace, configs: Sequence[CfgNode]) -> list[str]:
+def torchrun_command(args: TrainingArguments, configs: Sequence[CfgNode]) -> list[str]:
     """The command that takes the place of this process where ``--num_shards`` is above 1.
 
     PySlowFast's ``TRAIN.BATCH_SIZE`` counts the videos of one machine, and with
@@ -31,7 +30,7 @@ def torchrun_command(args: argparse.Namespace, configs: Sequence[CfgNode]) -> li
     Raises:
         ConfigError: the options cannot be followed.
     """
-    machines = machines_of(args)
+    machines = machines_of(args.options)
     if machines is None:
         return []
     if "WORLD_SIZE" in os.environ:
@@ -39,16 +38,15 @@ def torchrun_command(args: argparse.Namespace, configs: Sequence[CfgNode]) -> li
             f"--num_shards {machines.count} starts the processes of this machine, but torchrun has "
             "done so already: leave one of them out"
         )
-    files, overrides = files_and_overrides(args)
-    if len(files) > 1:
-        raise ConfigError(f"--num_shards {machines.count} takes one --cfg, not {len(files)}")
+    if len(args.files) > 1:
+        raise ConfigError(f"--num_shards {machines.count} takes one --cfg, not {len(args.files)}")
     (cfg,) = configs
     return [
         *(sys.executable, "-m", "torch.distributed.run"),
         *("--nnodes", str(machines.count), "--node-rank", str(machines.index)),
         *("--nproc-per-node", str(_processes(cfg))),
         *("--master-addr", machines.host, "--master-port", str(machines.port)),
-        *("-m", "videonet", "run", "--cfg", files[0], *overrides),
+        *("-m", "videonet", "run", "--cfg", args.files[0], *args.overrides),
         *_of_all_machines(cfg, machines.count),
     ]
 

@@ -69,7 +69,7 @@ def run_multiview_test(cfg: CfgNode, process: Process) -> dict:
     trained = load_trained_model(content, cfg, origin=checkpoint, split="test")
     task, cfg = trained.task, trained.task.cfg
     loader = build_loader(
-        cfg, "test", targets=task.targets, rank=process.rank, world_size=process.world_size
+        cfg, "test", annotate=task.annotate, rank=process.rank, world_size=process.world_size
     )
     model = trained.model.to(process.device)
     if cfg.MODEL.COMPILE:

@@ -9,7 +9,8 @@ from pathlib import Path
 from fvcore.common.config import CfgNode
 
 from videonet.checkpoint.checkpoint_dir import latest_valid, remove_unfinished
-from videonet.config.reading import read_text
+from videonet.config.keys import MAPPINGS
+from videonet.config.layers import read_settings
 from videonet.engine.distributed import Process
 from videonet.engine.state import TrainingState
 from videonet.errors import CheckpointError, ConfigError
@@ -90,14 +91,15 @@ def changed_settings(
     if not isinstance(content.get("cfg"), str):
         return {}
     try:
-        before = read_text(content["cfg"], f"the configuration in {path}")
+        before = read_settings(content["cfg"], f"the configuration in {path}")
     except ConfigError as error:
         raise CheckpointError(str(error)) from error
-    now = read_text(cfg.dump(), "this configuration")
+    now = read_settings(cfg.dump(), "this configuration")
+    arguments = {key for key in {*before, *now} if key.rpartition(".")[0] in MAPPINGS}
     return {
-        key: (before[key].value, entry.value)
-        for key, entry in now.items()
-        if key in before and before[key].value != entry.value and key != "OUTPUT_DIR"
+        key: (before.get(key), now.get(key))
+        for key in sorted((before.keys() & now.keys()) | arguments)
+        if before.get(key) != now.get(key) and key != "OUTPUT_DIR"
     }
 
 
@@ -125,6 +127,8 @@ def _compare_order(
             f"{path} was saved after {batch} of the {steps} steps of an epoch, but with this list "
             f"and TRAIN.BATCH_SIZE an epoch has {facts['steps_per_epoch']} steps"
         )
+    if batch > steps:
+        raise CheckpointError(f"{path} was saved after {batch} of the {steps} steps of an epoch")
     different = [
         f"{key} was {changes[key][0]} and is {changes[key][1]}" for key in ORDER if key in changes
     ]

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: they end a run between two steps, with its state saved."""
+"""SIGTERM, SIGINT and SIGHUP: they end a run between two steps, with its state saved."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ import threading
 import time
 from types import FrameType
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+from videonet.data.workers import STOP_SIGNALS
+
 # A terminal or SLURM signals both torchrun and its processes, and torchrun passes the signal on, so
 # that a process gets it twice: within so many seconds the second one is the same request.
 SAME_REQUEST = 5.0
 
 
 class StopSignals:
-    """While entered, notes the first SIGTERM or SIGINT; a later one acts as it did before.
+    """While entered, notes the first of ``STOP_SIGNALS``; a later one acts as it did before.
+
+    A SIGHUP that is ignored (``nohup``) stays so.
 
     Attributes:
         received: number of the first signal; 0 as long as none came.
@@ -28,7 +31,12 @@ class StopSignals:
     def __enter__(self) -> StopSignals:
         # Only the main thread may change handlers; elsewhere the caller keeps its own.
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+            self._before = {
+                number: signal.signal(number, self._note)
+                for number in STOP_SIGNALS
+                if number in (signal.SIGTERM, signal.SIGINT)
+                or signal.getsignal(number) != signal.SIG_IGN
+            }
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from videonet.checkpoint.files import SHARDED, read_checkpoint
+from videonet.checkpoint.files import SHARDED
+from videonet.checkpoint.read import read_checkpoint
 from videonet.checkpoint.sharded import has_averages, load_shards, read_rest, split
 from videonet.engine.ema import WeightAverage
 from videonet.engine.optim import fitted_optimizer_state
@@ -109,6 +110,13 @@ class TrainingState:
             raise CheckpointError(
                 f"{path} cannot be resumed from: it has no {', '.join(sorted(missing))}"
             )
+        position = Position(content["epoch"], content.get("batch", 0), content["step"])
+        for name, value in asdict(position).items():
+            if type(value) is not int or value < 0:
+                raise CheckpointError(
+                    f"{path} cannot be resumed from: its {name} is {value!r}, expected a number "
+                    "from 0"
+                )
         averaged = has_averages(path) if in_shards else bool(content.get("ema_state"))
         if in_shards:
             self._restore_shards(path, content, averaged)
@@ -119,14 +127,12 @@ class TrainingState:
             self.average.load(self.model.state_dict())
         if self.scaler.is_enabled() and content.get("scaler_state"):
             self.scaler.load_state_dict(content["scaler_state"])
-        self.position = Position(content["epoch"], content.get("batch", 0), content["step"])
+        self.position = position
         return content
 
     def _restore_whole(self, path: Path, content: Mapping, averaged: bool) -> None:
-        try:
-            self.model.load_state_dict(content["model_state"])
-        except RuntimeError as error:
-            raise CheckpointError(f"{path} belongs to another model {ANOTHER_RUN}") from error
+        _refuse_another_model(content["model_state"], self.model.state_dict(), path)
+        self.model.load_state_dict(content["model_state"])
         names = {id(parameter): name for name, parameter in self.model.named_parameters()}
         try:
             self.optimizer.load_state_dict(
@@ -153,3 +159,21 @@ class TrainingState:
         }
         optimizer = state["optimizer_state"] | moments
         load_optimizer_state(self.model, self.optimizer, optimizer)
+
+
+def _refuse_another_model(saved: Mapping, own: Mapping, path: Path) -> None:
+    """Name the first tensor that a checkpoint has otherwise than the model."""
+    for name in (*own, *saved):
+        there, here = (
+            "missing"
+            if name not in state
+            else f"of shape {tuple(state[name].shape)}"
+            if isinstance(state[name], Tensor)
+            else f"a {type(state[name]).__name__}"
+            for state in (saved, own)
+        )
+        if there != here:
+            raise CheckpointError(
+                f"{path} belongs to another model ({name} is {there} there and {here} here) "
+                f"{ANOTHER_RUN}"
+            )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from videonet.data.targets import Targets
 from videonet.engine.distributed import Process
 from videonet.engine.draws import ClipDraws
 from videonet.engine.parallel import gradient_sync
@@ -47,7 +48,7 @@ class TrainingStep:
         process: Process,
         *,
         clips_per_step: int,
-        loss: Callable[[Tensor, Tensor], Tensor],
+        loss: Callable[[Tensor, Targets], Tensor],
         parts: int = 1,
         dtype: torch.dtype | None = None,
         clip_norm: float | None = None,
@@ -60,7 +61,7 @@ class TrainingStep:
         self.loss, self.draws = loss, draws
 
     def backward(
-        self, clips: Tensor, targets: Tensor, rows: Tensor | None = None, seed: int = 0
+        self, clips: Tensor, targets: Targets, rows: Tensor | None = None, seed: int = 0
     ) -> Tensor:
         """Compute the gradients of the loss.
 

@@ -100,7 +100,7 @@ class Trainer:
         self.draws = ClipDraws(clips)
         self.draws.attach(self.model)
         # Layers that exchange data between processes need the same number of parts on all of them.
-        parts = min(cfg.TRAIN.ACCUMULATE, cfg.AUG.NUM_SAMPLE * min(map(len, places)))
+        parts = min(cfg.TRAIN.GRAD_ACCUM_STEPS, cfg.AUG.NUM_SAMPLE * min(map(len, places)))
         self._prepare_batch_norms(clips, parts)
         self.train_step = TrainingStep(
             averaging_gradients(self.model, process),
@@ -135,8 +135,9 @@ class Trainer:
         seen = clips / parts / (1 if together else processes)
         if seen < clips:
             logger.warning(
-                "the %d batch norms see %.4g of the %d clips of a step at a time (TRAIN.ACCUMULATE "
-                "%d, BN.SYNC %s, %d processes), so the losses are not those of the whole step",
+                "the %d batch norms see %.4g of the %d clips of a step at a time "
+                "(TRAIN.GRAD_ACCUM_STEPS %d, BN.SYNC %s, %d processes), so the losses are not "
+                "those of the whole step",
                 *(count, seen, clips, parts, self.cfg.BN.SYNC, processes),
             )
         elif processes > 1:
@@ -147,7 +148,7 @@ class Trainer:
         return build_loader(
             self.cfg,
             split,
-            targets=self.task.targets,
+            annotate=self.task.annotate,
             rank=process.rank,
             world_size=process.world_size,
         )
@@ -164,7 +165,7 @@ class Trainer:
             The last checkpoint; None if nothing was left to train.
 
         Raises:
-            Interrupted: SIGTERM or SIGINT asked to stop; the state is saved.
+            Interrupted: a signal asked to stop; the state is saved.
             TrainingError: the loss is not finite, or there is no room on the disk.
             ConfigError: another process is at work in ``OUTPUT_DIR``.
         """
@@ -270,7 +271,7 @@ class Trainer:
         """
         cfg, device = self.cfg, self.process.device
         clips = normalize(batch.clips.to(device, non_blocking=True), cfg.DATA.MEAN, cfg.DATA.STD)
-        targets = batch.labels.to(device)
+        targets = batch.targets.to(device)
         seed = step_seed(cfg.RNG_SEED, self.position.step)
         if self.task.mixing is not None:
             torch.manual_seed(seed)  # the same draw on all processes

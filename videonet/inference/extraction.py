@@ -86,7 +86,7 @@ def _of_windows(predictor: Predictor, source: Source, options: Options) -> Video
 def _of_views(predictor: Predictor, source: Source, frames: bool) -> VideoFeatures:
     views = evaluation_views(predictor.cfg)
     with views.open(source.path) as reader:
-        info, clock, clips = reader.info, reader.times, views.of(reader)
+        info, clock, clips = reader.info, reader.times, views.of(reader).clips
     indices = views.sampler.uniform(info.frames, info.fps, views.temporal, clock)
     times = [(clock[row.min()], clock[row.max()] + 1 / info.fps) for row in indices]
     _, embeddings = predictor.run(clips)

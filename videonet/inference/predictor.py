@@ -171,7 +171,7 @@ class Predictor:
         Raises:
             DecodeError: the file cannot be read.
         """
-        return evaluation_views(self.cfg)(str(video), ())
+        return evaluation_views(self.cfg)(str(video)).clips
 
     def score(self, clips: Tensor, top_k: int = 5, aggregate: str = "") -> Prediction:
         """Score the views of one video, uint8 (V, 3, T, H, W); see :meth:`__call__`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +15,11 @@ from videonet.data.classes import (
     class_names,
     known_classes,
     refuse_single_class,
-    tells_names,
     with_classes,
 )
+from videonet.data.dataset_form import tells_names
+from videonet.data.lists import VideoList
+from videonet.data.targets import LABELS, Annotations, Targets
 from videonet.tasks.class_scores import ClassScores
 from videonet.tasks.mixing import Mixup
 from videonet.tasks.segments import Hysteresis, Segment, merge_segments
@@ -94,7 +96,7 @@ class Classification(Task):
         own = cfg.MODEL.LOSS_FUNC == MULTI_LABEL_LOSS
         self.multi_label = own if multi_label is None else multi_label
         self.joins_clips = not self.multi_label
-        self.mixing = _mixup(cfg) if cfg.MIXUP.ENABLE else None
+        self.mixing = _LabelMixing(_mixup(cfg)) if cfg.MIXUP.ENABLE else None
 
     @classmethod
     def from_config(cls, cfg: CfgNode, split: str | None, trained: Trained) -> Classification:
@@ -118,18 +120,23 @@ class Classification(Task):
         numbers = not tells_names(names) and known is not None and len(known) == len(names)
         return cls(cfg, names, known if numbers else None)
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def annotate(self, videos: VideoList) -> Annotations:
+        """The labels, whatever else the data set knows."""
+        return Annotations.of_labels(videos.labels)
+
+    def loss(self, outputs: Tensor, targets: Targets) -> Tensor:
         """Of logits (N, K) and classes (N,), or soft or several labels (N, K)."""
-        return self.loss_of(outputs, targets)
+        return self.loss_of(outputs, targets[LABELS])
 
-    def join_views(self, outputs: Tensor, target: Tensor | None = None) -> Tensor:
+    def join_views(self, outputs: Tensor, targets: Targets | None = None) -> Tensor:
         """Probabilities (K,) from the logits of the views (V, K), as ``TEST.ENSEMBLE`` says."""
-        multi_label = self.multi_label if target is None else target.dim() == 1
-        return ensemble_views(outputs, self.cfg.TEST.ENSEMBLE, multi_label=multi_label)
+        several = self.multi_label if targets is None else targets[LABELS].dim() == 2
+        return ensemble_views(outputs, self.cfg.TEST.ENSEMBLE, multi_label=several)
 
-    def compact(self, target: Tensor) -> Tensor:
+    def to_keep(self, targets: Targets) -> Tensor:
         """The class, or the zeros and ones of several labels as bytes."""
-        return target.to(torch.uint8) if target.dim() == 1 else target
+        label = targets[LABELS][0]
+        return label.to(torch.uint8) if label.dim() == 1 else label
 
     def write(self, folder: Path, evaluation: Evaluation, paths: Sequence[str]) -> None:
         """The tables and pictures of :func:`videonet.tasks.class_tables.write_tables`."""
@@ -157,6 +164,19 @@ class Classification(Task):
     ) -> list[Segment]:
         """Stretches of a video with one class each, see :func:`merge_segments`."""
         return merge_segments(times, scores, self.output_names, rule)
+
+
+class _LabelMixing:
+    """Mixes clips and labels."""
+
+    def __init__(self, mixup: Mixup):
+        self._mixup = mixup
+
+    def __call__(
+        self, clips: Tensor, targets: Targets, partners: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, Targets]:
+        clips, labels = self._mixup(clips, targets[LABELS], partners)
+        return clips, targets | {LABELS: labels}
 
 
 def _mixup(cfg: CfgNode) -> Mixup:

@@ -14,15 +14,16 @@ from torch import Tensor
 
 from videonet.config import model_arguments
 from videonet.config.reading import read_text
-from videonet.data.dataset import Failure
-from videonet.data.lists import MultiHot, VideoList
+from videonet.data.dataset import Failure, annotations_of
+from videonet.data.lists import VideoList
+from videonet.data.targets import Annotations, Targets
 from videonet.models import create_model
 from videonet.models.base import VideoModel
 from videonet.tasks.segments import Hysteresis, Segment
 
 # (clips, targets, partners) -> mixed clips and targets. `partners` takes a tensor with one row per
 # clip and returns, in each row, that of the clip which it is mixed with.
-Mixing = Callable[[Tensor, Tensor, Callable[[Tensor], Tensor]], tuple[Tensor, Tensor]]
+Mixing = Callable[[Tensor, Targets, Callable[[Tensor], Tensor]], tuple[Tensor, Targets]]
 Top = list[tuple[str, float]]  # (name, value), the most important first
 
 
@@ -62,7 +63,7 @@ class Evaluation(ABC):
 
     Attributes:
         videos: (M,) places in the list.
-        labels: (M, …) targets, as :meth:`Task.compact` returns them.
+        labels: (M, …) targets, as :meth:`Task.to_keep` returns them.
         scores: (M, …) results, as :meth:`Task.join_views` returns them.
         failures: the videos that could not be read.
     """
@@ -121,9 +122,12 @@ class Task(ABC):
 
     # Training.
 
-    def targets(self, videos: VideoList) -> np.ndarray | MultiHot:
-        """What is to be learnt of each video of a list, (videos, …); by default its label."""
-        return videos.labels
+    def annotate(self, videos: VideoList) -> Annotations:
+        """What the targets of the clips of a list's videos are made from, and how.
+
+        By default what the data set knows of them, which may be their labels alone.
+        """
+        return annotations_of(videos)
 
     def build_model(self) -> VideoModel:
         """The configuration's model with a head for this task, with random weights."""
@@ -132,28 +136,28 @@ class Task(ABC):
         return cast("VideoModel", model)
 
     @abstractmethod
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, outputs: Tensor, targets: Targets) -> Tensor:
         """The mean loss over clips.
 
         Args:
             outputs: of the model, (N, …).
-            targets: of the clips, (N, …).
+            targets: of the clips.
         """
 
     # Evaluation.
 
     @abstractmethod
-    def join_views(self, outputs: Tensor, target: Tensor | None = None) -> Tensor:
+    def join_views(self, outputs: Tensor, targets: Targets | None = None) -> Tensor:
         """The scores of a video from the model's outputs for its views, (V, …) -> (…).
 
         Args:
             outputs: one row per view.
-            target: of the video; None in prediction, where it is not known.
+            targets: of the views; None in prediction, where they are not known.
         """
 
-    def compact(self, target: Tensor) -> Tensor:
-        """The target of a video as an evaluation keeps it, in little memory; by default itself."""
-        return target
+    @abstractmethod
+    def to_keep(self, targets: Targets) -> Tensor:
+        """What an evaluation keeps of the targets of a video's views: one row of its labels."""
 
     def write(  # noqa: B027
         self, folder: Path, evaluation: Evaluation, paths: Sequence[str]

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from videonet.ops.kernels.private import has_global_hooks
 from videonet.ops.tracing import is_traced
 
-# What nn.Module.__call__ does beside forward() is in these attributes. One that another torch has
-# not counts as set, so that the layer is called there.
+# nn.Module.__call__ runs these beside forward(). An attribute that this version of torch lacks
+# counts as set, so that the layer is called.
 HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+# What a call of a layer runs, and how torch has it: profilers and others put their own there.
+RUNS = tuple(
+    (owner, name, getattr(owner, name))
+    for owner, name in (
+        *((nn.Module, "__call__"), (nn.Linear, "__call__"), (nn.Conv3d, "__call__")),
+        *((nn.Linear, "forward"), (nn.Conv3d, "forward"), (F, "linear"), (F, "conv3d")),
+    )
+)
 
 
 def is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
     """Whether calling the module is ``kind.forward`` on its own parameters and nothing else.
 
-    No for subclasses and stand-ins (adapters, quantised layers, parametrisations), for layers with
-    hooks (pruning, weight norm, somebody who records) or a replaced ``forward``, for weights that
-    are no plain parameters, and while traced, where there is nothing to gain. Whoever gets a no
-    calls the module; a fast path asks here before it reads a weight.
+    A faster implementation may read the weights of such a module; any other one has to be called.
+    False for subclasses and replacements (adapters, quantised layers, parametrisations), for
+    layers with hooks (pruning, weight norm, recording) or a replaced ``forward`` (of the layer,
+    its class or ``torch.nn.functional``), for weights that are no plain parameters, and while
+    operators are traced, where there is nothing to gain.
     """
     if is_traced() or type(module) is not kind:
         return False
@@ -32,4 +42,5 @@ def is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
         and not any(name in own for name in ("weight", "bias"))
         and "weight" in own["_parameters"]
         and not has_global_hooks()
+        and all(getattr(owner, name) is before for owner, name, before in RUNS)
     )

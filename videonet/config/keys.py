@@ -1,0 +1,417 @@
+"""Every key of the configuration: its default and what it means.
+
+The groups and keys that PySlowFast has too keep its names, defaults and meanings. Sizes are in
+pixels, learning rates per step, and a clip is one view of a video. ``videonet config --help KEY``
+and docs/config.md show these texts.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from videonet.config.key import Group, Key, dotted, walk_groups
+from videonet.config.model_keys import MODEL, MVIT
+
+DATA = Group(
+    "The videos, and the clips that are taken from them.",
+    {
+        "PATH_TO_DATA_DIR": Key("", "Folder of the list files (train.csv, val.csv, test.csv)."),
+        "PATH_PREFIX": Key(
+            "",
+            "Folder that relative paths of videos start from; empty: the folder of the list file.",
+        ),
+        "PATH_LABEL_SEPARATOR": Key(" ", "Text between path and label on a line of a list."),
+        "TRAIN_LIST": Key(
+            "train.csv",
+            "List file of the training videos, below PATH_TO_DATA_DIR. TRAIN.DATASET ssv2 reads "
+            "train.json where this file does not exist; folder takes it for the folder of the "
+            "classes, or train where it does not exist.",
+            own=True,
+        ),
+        "VAL_LIST": Key(
+            "val.csv",
+            "The same for the validation videos (ssv2: validation.json; folder: val).",
+            own=True,
+        ),
+        "TEST_LIST": Key(
+            "",
+            "The same for the test videos; empty: test.csv (folder: test) where it exists, else "
+            "the validation videos.",
+            own=True,
+        ),
+        "CLASS_NAMES": Key(
+            "", "Text file with one class name per line, in the order of the labels.", own=True
+        ),
+        "MAX_BAD_SHARE": Key(
+            0.05,
+            "Training stops when more than this share of the videos, 0 to 1, cannot be read.",
+            own=True,
+        ),
+        "SAMPLING": Key(
+            "auto",
+            "How a clip is taken from a video: dense (NUM_FRAMES frames, SAMPLING_RATE apart), "
+            "segments (one frame from each of NUM_FRAMES equal parts of the video), or auto "
+            "(segments for ssv2, otherwise dense).",
+            own=True,
+        ),
+        "SHORT_VIDEO": Key(
+            "repeat_last",
+            "How a video that is shorter than its clip is continued: repeat_last (its last frame) "
+            "or loop (from its start).",
+            own=True,
+        ),
+        "NUM_FRAMES": Key(8, "Frames per clip; 1 for images."),
+        "SAMPLING_RATE": Key(
+            8, "Distance between two frames of a dense clip, in frames at TARGET_FPS."
+        ),
+        "TARGET_FPS": Key(30.0, "Frame rate, in frames per second, that SAMPLING_RATE counts in."),
+        "FRAMES_FPS": Key(
+            30.0,
+            "Frame rate, in frames per second, of videos that are folders of pictures.",
+            own=True,
+        ),
+        "MEAN": Key([0.45, 0.45, 0.45], "Mean of the pixels (R, G, B), with pixels from 0 to 1."),
+        "STD": Key(
+            [0.225, 0.225, 0.225],
+            "Standard deviation of the pixels (R, G, B), with pixels from 0 to 1.",
+        ),
+        "TRAIN_JITTER_SCALES": Key(
+            [256, 320],
+            "The short side of a training clip is resized to a random length in this range, in "
+            "pixels, before it is cropped.",
+        ),
+        "TRAIN_JITTER_SCALES_RELATIVE": Key(
+            [],
+            "Range of the random crop's share of the frame's area; where given, "
+            "TRAIN_JITTER_SCALES is not used.",
+        ),
+        "TRAIN_JITTER_ASPECT_RELATIVE": Key(
+            [],
+            "Range of that crop's width over its height; empty: 3/4 to 4/3.",
+        ),
+        "TRAIN_CROP_SIZE": Key(
+            224, "Side of the square crop of training and validation, in pixels."
+        ),
+        "TEST_CROP_SIZE": Key(256, "Side of the square crop of testing, in pixels."),
+        "INV_UNIFORM_SAMPLE": Key(
+            False,
+            "Draw the length of TRAIN_JITTER_SCALES uniformly in 1/length instead of in length.",
+        ),
+        "RANDOM_FLIP": Key(
+            True,
+            "Flip training clips left to right with probability 0.5; never done for ssv2, whose "
+            "classes tell left from right.",
+        ),
+        "DECODING_BACKEND": Key("auto", "Video decoder: pyav, decord, torchcodec, or auto (pyav)."),
+    },
+)
+
+AUG = Group(
+    "Augmentation of training clips.",
+    {
+        "ENABLE": Key(
+            False, "Use RandAugment (or colour jitter) and random erasing on training clips."
+        ),
+        "NUM_SAMPLE": Key(1, "Clips drawn from each training video (repeated augmentation)."),
+        "COLOR_JITTER": Key(
+            0.4, "Strength of the colour jitter, which is used only where AA_TYPE is empty."
+        ),
+        "AA_TYPE": Key(
+            "rand-m9-mstd0.5-inc1",
+            "RandAugment policy in timm's notation (m: magnitude, n: layers, mstd: noise of the "
+            "magnitude); empty: none.",
+        ),
+        "INTERPOLATION": Key(
+            "bicubic",
+            "Interpolation of the random resized crop: bicubic, bilinear, or random (read as "
+            "bilinear).",
+        ),
+        "RE_PROB": Key(0.25, "Probability that boxes of a clip are erased (random erasing)."),
+        "RE_MODE": Key(
+            "pixel", "What fills an erased box: pixel (noise), rand (one random colour), const (0)."
+        ),
+        "RE_COUNT": Key(1, "Largest number of boxes erased per clip."),
+    },
+)
+
+MIXUP = Group(
+    "Mixing the clips and targets of a batch.",
+    {
+        "ENABLE": Key(False, "Mix the clips of a batch (mixup and CutMix); targets become soft."),
+        "ALPHA": Key(0.8, "Parameter of mixup's Beta distribution; 0: no mixup."),
+        "CUTMIX_ALPHA": Key(1.0, "Parameter of CutMix's Beta distribution; 0: no CutMix."),
+        "PROB": Key(1.0, "Probability that a batch is mixed."),
+        "SWITCH_PROB": Key(
+            0.5, "Probability that a mixed batch gets CutMix instead of mixup, where both are on."
+        ),
+        "LABEL_SMOOTH_VALUE": Key(0.1, "Label smoothing of the soft targets, 0 to 1."),
+    },
+)
+
+TRAIN = Group(
+    "Training.",
+    {
+        "ENABLE": Key(True, "Train the model."),
+        "DATASET": Key(
+            "kinetics",
+            "Kind of the training data: kinetics (lists), ssv2 (Something-Something's JSON files, "
+            "or lists), folder (one folder per class, of videos or of images) or multilabel "
+            "(lists with several labels per line).",
+        ),
+        "BATCH_SIZE": Key(64, "Videos per step, over all processes together."),
+        "EVAL_PERIOD": Key(
+            10, "Epochs between two validations, the last epoch always included; 0: none."
+        ),
+        "CHECKPOINT_PERIOD": Key(
+            10, "Epochs between two checkpoints; the last epoch always leaves one."
+        ),
+        "CHECKPOINT_STEPS": Key(
+            0,
+            "Steps between two checkpoints within an epoch; 0: none within an epoch.",
+            own=True,
+        ),
+        "KEEP_CHECKPOINTS": Key(
+            3, "Number of checkpoints to keep, the newest ones; 0: all.", own=True
+        ),
+        "AUTO_RESUME": Key(True, "Continue from the newest checkpoint in OUTPUT_DIR, if any."),
+        "CHECKPOINT_FILE_PATH": Key(
+            "", "Checkpoint whose weights training starts from; empty: random weights."
+        ),
+        "NEW_HEAD": Key(
+            False, "Leave that checkpoint's classifier out even where its shape fits.", own=True
+        ),
+        "PARALLEL": Key(
+            "ddp",
+            "With several processes, each holds the whole model (ddp) or a share of it (fsdp).",
+            own=True,
+        ),
+        "MIXED_PRECISION": Key(
+            False, "Compute in half precision where the device gains by it (see HALF_PRECISION)."
+        ),
+        "HALF_PRECISION": Key(
+            "auto",
+            "Which half precision: bf16, fp16 (with a loss scaler), or auto (what the GPU offers).",
+            own=True,
+        ),
+        "GRAD_ACCUM_STEPS": Key(
+            1,
+            "Forward and backward passes that the BATCH_SIZE videos of a step are divided into, "
+            "which saves memory.",
+            own=True,
+        ),
+    },
+)
+
+TEST = Group(
+    "Testing, and the views of a video in prediction.",
+    {
+        "ENABLE": Key(True, "Test with several views per video."),
+        "DATASET": Key("kinetics", "Kind of the test data, as TRAIN.DATASET."),
+        "BATCH_SIZE": Key(8, "Clips per forward pass."),
+        "CHECKPOINT_FILE_PATH": Key("", "Checkpoint to test; empty: the one that training left."),
+        "NUM_ENSEMBLE_VIEWS": Key(10, "Clips per video, spread evenly over it."),
+        "NUM_SPATIAL_CROPS": Key(
+            3, "Crops per clip: 1 (centre) or 3 (left, centre, right or top, centre, bottom)."
+        ),
+        "CROP_RATIO": Key(
+            1.0,
+            "The crop's share of the short side, in validation too (0.875 is usual for images).",
+            own=True,
+        ),
+        "ENSEMBLE": Key(
+            "softmax",
+            "How the scores of views are joined: mean of the softmax scores (softmax), mean of "
+            "the logits (logits), or the largest score (max).",
+            own=True,
+        ),
+        "EMA": Key(
+            True,
+            "Test and predict with the averaged weights of a run with SOLVER.EMA_DECAY.",
+            own=True,
+        ),
+        "MAX_BAD_SHARE": Key(
+            0.1,
+            "A test has no result when more than this share of the videos, 0 to 1, cannot be read.",
+            own=True,
+        ),
+    },
+)
+
+SOLVER = Group(
+    "The optimiser and its schedule.",
+    {
+        "BASE_LR": Key(0.1, "Learning rate after the warm-up."),
+        "BASE_LR_CLIPS": Key(
+            0,
+            "Clips per step that the learning rates hold for: with another number they are scaled "
+            "in proportion; 0: no scaling.",
+            own=True,
+        ),
+        "BASE_LR_SCALE_NUM_SHARDS": Key(
+            False, "Multiply the learning rates by --num_shards; not used with BASE_LR_CLIPS."
+        ),
+        "COSINE_END_LR": Key(0.0, "Learning rate at the end of the cosine schedule."),
+        "COSINE_AFTER_WARMUP": Key(
+            False, "Begin the cosine at its peak after the warm-up, instead of at epoch 0."
+        ),
+        "MAX_EPOCH": Key(300, "Length of the training, in epochs."),
+        "WARMUP_EPOCHS": Key(0.0, "Length of the linear warm-up, in epochs."),
+        "WARMUP_START_LR": Key(0.01, "Learning rate at the start of the warm-up."),
+        "OPTIMIZING_METHOD": Key("sgd", "Optimiser: sgd, adam or adamw."),
+        "MOMENTUM": Key(0.9, "Momentum of SGD."),
+        "DAMPENING": Key(0.0, "Dampening of SGD's momentum."),
+        "NESTEROV": Key(True, "Nesterov momentum for SGD."),
+        "BETAS": Key((0.9, 0.999), "Betas of Adam and AdamW."),
+        "WEIGHT_DECAY": Key(1e-4, "Weight decay."),
+        "ZERO_WD_1D_PARAM": Key(
+            False, "No weight decay on parameters with one dimension: biases and norms."
+        ),
+        "CLIP_GRAD_L2NORM": Key(
+            None, "Clip the L2 norm of the gradient to this; None: no clipping.", optional=float
+        ),
+        "CLIP_GRAD_VAL": Key(
+            None,
+            "Clip each entry of the gradient to plus or minus this; None: no clipping.",
+            optional=float,
+        ),
+        "LAYER_DECAY": Key(
+            1.0, "Factor on the learning rate from each layer to the one below; 1: none."
+        ),
+        "EMA_DECAY": Key(
+            0.0,
+            "Decay per step of a moving average of the weights, such as 0.9999; 0: no average.",
+            own=True,
+        ),
+    },
+)
+
+BN = Group(
+    "Batch norms.",
+    {
+        "SYNC": Key(
+            True,
+            "In training, batch norms see the clips of all processes instead of their own's.",
+            own=True,
+        ),
+        "USE_PRECISE_STATS": Key(
+            False,
+            "Before a validation or checkpoint, estimate the statistics of batch norms again from "
+            "training clips, with the weights as they are.",
+        ),
+        "NUM_BATCHES_PRECISE": Key(
+            200, "Steps whose clips that estimate uses; at most those of an epoch."
+        ),
+        "WEIGHT_DECAY": Key(0.0, "Weight decay of the parameters of batch norms."),
+    },
+)
+
+DATA_LOADER = Group(
+    "The processes that read and decode videos.",
+    {
+        "NUM_WORKERS": Key(
+            8, "Loader processes per training process; 0: decode in the training process."
+        ),
+        "VIDEO_TIMEOUT": Key(
+            120.0,
+            "Seconds that a loader process may take for one video, before it is stopped and the "
+            "video counts as unreadable; 0: no limit.",
+            own=True,
+        ),
+        "PIN_MEMORY": Key(True, "Put batches into pinned memory where there is a GPU."),
+    },
+)
+
+TENSORBOARD = Group(
+    "TensorBoard.",
+    {
+        "ENABLE": Key(False, "Write TensorBoard files."),
+        "LOG_DIR": Key("", "Folder of the TensorBoard files; empty: tensorboard in OUTPUT_DIR."),
+    },
+)
+
+VIDEO_HEAD = Group(
+    "The attention head over frozen features that videonet head trains.",
+    {
+        "LEVELS": Key(
+            1, "1: pool the clips of a video; 2: pool the frames of each clip before.", own=True
+        ),
+        "SCORE": Key(
+            "additive",
+            "Score of a clip or frame: additive, or dot (scaled dot product).",
+            own=True,
+        ),
+        "HIDDEN": Key(128, "Width that the scores are computed in.", own=True),
+        "DROPOUT": Key(0.0, "Dropout before the head's classifier.", own=True),
+    },
+)
+
+WANDB = Group(
+    "Weights & Biases.",
+    {
+        "ENABLE": Key(
+            False, "Record the run with Weights & Biases too (pip install wandb).", own=True
+        ),
+        "PROJECT": Key("videonet", "Its project.", own=True),
+    },
+)
+
+ROOT = Group(
+    "Keys without a group.",
+    {
+        "DATA": DATA,
+        "AUG": AUG,
+        "MIXUP": MIXUP,
+        "MODEL": MODEL,
+        "MVIT": MVIT,
+        "TRAIN": TRAIN,
+        "TEST": TEST,
+        "SOLVER": SOLVER,
+        "BN": BN,
+        "DATA_LOADER": DATA_LOADER,
+        "TENSORBOARD": TENSORBOARD,
+        "VIDEO_HEAD": VIDEO_HEAD,
+        "WANDB": WANDB,
+        "DEVICE": Key(
+            "auto", "Device: auto (a GPU where there is one), cpu, mps, cuda or cuda:N.", own=True
+        ),
+        "NUM_GPUS": Key(
+            1,
+            "0 runs on the CPU. With --num_shards, the number of processes on each machine; "
+            "otherwise torchrun decides how many processes there are.",
+        ),
+        "OUTPUT_DIR": Key(".", "Folder that everything of a run is written to."),
+        "RNG_SEED": Key(1, "Seed of all random numbers."),
+        "LOG_PERIOD": Key(10, "Steps between two log lines."),
+        "LOG_MODEL_INFO": Key(True, "Log the model's name and number of parameters at the start."),
+        "DIST_BACKEND": Key(
+            "nccl",
+            "Backend of torch.distributed on GPUs: nccl or gloo; the CPU always uses gloo.",
+        ),
+    },
+)
+
+# By dotted name; the name of ROOT itself is empty.
+GROUPS: dict[str, Group] = dict(walk_groups(ROOT))
+KEYS: dict[str, Key] = {
+    dotted(name, last): member
+    for name, group in GROUPS.items()
+    for last, member in group.members.items()
+    if isinstance(member, Key)
+}
+# Keys whose values are themselves given by name.
+MAPPINGS = tuple(name for name, key in KEYS.items() if key.kind is dict)
+
+
+def nearest_key(key: str, known: Iterable[str] = tuple(KEYS)) -> str:
+    """A sentence for an unknown key that names the key most like it.
+
+    Args:
+        key: dotted name that is not known.
+        known: the names to choose from.
+    """
+    names = list(known)
+    same_ending = [name for name in names if name.split(".")[-1] == key.split(".")[-1]]
+    near = difflib.get_close_matches(key, names, n=1, cutoff=0.75) or same_ending
+    near = near or difflib.get_close_matches(key, names, n=1)
+    return f"did you mean {near[0]}?" if near else "no key of videonet has a similar name"

@@ -1,0 +1,52 @@
+"""Many small things of a long list in few arrays, whose memory forked workers share.
+
+Python objects would be copied page by page into every worker as their reference counts change.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+
+class PathArray(Sequence[str]):
+    """The names of files."""
+
+    def __init__(self, paths: Iterable[str]):
+        encoded = [os.fsencode(path) for path in paths]
+        self._ends = np.cumsum([len(path) for path in encoded], dtype=np.int64)
+        self._bytes = np.frombuffer(b"".join(encoded), dtype=np.uint8)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, index: int) -> str:
+        index = range(len(self))[index]  # negative indices and IndexError as a list has them
+        start = self._ends[index - 1] if index else 0
+        return os.fsdecode(self._bytes[start : self._ends[index]].tobytes())
+
+
+class MultiHot(Sequence[np.ndarray]):
+    """The label sets of videos, given out as rows of zeros and ones ``(num_classes,)`` float32."""
+
+    def __init__(self, sets: Iterable[Sequence[int]], num_classes: int):
+        sets = list(sets)
+        self.num_classes = num_classes
+        self._ends = np.cumsum([len(labels) for labels in sets], dtype=np.int64)
+        self._labels = np.array([label for labels in sets for label in labels], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def labels(self, index: int) -> list[int]:
+        """The classes of one video."""
+        index = range(len(self))[index]
+        start = self._ends[index - 1] if index else 0
+        return self._labels[start : self._ends[index]].tolist()
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        row = np.zeros(self.num_classes, dtype=np.float32)
+        row[self.labels(index)] = 1
+        return row

@@ -1,0 +1,100 @@
+"""Moving targets with the pixels: boxes, masks and points through one map of the plane.
+
+A map is a matrix (3, 3) that takes a place ``(x, y, 1)`` before to the place after, both in
+pixels, where pixel k reaches from k to k + 1. Maps are joined by ``@``, the later one first, and
+used once, so that a mask is sampled once however many steps there were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms.v2 import functional as F
+from torchvision.tv_tensors import BoundingBoxes, Mask, TVTensor
+
+Size = tuple[int, int]  # height, width
+KeyPoints = getattr(tv_tensors, "KeyPoints", None)  # torchvision 0.23 has them
+
+
+def scaling(before: Size, after: Size) -> Tensor:
+    """A picture of one size stretched to another."""
+    return torch.diag(
+        torch.tensor([after[1] / before[1], after[0] / before[0], 1.0], dtype=torch.float64)
+    )
+
+
+def shifting(across: float, down: float) -> Tensor:
+    """A move to the right and down."""
+    matrix = torch.eye(3, dtype=torch.float64)
+    matrix[0, 2], matrix[1, 2] = across, down
+    return matrix
+
+
+def mirroring(width: int) -> Tensor:
+    """Left and right change places."""
+    matrix = shifting(width, 0)
+    matrix[0, 0] = -1
+    return matrix
+
+
+def canvas(targets: Mapping[str, Tensor]) -> Size | None:
+    """The size of the frames that targets have their places in; None where none has a place."""
+    for value in targets.values():
+        if isinstance(value, Mask):
+            return value.shape[-2], value.shape[-1]
+        if isinstance(value, TVTensor):
+            return tuple(value.canvas_size)
+    return None
+
+
+def fitted(targets: Mapping[str, Tensor], size: Size) -> Tensor:
+    """The map from the frames of targets to frames of another size."""
+    return scaling(canvas(targets) or size, size)
+
+
+def move(targets: Mapping[str, Tensor], matrix: Tensor, size: Size) -> dict[str, Tensor]:
+    """Targets after a map, in frames of ``size``; what has no place in the picture stays.
+
+    Boxes become the smallest upright ones around their corners, and may reach out of the frame.
+    A mask's pixel takes what was at its centre, or nothing.
+    """
+    return {name: _moved(value, matrix, size) for name, value in targets.items()}
+
+
+def _moved(value: Tensor, matrix: Tensor, size: Size) -> Tensor:
+    if isinstance(value, BoundingBoxes):
+        return _moved_boxes(value, matrix, size)
+    if isinstance(value, Mask):
+        return tv_tensors.wrap(_sampled(value.as_subclass(Tensor), matrix, size), like=value)
+    if KeyPoints is not None and isinstance(value, KeyPoints):
+        points = _places(value.as_subclass(Tensor), matrix)
+        return tv_tensors.wrap(points, like=value, canvas_size=size)
+    return value
+
+
+def _places(points: Tensor, matrix: Tensor) -> Tensor:
+    """Points (…, 2) after a map."""
+    moved = points.double() @ matrix[:2, :2].T + matrix[:2, 2]
+    return moved.to(points.dtype)
+
+
+def _moved_boxes(boxes: BoundingBoxes, matrix: Tensor, size: Size) -> BoundingBoxes:
+    corners = F.convert_bounding_box_format(boxes, new_format="XYXY").as_subclass(Tensor)
+    ends = _places(corners[:, [0, 1, 2, 1, 2, 3, 0, 3]].unflatten(1, (4, 2)), matrix)
+    upright = torch.cat((ends.amin(dim=1), ends.amax(dim=1)), dim=1)
+    moved = BoundingBoxes(upright, format="XYXY", canvas_size=size)
+    return F.convert_bounding_box_format(moved, new_format=boxes.format)
+
+
+def _sampled(mask: Tensor, matrix: Tensor, size: Size) -> Tensor:
+    """A mask (…, H, W) after a map: every pixel from the nearest one before, zero from outside."""
+    rows, columns = (torch.arange(side, dtype=torch.float64) + 0.5 for side in size)
+    centres = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1)  # (H', W', 2)
+    x, y = _places(centres, torch.linalg.inv(matrix)).floor().long().unbind(-1)
+    height, width = mask.shape[-2:]
+    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    picked = mask[..., y.clamp(0, height - 1), x.clamp(0, width - 1)]
+    return picked if inside.all() else picked * inside.to(picked.dtype)
