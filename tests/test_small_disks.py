@@ -148,7 +148,14 @@ def _run_after(before: Callable[[], None] | None, tool: Tool) -> None:
 
 def content(folder: Path) -> dict[str, bytes]:
     """What a tool leaves, but for locks, and for descriptions that name folders and times."""
-    passed_over = (".lock", ".prepare.lock", "prepared.json", "results.json", "log.txt", "config.yaml")
+    passed_over = (
+        ".lock",
+        ".prepare.lock",
+        "prepared.json",
+        "results.json",
+        "log.txt",
+        "config.yaml",
+    )
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
