@@ -32,10 +32,12 @@ from videonet.config import load_config
 from videonet.data import Batch, verify
 from videonet.data.batching import read_bad_list
 from videonet.data.build import build_dataset
+from videonet.data.dataset import Sample
 from videonet.data.lists import VideoList, read_list
 from videonet.data.loader import EvaluationBatches, TrainingBatches, VideoLoader
 from videonet.data.manifest import Manifest, read_manifest
 from videonet.data.tables import write_table
+from videonet.data.targets import LABELS, Targets
 from videonet.engine.distributed import Process
 from videonet.engine.evaluate import evaluate
 from videonet.engine.results import write_results
@@ -151,7 +153,7 @@ class MadeUpBatches:
             for place, shift in enumerate((16, 8, 0)):
                 clips[:, place, 0, 0, 0] = (numbers >> shift) & 255
             labels = [torch.as_tensor(self.videos.labels[int(number)]) for number in numbers]
-            yield Batch(clips, torch.stack(labels), numbers)
+            yield Batch(clips, Targets({LABELS: torch.stack(labels)}), numbers)
 
 
 def measure_evaluation(
@@ -187,7 +189,7 @@ class Unreadable:
 
     count, clip_shape = 1, (3, 1, 1, 1)
 
-    def __call__(self, path: str, *_: object) -> torch.Tensor:
+    def __call__(self, path: str, *_: object) -> Sample:
         raise DecodeError(f"cannot read {path}: it is empty")
 
 
@@ -226,10 +228,10 @@ def measure_failures(folder: Path, videos: int, classes: int) -> Iterator[str]:
 class Mostly(Unreadable):
     """Makes clips of three videos of four."""
 
-    def __call__(self, path: str, *rest: object) -> torch.Tensor:
+    def __call__(self, path: str, *rest: object) -> Sample:
         if int(os.path.basename(path)[:-4]) % 4 == 0:
             return super().__call__(path, *rest)
-        return torch.zeros(1, *self.clip_shape, dtype=torch.uint8)
+        return Sample(torch.zeros(1, *self.clip_shape, dtype=torch.uint8), [{}])
 
 
 def several_labels(folder: Path, videos: int, classes: int) -> Iterator[str]:
