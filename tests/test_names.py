@@ -1,5 +1,6 @@
 """Names of files that are made to harm, in logs, messages, tables and pictures."""
 
+import csv
 import io
 import logging
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
-from videonet.data.tables import write_table
+from videonet.data.tables import rows_as_text, text_of, write_table
 from videonet.errors import DataError, run_tool
 from videonet.figures import save_figure
 from videonet.files import replacing_text
@@ -85,3 +86,13 @@ def test_the_longest_name_can_be_written(tmp_path):
     with replacing_text(tmp_path / "b\udcff.txt") as file:
         file.write("b\udcff")
     assert (tmp_path / "b\udcff.txt").read_bytes() == b"b\xff"
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_no_cell_is_a_formula_wherever_a_program_ends_cells(mark):
+    for name in ("=1", "a;=1+1.mp4", ";@a", "a\t=1", "a\r=1", "a\n=1", "'=1", '"=1', "a,=1"):
+        line = rows_as_text([[name, "label", 0.5]])
+        row = next(csv.reader(io.StringIO(line, newline=""), delimiter=mark))
+        assert not [cell for cell in row if cell.startswith(tuple("=+-@\t\r\n"))], name
+        if mark == ",":
+            assert text_of(row[0]) == name

@@ -28,6 +28,11 @@ BAD = {
     "an object": ("RNG_SEED: !!python/object/apply:os.system ['true']", "not valid YAML"),
     "too long": ("# " + "x" * 2_000_000, "too many|too large"),
     "a long text": ("RNG_SEED: " + "x" * 100_000, "must be a whole number, not 'xxx"),
+    "an integer of nothing": ('RNG_SEED: !!int ""', "no valid value"),
+    "a float of nothing": ('RNG_SEED: !!float ""', "no valid value"),
+    "a bool of a word": ("RNG_SEED: !!bool perhaps", "no valid value"),
+    "a time of a word": ("RNG_SEED: !!timestamp today", "no valid value"),
+    "base with a zero byte": ('_BASE_: "a\\0b"', "does not exist"),
     "base is a number": ("_BASE_: 3", "_BASE_ is 3"),
     "base is a list of numbers": ("_BASE_: [1]", r"_BASE_ is \[1\]"),
     "base is a list of nothing": ("_BASE_: [null]", r"_BASE_ is \[None\]"),
@@ -59,6 +64,14 @@ def test_a_bad_file_gets_one_short_sentence(tmp_path, kind):
 def test_a_config_of_an_odd_name_does_not_exist(name):
     with pytest.raises(ConfigError, match="does not exist; shipped are"):
         load_config(name)
+
+
+def test_files_that_start_from_many_others(tmp_path):
+    for level in range(12):
+        (tmp_path / f"{level}.yaml").write_text(f"_BASE_: [{', '.join([f'{level + 1}.yaml'] * 9)}]")
+    (tmp_path / "12.yaml").write_text("RNG_SEED: 1")
+    with pytest.raises(ConfigError, match="0.yaml: through _BASE_ it reads more than 100 files"):
+        load_config(tmp_path / "0.yaml")
 
 
 @pytest.mark.parametrize("value", ["", "null", "''", "[]", "~"])

@@ -97,6 +97,20 @@ def test_files_of_names_that_cannot_be_used(data, text, message):
         read_videos(config(data, *FORMS["folders"]), "train")
 
 
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        ("99999999999", "99,999,999,999 is the largest label"),
+        ("9" * 5000, "no number that a class"),
+    ],
+)
+def test_a_label_that_no_data_set_has(tmp_path, label, message):
+    (tmp_path / "train.csv").write_text(f"a.mp4 0\nb.mp4 {label}\n")
+    cfg = load_config(None, ["MODEL.NAME", "mvit_v2_xs", "DATA.PATH_TO_DATA_DIR", str(tmp_path)])
+    with pytest.raises(DataError, match=f"train.csv.*{message}"):
+        class_names(cfg)
+
+
 def test_one_class_is_nothing_to_learn(data):
     with pytest.raises(DataError, match="nothing to learn"):
         refuse_single_class(config(data, "MODEL.NUM_CLASSES", 1))

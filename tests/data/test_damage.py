@@ -12,6 +12,7 @@ import torch
 
 from videonet.config import load_config
 from videonet.data import build, build_loader, verify
+from videonet.data.batching import read_bad_list
 from videonet.data.build import build_dataset, read_videos
 from videonet.data.loader import BAD_LIST
 from videonet.data.manifest import manifest_path, read_manifest
@@ -283,3 +284,10 @@ def test_a_change_in_place_is_seen(config, simulate, folder):
     assert name.stat().st_size == state.st_size and read_manifest(videos).info(2) is None
     _, other, _ = verify.verify(videos, workers=2)
     assert other != mark and read_manifest(videos).info(2) is not None
+
+
+def test_a_list_of_bad_videos_that_is_damaged_itself(tmp_path):
+    path = tmp_path / BAD_LIST
+    path.write_text('a.mp4,hangs\n"b.mp4\n' + "c.mp4,hangs\n" * 20_000)
+    with pytest.raises(DataError, match=f"{BAD_LIST}, line .*: field larger than .*; remove what"):
+        read_bad_list(path, ["a.mp4"])

@@ -72,6 +72,7 @@ def test_relative_paths_start_at_the_prefix(folder, tmp_path):
         ("a.mp4 1\nb.mp4 1.5\n", ["line 2", "'1.5' is not an integer"]),
         ("a.mp4 1\n\nb.mp4 5\n", ["line 3", "label 5", "0 … 4", "MODEL.NUM_CLASSES is 5"]),
         ("a.mp4 -1\n", ["line 1", "label -1"]),
+        (f"a.mp4 {'9' * 5000}\n", ["line 1", "99…' is no number that a class has"]),
         ("a.mp4 1\nno.mp4 1\nx/no.mp4 2\n", ["line 2", "no.mp4", "2 of 3 videos are missing"]),
     ],
 )

@@ -77,6 +77,8 @@ def test_the_names_of_older_downloads_and_frame_folders(folder, tmp_path):
     ("name", "content", "parts"),
     [
         ("train.json", "[{]", ["train.json, line 1", "expected JSON"]),
+        ("train.json", "[" * 100_000, ["no JSON that can be read"]),
+        ("train.json", f"[{'9' * 5000}]", ["no JSON that can be read"]),
         ("train.json", {"a": 1}, ["holds a dict", "expected a list"]),
         ("train.json", [], ["the list is empty"]),
         ("train.json", [{"label": "x"}], ["entry 0", "no 'id'"]),

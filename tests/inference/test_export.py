@@ -179,6 +179,12 @@ def test_weights_of_an_onnx_file_lie_beside_it(tmp_path, place):
     (folder / "x.onnx").write_bytes(b"no protobuf \xff")
     with pytest.raises(ExportError, match="not an ONNX file"):
         read_onnx(folder / "x.onnx")
+    node.input[1] = "nowhere"
+    graph = onnx.helper.make_graph([node], "g", [vector], [out])
+    (folder / "x.onnx").write_bytes(onnx.helper.make_model(graph).SerializeToString())
+    with pytest.raises(ExportError, match="no ONNX model that can be run") as caught:
+        read_onnx(folder / "x.onnx")
+    assert "\n" not in str(caught.value)
 
 
 def test_what_cannot_be_exported_is_named(tmp_path, monkeypatch):

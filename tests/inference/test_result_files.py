@@ -126,6 +126,39 @@ def test_results_of_something_else_are_not_mixed(tmp_path, suffix, change, said)
         assert writer.done == {"a.mp4"}
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"video": "a", "window": "0", "start": 0, "end": 1, "top": [], "scores": [1, 1]}',
+        '{"video": "a", "window": 0, "start": NaN, "end": 1, "top": [], "scores": [1, 1]}',
+        '{"video": "a", "window": 0, "start": 0, "end": 1, "top": 5, "scores": [1, 1]}',
+        '{"video": "a", "window": 0, "start": 0, "end": 1, "top": [], "scores": [1, "1"]}',
+        '{"video": "a", "top": [["left"]]}',
+        '{"video": "a", "top": [["left", null]]}',
+        '{"video": "a", "window": ' + "9" * 5000 + "}",
+    ],
+)
+def test_lines_that_no_prediction_wrote(tmp_path, line):
+    path = tmp_path / "r.jsonl"
+    write_three(path)
+    path.write_text(f"{line}\n{path.read_text()}")
+    with pytest.raises(DataError, match=r"r\.jsonl, line 1: no result"):
+        open_results(path, None, io.StringIO(), ABOUT)
+
+
+@pytest.mark.parametrize("change", [{"window": 5}, {"window": 1, "scores": [0.5, 0.25, 0.25]}])
+def test_windows_that_do_not_belong_together(tmp_path, change):
+    path = tmp_path / "r.jsonl"
+    write_three(path)
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines, json.dumps(json.loads(lines[-1]) | change)]) + "\n")
+    with (
+        open_results(path, None, io.StringIO(), ABOUT) as writer,
+        pytest.raises(DataError, match=r"r\.jsonl does not hold the windows of c\.mp4 one after"),
+    ):
+        writer.unfinished("c.mp4")
+
+
 @pytest.mark.parametrize("suffix", ["jsonl", "csv"])
 def test_results_that_nothing_describes_are_left_alone(tmp_path, suffix):
     path = tmp_path / f"r.{suffix}"

@@ -38,6 +38,18 @@ def test_patterns_and_files_keep_their_order_and_come_once(folder):
     assert names(folder, found) == ["deep/c.avi", "b.mp4"]
 
 
+def test_patterns_follow_no_links_in_circles(folder, monkeypatch):
+    for name in ("round", "and_round"):
+        (folder / "deep" / name).symlink_to(folder, target_is_directory=True)
+    (folder / ".hidden").mkdir()
+    (folder / ".hidden" / "x.mp4").write_bytes(b"")
+    everything = ["a.MKV", "b.mp4", "deep/c.avi", "deep/er/d e.webm", "notes.md"]
+    for pattern in ("**/*.*", "**/*", "**"):
+        assert names(folder, find_videos([f"{folder}/{pattern}"])) == everything
+    monkeypatch.chdir(folder)
+    assert [s.path for s in find_videos(["**/*.mp4", "d*/**/d*"])] == ["b.mp4", "deep/er/d e.webm"]
+
+
 def test_lists_with_and_without_labels(folder):
     (folder / "some.csv").write_text('path,label\nb.mp4,3\n"deep/er/d e.webm",0\n')
     assert find_videos([folder / "some.csv"]) == [

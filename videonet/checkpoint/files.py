@@ -17,6 +17,7 @@ from torch import Tensor
 
 from videonet.checkpoint.archives import check_archive, is_archive
 from videonet.checkpoint.formats import explain_refusal, refuse_what_is_no_checkpoint
+from videonet.checkpoint.sizes import check_sizes
 from videonet.errors import CheckpointError
 
 METADATA_KEY = "videonet"  # in safetensors files: everything but the tensors, as one JSON text
@@ -34,7 +35,7 @@ def read_file(path: str | Path, local: Path) -> dict:
         What it holds, tensors on the CPU.
 
     Raises:
-        CheckpointError: it cannot be read, or is no checkpoint.
+        CheckpointError: it cannot be read, is no checkpoint, or becomes far more than its own size.
     """
     try:
         if not local.is_file() and local.exists():
@@ -49,6 +50,7 @@ def read_file(path: str | Path, local: Path) -> dict:
     if local.suffix == ".safetensors" or start[8:9] == b"{":
         return _read_safetensors(path, local)
     content = _read_torch(path, local)
+    check_sizes(content, path)
     if not isinstance(content, Mapping):
         raise CheckpointError(
             f"{path} holds a {type(content).__name__}, expected a dictionary with the weights"

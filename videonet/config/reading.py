@@ -18,9 +18,10 @@ logger = logging.getLogger(__name__)
 
 BASE_KEY = "_BASE_"  # fvcore's key for the file(s) that a config starts from
 # Limits on what a config may be: a file from elsewhere must not occupy the machine.
+MAX_FILES = 100  # that a config starts from, one after the other
 MAX_DEPTH = 8  # groups within groups
 MAX_NESTING = 20  # lists and mappings within each other
-MAX_CHARACTERS = 1_000_000
+MAX_CHARACTERS = 250_000  # YAML is read at about 100 kB a second
 MAX_VALUES = 100_000  # with every alias written out
 MAX_DIGITS = 100  # of a number
 MAX_SHOWN = 80  # characters of a value in a message
@@ -47,21 +48,26 @@ def with_home(name: str | Path) -> Path:
         return Path(name)
 
 
-def read_yaml(path: Path, chain: tuple[Path, ...] = ()) -> list[dict[str, Entry]]:
+def read_yaml(path: Path) -> list[dict[str, Entry]]:
     """The entries of a config file and of what it inherits from, by dotted key.
 
     Python tags are not read. A key given twice with different values is logged; the last one wins.
-
-    Args:
-        path: the file.
-        chain: the files that inherit from it.
 
     Returns:
         One dictionary per file, those of ``_BASE_`` first.
 
     Raises:
-        ConfigError: the file cannot be read, is not a YAML mapping, or inherits from itself.
+        ConfigError: the file cannot be read, is not a YAML mapping, inherits from itself, or
+            starts from more than ``MAX_FILES`` files.
     """
+    return _read_file(path, (), [])
+
+
+def _read_file(path: Path, chain: tuple[Path, ...], read: list[Path]) -> list[dict[str, Entry]]:
+    """`chain`: the files that inherit from this one; `read`: all that were read before."""
+    read.append(path)
+    if len(read) > MAX_FILES:
+        raise ConfigError(f"{read[0]}: through {BASE_KEY} it reads more than {MAX_FILES} files")
     if path.resolve() in chain:
         raise ConfigError(f"{path}: the config inherits from itself through {BASE_KEY}")
     try:
@@ -78,7 +84,7 @@ def read_yaml(path: Path, chain: tuple[Path, ...] = ()) -> list[dict[str, Entry]
         if not os.path.isfile(parent):  # unlike Path.is_file False for names that are too long
             what = "is a folder" if os.path.isdir(parent) else "does not exist"
             raise ConfigError(f"{base.where}: {BASE_KEY} names {shown(str(parent))}, which {what}")
-        layers += read_yaml(parent, (*chain, path.resolve()))
+        layers += _read_file(parent, (*chain, path.resolve()), read)
     return [*layers, own]
 
 
@@ -195,7 +201,8 @@ def _construct(loader: yaml.SafeLoader, node: yaml.Node, where: str, key: str) -
         return loader.construct_object(node, deep=True)
     except yaml.YAMLError as error:
         raise ConfigError(_yaml_problem(where.rpartition(":")[0] or where, error)) from error
-    except (ValueError, OverflowError, TypeError) as error:
+    # An explicit tag, !!int or !!bool, before text that is none fails in many ways.
+    except (ValueError, OverflowError, TypeError, LookupError, AttributeError) as error:
         raise ConfigError(f"{where}: {shown(key)} has no valid value: {error}") from error
 
 

@@ -32,7 +32,7 @@ from videonet.data.dataset import (
 from videonet.data.tables import rows_as_text, text_of
 from videonet.data.target_buffers import Large, TargetBuffers, shared_memory
 from videonet.data.workers import WorkerFailure, WorkerPool
-from videonet.errors import DecodeError
+from videonet.errors import DataError, DecodeError
 from videonet.files import make_folder, writing
 
 logger = logging.getLogger(__name__)
@@ -189,12 +189,23 @@ class ReadInto:
 
 
 def read_bad_list(path: Path, paths: Iterable[str]) -> dict[int, str]:
-    """The videos of a ``bad_list`` by their place in ``paths``, and why they are on it."""
+    """The videos of a ``bad_list`` by their place in ``paths``, and why they are on it.
+
+    Raises:
+        DataError: it is no such table.
+    """
     if not path.is_file():
         return {}
     with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
-        rows = (row for row in csv.reader(file) if len(row) == 2)
-        reasons = {text_of(path): text_of(reason) for path, reason in rows}
+        table = csv.reader(file)
+        try:
+            rows = [row for row in table if len(row) == 2]
+        except csv.Error as error:
+            raise DataError(
+                f"{path}, line {table.line_num}: {error}; remove what is damaged, or the file: "
+                "videos that end their process are found again"
+            ) from None
+    reasons = {text_of(path): text_of(reason) for path, reason in rows}
     return {k: reasons[name] for k, name in enumerate(paths) if name in reasons}
 
 

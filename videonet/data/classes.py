@@ -10,6 +10,7 @@ from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
+from videonet.config.checks import LARGEST
 from videonet.data.dataset_form import names_file
 from videonet.data.datasets import dataset_form, find_list
 from videonet.data.lists import has_named_labels, label_texts
@@ -63,6 +64,11 @@ def known_classes(cfg: CfgNode, split: str = "train") -> CfgNode:
         raise DataError(
             f"{find_list(cfg, split)}: there is no list to count the classes in: give "
             "MODEL.NUM_CLASSES"
+        )
+    if largest >= LARGEST["MODEL.NUM_CLASSES"]:
+        raise DataError(
+            f"{find_list(cfg, split)}: {largest:,} is the largest label, but there are at most "
+            f"{LARGEST['MODEL.NUM_CLASSES']:,} classes"
         )
     return with_classes(cfg, largest + 1)
 

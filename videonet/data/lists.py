@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 SEPARATORS = (" ", "\t", ",")
 BEGINNING = 1 << 16  # characters of a list that show how it is written
+LONGEST_NUMBER = 18  # digits of a label
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,8 @@ def label_texts(path: Path, separator: str, several: bool) -> list[str]:
     labels = [(k, label) for k, row in rows for label in ([row] if isinstance(row, str) else row)]
     for k, label in labels:
         if not _is_integer(label):
-            raise DataError(f"{path}, line {k}: the label {label!r} is not an integer")
+            raise DataError(f"{path}, line {k}: the label {shortened(label)} is not an integer")
+        number_of(path, k, label)
     return [label for _, label in labels]
 
 
@@ -226,14 +228,30 @@ def _label(path: Path, line: int, text: str, num_classes: int, names: Sequence[s
         known = " and no name of a class" if names else ""
         alike = {name.casefold(): name for name in names}.get(text.strip().casefold())
         near = f"; did you mean {alike!r}?" if alike else ""
-        raise DataError(f"{path}, line {line}: the label {text!r} is not an integer{known}{near}")
-    label = int(text)
+        raise DataError(
+            f"{path}, line {line}: the label {shortened(text)} is not an integer{known}{near}"
+        )
+    label = number_of(path, line, text)
     if not 0 <= label < num_classes:
         raise DataError(
             f"{path}, line {line}: the label {label} is outside 0 … {num_classes - 1} "
             f"(MODEL.NUM_CLASSES is {num_classes})"
         )
     return label
+
+
+def number_of(path: Path, line: int, text: str) -> int:
+    """The number of a class. Raises DataError for one that no data set has."""
+    if len(text.strip()) > LONGEST_NUMBER:
+        raise DataError(
+            f"{path}, line {line}: the label {shortened(text)} is no number that a class has"
+        )
+    return int(text)
+
+
+def shortened(text: str, most: int = 60) -> str:
+    """A text in quotes, cut where it is long."""
+    return repr(text if len(text) <= most else f"{text[:most]}…")
 
 
 def _is_integer(text: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -60,11 +61,12 @@ def prepare(
     targets = _targets(videos, folder)
     make_folder(folder)
     claim = Claim(folder / LOCK, folder)
+    places = {folder, *(target.parent for target in targets)}
     try:
-        for place in {folder, *(target.parent for target in targets)}:
-            remove_unfinished(place)
+        _remove_unfinished(places)
         todo = _plan(videos, targets, folder, encode, overwrite=overwrite)
         failed = _encode_all(videos, targets, todo, encode, workers, timeout)
+        _remove_unfinished(places)  # of workers that were killed
     finally:
         claim.close()
     path = folder / list_name
@@ -107,6 +109,11 @@ def _encode_all(
         pool.close()
         bar.close()
     return failed
+
+
+def _remove_unfinished(places: Iterable[Path]) -> None:
+    for place in places:
+        remove_unfinished(place)
 
 
 def _plan(

@@ -160,6 +160,8 @@ def _read_json(path: Path, kind: type, wanted: str) -> Any:
         content = json.loads(read_text(path, "list of videos"))
     except json.JSONDecodeError as error:
         raise DataError(f"{path}, line {error.lineno}: {error.msg}, expected JSON") from None
+    except (ValueError, RecursionError) as error:  # numbers of many digits, lists within lists
+        raise DataError(f"{path}: it is no JSON that can be read: {error}") from None
     if not isinstance(content, kind):
         raise DataError(f"{path}: it holds a {type(content).__name__}, expected {wanted}")
     return content

@@ -40,9 +40,10 @@ def rows_as_text(rows: Iterable[Sequence[Any]]) -> str:
     quoted = csv.writer(buffer, lineterminator="\n", quoting=csv.QUOTE_ALL)
     for row in rows:
         cells = [cell(value) for value in row]
-        # Readers end a line at a bare carriage return, and not all writers quote it.
-        has_return = any(isinstance(value, str) and "\r" in value for value in cells)
-        (quoted if has_return else table).writerow(cells)
+        # Readers end a line at a bare carriage return, and not all writers quote it; some take a
+        # semicolon or a tab for the end of a cell that is not in quotes.
+        special = any(isinstance(value, str) and set(value) & set("\r;\t") for value in cells)
+        (quoted if special else table).writerow(cells)
     return buffer.getvalue()
 
 

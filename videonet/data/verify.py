@@ -29,7 +29,7 @@ from videonet.data.video.access import check_plain_file
 from videonet.data.video.damage import listening
 from videonet.data.video.info import VideoInfo, pack_table
 from videonet.data.video.names import is_picture
-from videonet.data.video.pictures import PictureReader, jpeg_damage
+from videonet.data.video.pictures import PictureReader, picture_damage
 from videonet.data.video.promises import missing_part
 from videonet.data.video.pyav_reader import PyAVReader, UnexpectedFrames
 from videonet.data.workers import WorkerFailure, WorkerPool
@@ -146,9 +146,9 @@ def _examine_pictures(path: str, fps: float) -> tuple[VideoInfo, str]:
     with PictureReader(path, fps, _SIDE) as reader:
         for index, file in enumerate(reader.files):
             reader.frames_at([index])
-            if damage := jpeg_damage(file):
+            if damage := picture_damage(file):
                 name = "" if file == path else f"{os.path.basename(file)}: "
-                return reader.info, f"{name}FFmpeg reports {damage}"
+                return reader.info, name + damage
         return reader.info, ""
 
 
@@ -215,8 +215,10 @@ def _digest(path: str) -> str:
         try:
             check_plain_file(name)  # others never end
             with open(name, "rb") as file:
-                while block := file.read(2**20):
+                left = os.fstat(file.fileno()).st_size  # a file may grow as fast as it is read
+                while left > 0 and (block := file.read(min(left, 2**20))):
                     digest.update(block)
+                    left -= len(block)
         except (OSError, DecodeError):
             return ""
     return digest.hexdigest()

@@ -7,6 +7,7 @@ file also says how to make the clips (mean, deviation, frames) and what the outp
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import logging
 import math
@@ -153,12 +154,16 @@ def read_onnx(path: str | Path) -> tuple[Runner, dict]:
         The model, as a function of clips, and its description.
 
     Raises:
-        ExportError: the file takes weights from elsewhere, or was not written by
+        ExportError: the file takes weights from elsewhere, cannot be run, or was not written by
             :func:`export_model`.
     """
     onnxruntime = _need("onnxruntime")
     _refuse_files_elsewhere(Path(path))
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime has an error for each way in which a graph is wrong
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ExportError(f"{path} is no ONNX model that can be run: {reason[0]}") from error
     about = _description(session.get_modelmeta().custom_metadata_map.get("videonet"), path)
 
     def run(clips: Tensor) -> Tensor:
@@ -243,7 +248,9 @@ def _trace(model: nn.Module, clip: Tensor) -> torch.export.ExportedProgram:
 
 def _write_pt2(model: nn.Module, clip: Tensor, about: dict, path: Path) -> Runner:
     program = _trace(model, clip)
-    torch.export.save(program, path, extra_files={METADATA: json.dumps(about)})
+    content = io.BytesIO()  # torch's own writing of a file ends the process on a full disk
+    torch.export.save(program, content, extra_files={METADATA: json.dumps(about)})
+    path.write_bytes(content.getbuffer())
     return read_pt2(path, trust_file=True)[0]  # just written
 
 

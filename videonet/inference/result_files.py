@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
+import math
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -142,6 +143,7 @@ class _Continued(ResultWriter):
         if path.exists() and not path.is_file():
             raise ConfigError(f"{path} is no file: results that can be continued need one")
         self._path, self._ranks = path, about.get("top_k", 1)
+        self._classes = len(about["classes"]) if "classes" in about else None
         self._claim = Claim(description_path(path), path)
         try:
             if overwrite:
@@ -207,7 +209,15 @@ class JsonLines(_Continued):
 
     def unfinished(self, video: str) -> list[WindowResult]:
         """The windows that the file held of a video that was not finished."""
-        return self._unfinished.get(video, [])
+        windows = self._unfinished.get(video, [])
+        in_order = all(window.index == k for k, window in enumerate(windows))
+        lengths = {len(window.scores) for window in windows}
+        if not in_order or not lengths <= {self._classes or max(lengths, default=0)}:
+            raise DataError(
+                f"{self._path} does not hold the windows of {video} one after the other, with a "
+                "score for each class: give another --output, or --overwrite to begin anew"
+            )
+        return windows
 
     def window(self, video: str, result: WindowResult) -> None:
         """Write the line of a window."""
@@ -360,8 +370,27 @@ def _is_record(record: Any) -> bool:
     if not isinstance(record, dict) or not isinstance(record.get("video"), str):
         return False
     if "window" in record:
-        return record.keys() >= {"start", "end", "top", "scores"}
-    return "error" in record or "top" in record
+        start, end, scores = (record.get(key) for key in ("start", "end", "scores"))
+        return (
+            type(record["window"]) is int
+            and isinstance(scores, list)
+            and all(map(_is_number, (start, end, *scores)))
+            and _is_top(record.get("top"))
+        )
+    return "error" in record or _is_top(record.get("top"))
+
+
+def _is_top(value: Any) -> bool:
+    """Whether a value lists classes with their scores."""
+    return isinstance(value, list) and all(
+        isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str)
+        and _is_number(pair[1])
+        for pair in value
+    )  # fmt: skip
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 def _csv_rows(path: Path, header: Sequence[str], ranks: int) -> list[dict]:

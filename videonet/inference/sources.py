@@ -14,6 +14,7 @@ from videonet.data.video.names import is_hidden, is_video
 from videonet.errors import DataError
 
 LIST_SUFFIXES = frozenset((".csv", ".list", ".tsv", ".txt"))
+_RECURSIVE = re.compile(r"(?:^|/)(?P<stars>\*\*)(?:/|$)")  # the part of a pattern for all folders
 # The label at the end of a line, quoted or not, with what separates it from the path.
 _LABEL = re.compile(r"[ ,\t]\s*(?P<quote>[\"']?)(?P<label>-?\d{1,9})(?P=quote)$")
 
@@ -61,9 +62,24 @@ def _expand(item: str) -> list[Source]:
     if path.suffix.lower() in LIST_SUFFIXES:
         return _some(_read_list(path), f"{item}: the list names no video")
     if not os.path.exists(item) and glob.has_magic(item):
-        files = filter(os.path.isfile, sorted(glob.glob(item, recursive=True)))
+        files = filter(os.path.isfile, sorted(_fitting(item)))
         return _some([Source(file) for file in files], f"no file fits the pattern {item}")
     return [Source(item)]
+
+
+def _fitting(pattern: str) -> set[str]:
+    """The paths that fit; ``**`` goes through no links, which may lead in circles."""
+    match = _RECURSIVE.search(pattern)
+    if match is None:
+        return set(glob.glob(pattern))
+    before, rest = pattern[: match.start("stars")], pattern[match.end() :] or "*"
+    found = set()
+    for start in glob.glob(before) if before else [""]:
+        for folder, folders, _ in os.walk(start or os.curdir):
+            folders[:] = [name for name in folders if not is_hidden(name)]
+            folder = folder if start else os.path.normpath(folder).removeprefix(os.curdir)
+            found |= _fitting(os.path.join(glob.escape(folder), rest))
+    return found
 
 
 def _videos_below(folder: Path) -> list[Source]:

@@ -1,4 +1,4 @@
-"""Listening to what FFmpeg says of a file while it is read.
+"""Listening to what FFmpeg and libjpeg say of a file while it is read.
 
 A decoder that meets damage mostly conceals it, and says so in its log only.
 """
@@ -6,9 +6,13 @@ A decoder that meets damage mostly conceals it, and says so in its log only.
 from __future__ import annotations
 
 import contextlib
+import os
+import tempfile
+import warnings
 from collections.abc import Iterator
 
 import av
+import torch
 
 
 class Complaints:
@@ -47,3 +51,29 @@ def listening() -> Iterator[Complaints]:
     finally:
         av.logging.set_level(before)
         av.logging.set_skip_repeated(repeated)
+
+
+def libjpeg_report(data: bytes) -> str:
+    """The first warning of libjpeg about a JPEG that Pillow reads; empty where it has none.
+
+    It writes them to the error output of the process, which is led elsewhere meanwhile: for
+    processes of one thread.
+    """
+    try:  # takes a while to import; torchvision means to leave it to others some day
+        from torchvision.io import decode_jpeg
+    except ImportError:
+        return ""
+    content, kept = torch.frombuffer(bytearray(data), dtype=torch.uint8), os.dup(2)
+    with tempfile.TemporaryFile() as output:
+        os.dup2(output.fileno(), 2)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)
+                decode_jpeg(content)
+        except RuntimeError:  # a kind of JPEG that torchvision is not built for
+            pass
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+        output.seek(0)
+        return output.read().decode("utf-8", errors="replace").strip().partition("\n")[0]

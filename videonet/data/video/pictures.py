@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
+import zlib
 from pathlib import Path
 
 import av
@@ -23,7 +24,7 @@ from videonet.data.video.access import (
     is_out_of_files,
     reason_of,
 )
-from videonet.data.video.damage import listening
+from videonet.data.video.damage import libjpeg_report, listening
 from videonet.data.video.info import VideoInfo
 from videonet.data.video.names import is_picture
 from videonet.data.video.reader import VideoReader
@@ -32,6 +33,7 @@ from videonet.errors import DecodeError
 MOST_BYTES = 2**28  # of a picture file
 # What Pillow may take a file for, whatever its name: others start programs (PostScript).
 _FORMATS = ("BMP", "JPEG", "PNG", "WEBP")
+_PNG = b"\x89PNG\r\n\x1a\n"
 _NUMBERED = re.compile(r"(?P<series>.*?)(?P<number>\d+)\.[^.]+", re.DOTALL)
 # Optical flow lies beside the pictures that it was computed from, in series of these names.
 _FLOW = re.compile(r"(flow|tvl1)[_-]?.*|[uvxy][_-]?", re.IGNORECASE)
@@ -140,16 +142,49 @@ def _reason(error: BaseException) -> str:
     return (text.splitlines() or [type(error).__name__])[0].strip(" .") or type(error).__name__
 
 
-def jpeg_damage(file: str) -> str:
-    """What FFmpeg says of the damage in a JPEG, which Pillow conceals; empty where nothing is.
+def picture_damage(file: str) -> str:
+    """What shows damage in a picture that Pillow reads all the same; empty where nothing does.
 
     Raises DecodeError for what is no plain file.
     """
     check_plain_file(file)
     with open(file, "rb") as content:
         data = content.read(MOST_BYTES)
-    if not data.startswith(b"\xff\xd8"):
-        return ""
+    if data.startswith(b"\xff\xd8"):
+        return _jpeg_damage(data)
+    if data.startswith(_PNG):
+        return _png_damage(data)
+    if data.startswith(b"RIFF"):  # WebP
+        size = int.from_bytes(data[4:8], "little") + 8
+        return "" if size <= len(data) else f"its header promises {size} bytes, not {len(data)}"
+    return ""
+
+
+def _png_damage(data: bytes) -> str:
+    """The first part (chunk) that its checksum does not fit, or that is missing."""
+    place = len(_PNG)
+    while place + 12 <= len(data):
+        size = int.from_bytes(data[place : place + 4], "big")
+        kind, end = data[place + 4 : place + 8], place + 8 + size
+        if end + 4 > len(data):
+            break
+        if zlib.crc32(data[place + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
+            return f"the checksum of its part {ascii(kind.decode('latin-1'))} does not fit"
+        if kind == b"IEND":
+            return ""
+        place = end + 4
+    return "its end is missing"
+
+
+def _jpeg_damage(data: bytes) -> str:
+    """What FFmpeg or libjpeg reports of a JPEG: each of them misses what the other one finds."""
+    if said := _ffmpeg_report(data):
+        return f"FFmpeg reports {said}"
+    said = libjpeg_report(data)
+    return f"libjpeg reports {said}" if said else ""
+
+
+def _ffmpeg_report(data: bytes) -> str:
     decoder = av.CodecContext.create("mjpeg", "r")
     decoder.options = {"err_detect": "explode"}
     with listening() as complaints:
