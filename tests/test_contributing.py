@@ -50,7 +50,6 @@ def example(monkeypatch):
     exec(compile(blocks()["model"], "CONTRIBUTING.md", "exec"), module.__dict__)
     line = eval("{" + blocks()["line"] + "}", {"convmixer": module})
     monkeypatch.setattr(registry, "FAMILIES", registry.FAMILIES | line)
-    monkeypatch.setattr(registry, "MODELS", registry.MODELS | line["convmixer"][1])
     entry = eval("{" + blocks()["test"] + "}", {"Family": families.Family})
     monkeypatch.setattr(families, "FAMILIES", families.FAMILIES | entry)
     return module

@@ -64,3 +64,18 @@ def test_the_body_is_loaded_and_the_head_is_new(kind, wrapper):
     assert not report.unexpected
     with pytest.raises(CheckpointError, match="not trained for the classes"):
         load_trained(model, state)
+
+
+@pytest.mark.parametrize("wrapper", ["", "model."])
+def test_a_vit_of_timm_without_a_classifier(wrapper):
+    """MViT's names are the same but for the pooling."""
+    timm = pytest.importorskip("timm")
+    theirs = timm.create_model("vit_tiny_patch16_224", num_classes=0, depth=2, img_size=32)
+    state = {wrapper + name: tensor for name, tensor in theirs.state_dict().items()}
+    arguments = {"num_frames": 1, "crop_size": 32, "depth": 2, "embed_dim": 192, "num_heads": 3}
+    ours = create_model("vit_s", **arguments, num_classes=5)
+    report = load_checkpoint(ours, state)
+    assert report.dialect == "timm vit" and not report.missing and not report.unexpected
+    assert all(name.startswith("head.") for name in report.reinitialised)
+    with pytest.raises(CheckpointError, match="looks like a vision transformer"):
+        load_checkpoint(create_model("cvt_xs"), state)

@@ -13,7 +13,7 @@ from torch import nn
 
 from videonet.checkpoint import load_checkpoint, read_checkpoint
 from videonet.checkpoint.checkpoint_dir import newest_checkpoint
-from videonet.checkpoint.files import verify_checkpoint
+from videonet.checkpoint.read import verify_checkpoint
 from videonet.errors import CheckpointError
 from videonet.models import create_model
 

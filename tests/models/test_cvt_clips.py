@@ -14,7 +14,7 @@ from tests.models.invariants import (
 from videonet.checkpoint import load_checkpoint
 from videonet.errors import ConfigError
 from videonet.models import create_model
-from videonet.models.cvt import MODELS
+from videonet.models.cvt import MODELS, VARIANTS
 
 SIDE = 64
 SMALL = {"depths": (1, 1, 2), "embed_dims": (16, 32, 48), "num_heads": (1, 2, 3)}
@@ -53,7 +53,7 @@ def test_a_bare_class_token_breaks_the_law_and_is_reported():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(MODELS))
 def test_the_law_at_published_width(name):
-    stages = len(MODELS[name].keywords.get("depths", (1, 2, 10)))
+    stages = len(VARIANTS[name].get("depths", (1, 2, 10)))
     arguments = {"depths": (1,) * stages, "crop_size": SIDE, "cls_key_log_frames": True}
     image = create_model(name, num_frames=1, **arguments)
     video = create_model(name, num_frames=4, **arguments)

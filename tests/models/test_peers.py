@@ -9,6 +9,7 @@ from torchvision.models.video import mvit as torchvision_mvit
 
 from tests.models.invariants import TOLERANCE, assert_same_logits, randomise
 from videonet.checkpoint import load_checkpoint
+from videonet.errors import CheckpointError
 from videonet.models import create_model
 
 WIDTHS = {"dim_mul": {1: 2.0, 3: 2.0}, "head_mul": {1: 2.0, 3: 2.0}}
@@ -45,6 +46,41 @@ def small_timm(**changes):
     return timm_mvit.MultiScaleVit(cfg, img_size=64, num_classes=7)
 
 
+def small_torchvision(**changes):
+    """An MViTv2 of two blocks."""
+    cubes, rows = [3, 3, 3], []
+    for heads, width, q_stride, kv_stride in ((1, 16, 1, 4), (2, 32, 2, 2)):
+        strides = [1, q_stride, q_stride], [1, kv_stride, kv_stride]
+        rows.append(torchvision_mvit.MSBlockConfig(heads, 16, width, cubes, cubes, *strides))
+    return torchvision_mvit.MViT(
+        (64, 64),
+        8,
+        rows,
+        residual_pool=True,
+        rel_pos_embed=True,
+        proj_after_attn=True,
+        num_classes=7,
+        **changes,
+    )
+
+
+def small_v2_clip(**changes):
+    """The same here."""
+    return create_model(
+        "mvit_v2_s",
+        num_frames=8,
+        crop_size=64,
+        num_classes=7,
+        depth=2,
+        embed_dim=16,
+        dim_mul={1: 2.0},
+        head_mul={1: 2.0},
+        pool_q_stride={0: (1, 1, 1), 1: (1, 2, 2)},
+        pool_kv_stride_adaptive=(1, 4, 4),
+        **changes,
+    )
+
+
 def small_image_v2(**changes):
     return create_model(
         "mvit_v2_s",
@@ -76,10 +112,40 @@ def test_small_timm(theirs, ours):
     assert_same_logits(small_image_v2(**ours), small_timm(**theirs), (2, 3, 64, 64), "timm")
 
 
-def test_a_timm_class_token_with_residual_pooling_is_reported_as_different():
-    model = small_image_v2(cls_token=True)
-    report = load_checkpoint(model, small_timm(use_cls_token=True).state_dict())
-    assert any("residual pooling" in note for note in report.notes)
+def test_a_timm_class_token_needs_its_residual():
+    """timm adds the class token's query, so its weights mean something else in the other model."""
+    theirs = small_timm(use_cls_token=True)
+    with pytest.raises(CheckpointError, match="build it with residual_with_cls_token=True"):
+        load_checkpoint(small_image_v2(cls_token=True), theirs.state_dict())
+    ours = small_image_v2(cls_token=True, residual_with_cls_token=True)
+    assert_same_logits(ours, theirs, (2, 3, 64, 64), "timm")
+
+
+@pytest.mark.parametrize("with_class", [False, True])
+def test_a_torchvision_residual_of_the_class_token(with_class):
+    """The names are the same for both values of torchvision's option: the report says so."""
+    theirs = small_torchvision(residual_with_cls_embed=with_class)
+    same, other = (
+        small_v2_clip(residual_with_cls_token=value) for value in (with_class, not with_class)
+    )
+    randomise(theirs, 0)
+    clip = torch.randn(2, 3, 8, 64, 64)
+    with torch.no_grad():
+        expected = theirs.eval()(clip)
+        for model, fits in ((same, True), (other, False)):
+            report = load_checkpoint(model, theirs.state_dict())
+            assert any("residual_with_cls_embed" in note for note in report.notes)
+            error = (model.eval()(clip) - expected).abs().max() / expected.abs().max()
+            assert (error < 1e-4) == fits
+
+
+def test_the_residual_of_an_own_state_dict():
+    """It looks like PySlowFast's, which has no such option: it loads, and the report says so."""
+    model = small_v2_clip(residual_with_cls_token=True)
+    report = load_checkpoint(model, small_v2_clip(residual_with_cls_token=True).state_dict())
+    assert any("residual_with_cls_token" in note for note in report.notes)
+    report = load_checkpoint(small_v2_clip(), small_v2_clip().state_dict())
+    assert not any("residual_with_cls_token" in note for note in report.notes)
 
 
 def small_pytorchvideo(**changes):

@@ -25,12 +25,12 @@ def settings(name, deepest=16):
     variant = VARIANTS[name]
     arguments = {
         "cls_token": name in V1_VARIANTS,
-        "embed_dim": 12 * variant.num_heads,
+        "embed_dim": 12 * variant.get("num_heads", 1),
         "num_classes": 11,
         "crop_size": CROP,
     }
-    shallow = SHALLOW if variant.depth > deepest else {}
-    return arguments | shallow | dict(variant.image or {})
+    shallow = SHALLOW if variant["depth"] > deepest else {}
+    return arguments | shallow | variant.get("image", {})
 
 
 def image_and_clip_logits(name, frames, size, seed=0, deepest=16, **overrides):

@@ -1,4 +1,4 @@
-"""Who takes part: models of videonet and of other installed libraries, by one line each."""
+"""The models that a benchmark compares: of videonet and of other installed libraries."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Models side by side: clips per second, memory, and the share of the machine's arithmetic.
 
-Every candidate lives in a process of its own and they take turns, A B A B, so that whatever else
-the machine does befalls all of them. Ratios are medians over the rounds of ratios within a round.
+Each candidate has a process of its own, and they take turns (A B A B), so that other load on the
+machine affects all of them alike. Ratios are medians over the rounds of ratios within a round.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def compare(
     with ExitStack() as stack:
         workers = [stack.enter_context(Worker(c, task)) for c in candidates]
         facts = []
-        for worker in workers:  # one after the other: nobody else runs at a memory peak
+        for worker in workers:  # one at a time, so that peaks of memory do not coincide
             facts.append(worker.ready())
             logger.info("%s is ready", worker.candidate.text)
         turns: list[list[Turn]] = [[] for _ in workers]
@@ -102,9 +102,9 @@ def compare(
 
 
 def count(candidate: Candidate, task: Task) -> int:
-    """Multiply-adds of one step, as papers count them: of the function, not of a trick.
+    """Multiply-adds of one step, counted as in papers.
 
-    For videonet's models that is the attention with its logits written out.
+    The attention of videonet's models counts with its matrix of logits, however it is computed.
     """
     model = candidate.build(task.frames, task.size)
     with written_out_attention():

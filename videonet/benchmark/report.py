@@ -46,7 +46,7 @@ def plot_models(results: dict, path: Path) -> None:
 
 
 def _bars(axes, names: Sequence[str], values: Sequence[float], label: str, form: str) -> None:
-    colors = ["tab:gray"] + ["tab:blue"] * (len(names) - 1)  # the first is what others face
+    colors = ["tab:gray"] + ["tab:blue"] * (len(names) - 1)  # the first one is the reference
     bars = axes.barh(range(len(names)), values, color=colors)
     axes.bar_label(bars, [form.format(v) for v in values], padding=3, fontsize=8)
     axes.set_yticks(range(len(names)), names)

@@ -50,7 +50,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Turn:
-    """Seconds per step in one turn: by the clock on the wall, and of this process's CPU time."""
+    """Seconds per step in one turn: of wall-clock time, and of this process's CPU time."""
 
     wall: float
     cpu: float
@@ -59,7 +59,7 @@ class Turn:
 class Worker:
     """Drives a process that holds one candidate; use it as a context manager.
 
-    Every method raises :class:`VideonetError` with what went wrong over there.
+    Every method raises :class:`VideonetError` with the error of that process.
     """
 
     def __init__(self, candidate: Candidate, task: Task):
@@ -90,7 +90,7 @@ class Worker:
         return self._ask("rate", clock)
 
     def machine(self) -> dict:
-        """See :func:`describe`."""
+        """What :func:`videonet.benchmark.machine.describe` says of the device."""
         return self._ask("machine")
 
     def _ask(self, what: str, *arguments):

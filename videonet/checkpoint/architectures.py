@@ -1,4 +1,4 @@
-"""What a checkpoint looks like, for messages: names that give an architecture away."""
+"""Guessing the architecture of a checkpoint by the names of its tensors, for messages."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ SIGNS = (
     ),
     ("a HorNet", ("stages.{n}.{m}.gnconv.proj_in.weight",)),
     ("a vision transformer", ("blocks.0.attn.qkv.weight", "{any}.mlp.fc1.weight")),
+    ("a vision transformer", ("blocks.0.attn.q.weight", "{any}.mlp.fc1.weight")),
     ("a vision transformer", ("encoder.layers.encoder_layer_0.ln_1.weight",)),
     ("a vision transformer", ("vit.layers.{n}.attention.q_proj.weight",)),
     ("a CvT", ("stage{n}.blocks.{m}.attn.conv_proj_k.conv.weight",)),

@@ -1,4 +1,4 @@
-"""Zip archives, as ``torch.save`` writes them: looked at before anything in them is read."""
+"""Checks of the zip archives that ``torch.save`` writes, before anything in them is unpickled."""
 
 from __future__ import annotations
 

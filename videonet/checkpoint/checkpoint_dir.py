@@ -6,7 +6,8 @@ import logging
 import shutil
 from pathlib import Path
 
-from videonet.checkpoint.files import SHARDED, verify_checkpoint
+from videonet.checkpoint.files import SHARDED
+from videonet.checkpoint.read import verify_checkpoint
 from videonet.checkpoint.sharded import remove_folder
 from videonet.errors import CheckpointError
 

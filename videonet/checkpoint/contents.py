@@ -1,4 +1,4 @@
-"""What lies where in the dictionary that a checkpoint is."""
+"""Finding the weights in the content of a checkpoint."""
 
 from __future__ import annotations
 

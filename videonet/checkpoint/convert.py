@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from videonet.checkpoint.files import read_checkpoint, write_checkpoint
+from videonet.checkpoint.files import write_checkpoint
+from videonet.checkpoint.read import read_checkpoint
 from videonet.checkpoint.translate import (
     State,
     from_own_names,

@@ -57,6 +57,10 @@ class Dialect:
             beside the head.
         unsupported: constructor options of our models, kept as attributes of that name, with
             which the tensors of this dialect would compute something else.
+        absent: templates of names that such a checkpoint never has.
+        residual_with_cls_token: whether an MViT of the project adds the query of its class token
+            in residual pooling; None where there is no such model, or it is an option there.
+        has_option: the project has that option, which names do not show.
     """
 
     name: str
@@ -70,8 +74,19 @@ class Dialect:
     unused: tuple[str, ...] = ()
     base_lacks: tuple[str, ...] = ()
     unsupported: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
+    residual_with_cls_token: bool | None = None
+    has_option: bool = False
+
+    @property
+    def has_own_names(self) -> bool:
+        """Whether a state dict of a model built here looks the same."""
+        return not self.rows and self.kernel_dims is None
 
     def matches(self, state: Mapping[str, Tensor]) -> bool:
+        """Whether the names, and the kernel of the stem, are those of this dialect."""
+        if any(has_names(state, (template,)) for template in self.absent):
+            return False
         if self.kernel_dims is not None:
             stem = state.get("patch_embed.proj.weight")
             if stem is None or stem.dim() != self.kernel_dims:

@@ -1,4 +1,4 @@
-"""Reading and writing checkpoint files: no code is run, and a write is whole or not at all."""
+"""Single checkpoint files: no code is run, and a write is whole or not at all."""
 
 from __future__ import annotations
 
@@ -23,36 +23,19 @@ METADATA_KEY = "videonet"  # in safetensors files: everything but the tensors, a
 SHARDED = ".sharded"  # ends the name of a folder with a checkpoint in shards
 
 
-def read_checkpoint(path: str | Path) -> dict:
-    """Read a checkpoint; no code in it is run.
+def read_file(path: str | Path, local: Path) -> dict:
+    """Read one local file; see :func:`videonet.checkpoint.read.read_checkpoint`.
 
     Args:
-        path: a file or a URL (downloaded once into iopath's cache), as written by
-            :func:`write_checkpoint`, ``torch.save`` or safetensors; an index of safetensors or
-            ``torch.save`` files (``….index.json``); or a folder: of shards, of a model hub
-            (``model.safetensors``, or parts with their index), of DeepSpeed.
+        path: what messages call it.
+        local: the file.
 
     Returns:
-        What it holds, tensors on the CPU. For safetensors: the tensors under ``model_state``
-        beside the metadata.
+        What it holds, tensors on the CPU.
 
     Raises:
-        CheckpointError: there is no such file, it is no checkpoint, or it is damaged, asks to
-            run code, or unpacks into far more than its own size.
+        CheckpointError: it cannot be read, or is no checkpoint.
     """
-    from videonet.checkpoint import parts  # it builds on this file
-
-    local = _local_path(str(path))
-    if local.is_dir():
-        return parts.read_folder(path, local)
-    parts.refuse_single_part(path, local)
-    if local.suffix == ".json" and local.is_file():
-        return parts.read_index(path, local)
-    return read_file(path, local)
-
-
-def read_file(path: str | Path, local: Path) -> dict:
-    """Read one local file; `path` is what messages call it. See :func:`read_checkpoint`."""
     try:
         if not local.is_file() and local.exists():
             raise CheckpointError(f"{path} is not a regular file, expected a checkpoint")
@@ -71,20 +54,6 @@ def read_file(path: str | Path, local: Path) -> dict:
             f"{path} holds a {type(content).__name__}, expected a dictionary with the weights"
         )
     return dict(content)
-
-
-def verify_checkpoint(path: str | Path) -> None:
-    """Compare a file of ``torch.save`` with the checksum of each record in it and its directory
-    with the records, or the shards of a folder with their checksums.
-
-    Raises:
-        CheckpointError: the file is damaged.
-    """
-    if Path(path).is_dir():
-        from videonet.checkpoint.sharded import verify_sharded  # it builds on this file
-
-        return verify_sharded(Path(path))
-    check_archive(Path(path), path)
 
 
 def write_checkpoint(path: str | Path, content: Mapping) -> None:
@@ -129,7 +98,12 @@ def _reason(error: BaseException) -> str:
     return str(error).partition("\n")[0]
 
 
-def _local_path(path: str) -> Path:
+def local_path(path: str) -> Path:
+    """Where a file or folder lies on this machine; a URL is downloaded once.
+
+    Raises:
+        CheckpointError: it cannot be fetched.
+    """
     manager = PathManager()
     manager.register_handler(HTTPURLHandler())
     try:

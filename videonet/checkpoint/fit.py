@@ -1,4 +1,4 @@
-"""The verdict on one parameter: what it gets from a checkpoint, and how that came about."""
+"""The result of fitting one tensor of a checkpoint to one parameter of a model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Fit:
     Attributes:
         value: in the shape of the parameter; None to leave the parameter as it is.
         status, reason: for the load report.
-        misfit: the checkpoint has a tensor, but it cannot be brought into the shape.
+        misfit: the checkpoint has a tensor of this name, but its shape does not fit.
     """
 
     value: Tensor | None
@@ -26,6 +26,12 @@ class Fit:
 
 
 def misfit(target: Tensor, source: Tensor, why: str = "") -> Fit:
-    """The verdict for a tensor whose shape nothing can bridge."""
+    """The result for a tensor that cannot be brought into the shape of the parameter.
+
+    Args:
+        target: the parameter.
+        source: the tensor in the checkpoint.
+        why: added to the reason in the report.
+    """
     shapes = f"{tuple(target.shape)} here, {tuple(source.shape)} in the checkpoint"
     return Fit(None, REINITIALISED, f"{shapes}{why and ': '}{why}", misfit=True)

@@ -1,4 +1,4 @@
-"""What a file is that is no checkpoint, and why one is refused: sentences for messages."""
+"""Messages about files that are no checkpoints or cannot be read without running code."""
 
 from __future__ import annotations
 

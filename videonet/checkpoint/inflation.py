@@ -98,10 +98,21 @@ def batches_from_zero(name: str, target: Tensor, source: Mapping[str, Tensor]) -
     return Fit(torch.zeros_like(target), LOADED, "counts from 0: no counter in the checkpoint")
 
 
-def fit_model(target: Target, source: Mapping[str, Tensor], method: str) -> dict[str, Fit]:
+def fit_model(
+    target: Target,
+    source: Mapping[str, Tensor],
+    method: str,
+    antialias: bool | None = None,
+) -> dict[str, Fit]:
     """What every parameter and buffer of a model gets from tensors under own names.
 
     Names that are left out of the result have nothing in the checkpoint to come from.
+
+    Args:
+        target: the model.
+        source: own name -> tensor of the checkpoint.
+        method: one of ``METHODS``, for kernels of more frames.
+        antialias: see :func:`videonet.checkpoint.load.load_checkpoint`.
 
     Raises:
         ConfigError: unknown `method`.
@@ -115,7 +126,7 @@ def fit_model(target: Target, source: Mapping[str, Tensor], method: str) -> dict
         prefix, _, leaf = name.rpartition(".")
         if leaf in POSITION_NAMES:
             if name not in fits:  # the tables of one module are fitted together
-                fits |= fit_positions(target.modules[prefix], prefix, state, source)
+                fits |= fit_positions(target.modules[prefix], prefix, state, source, antialias)
         elif name in source and BIAS_TABLE.fullmatch(name):
             fits[name] = fit_bias_table(target.modules[prefix], own, source[name], image)
         elif name in source:

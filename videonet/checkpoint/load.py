@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from videonet.checkpoint.architectures import guess_architecture
 from videonet.checkpoint.contents import find_state
-from videonet.checkpoint.files import read_checkpoint
 from videonet.checkpoint.fit import Fit
 from videonet.checkpoint.head import HEAD, Classes, fit_head
 from videonet.checkpoint.inflation import fit_model
 from videonet.checkpoint.names import has_names
+from videonet.checkpoint.read import read_checkpoint
 from videonet.checkpoint.report import (
     DROPPED,
     INFLATED,
@@ -28,10 +28,11 @@ from videonet.checkpoint.report import (
 from videonet.checkpoint.target import Target
 from videonet.checkpoint.translate import (
     Tensors,
+    has_open_residual,
     to_own_names,
-    unsupported_option,
     with_fused_projections,
     with_separate_projections,
+    wrong_option,
 )
 from videonet.errors import CheckpointError
 
@@ -45,6 +46,7 @@ def load_checkpoint(
     *,
     strict: bool = True,
     inflation: str = "centre",
+    antialias: bool | None = None,
     class_names: Sequence[str] | None = None,
     new_head: bool = False,
     origin: str = "the state dict",
@@ -63,6 +65,9 @@ def load_checkpoint(
         strict: refuse parameters outside the head that the checkpoint lacks or cannot fit, and
             tensors of the model's body that it has no place for.
         inflation: "centre" (the law of still clips holds) or "average" (I3D).
+        antialias: whether a ViT's positions are resized with antialiasing where its grid is
+            another: True as timm does, False as DINOv2 and transformers do; None for what the
+            model does at run time (its argument ``antialias_positions``).
         class_names: of the model's classes. Where the checkpoint names its own, its head is taken
             for the same classes alone, in the model's order.
         new_head: leave the model's head as it is.
@@ -77,7 +82,14 @@ def load_checkpoint(
         ConfigError: unknown `inflation`.
     """
     report, target, values = _plan(
-        model, source, strict, inflation, class_names, new_head=new_head, origin=origin
+        model,
+        source,
+        strict,
+        inflation,
+        class_names,
+        antialias=antialias,
+        new_head=new_head,
+        origin=origin,
     )
     target.fill(values)
     return report
@@ -145,6 +157,7 @@ def _plan(
     inflation: str,
     class_names: Sequence[str] | None,
     *,
+    antialias: bool | None = None,
     new_head: bool = False,
     origin: str,
 ) -> tuple[LoadReport, Target, dict[str, Tensor]]:
@@ -155,20 +168,25 @@ def _plan(
     else:
         origin, content = str(source), read_checkpoint(source)
     tensors = _shape_projections(to_own_names(content, origin, target.state), target)
-    if option := unsupported_option(tensors.dialect, model):
+    if option := wrong_option(tensors.dialect, model):
         raise CheckpointError(
-            f"{origin} comes from {tensors.dialect}, whose weights mean something else in a "
-            f"model with {option}=True"
+            f"{origin} comes from {tensors.dialect}, whose weights mean something else in this "
+            f"model: build it with {option}"
         )
     classes = Classes.of(content, class_names, origin)
-    fits = fit_model(target, tensors.state, inflation)
+    fits = fit_model(target, tensors.state, inflation, antialias)
     fits = fit_head(fits, classes, origin, new_head=new_head) | _lacking(tensors, target, fits)
     report = LoadReport(
         origin,
         tensors.dialect,
         tuple(_target_entry(name, own, fits.get(name)) for name, own in target.state.items()),
         _source_entries(tensors, fits, target.state),
-        tensors.notes + tuple(_notes(target, fits, inflation)) + _note_on_classes(classes, fits),
+        (
+            *tensors.notes,
+            *_notes(target, fits, inflation),
+            *_note_on_classes(classes, fits),
+            *_note_on_residual(tensors.dialect, target.model),
+        ),
     )
     _refuse_another_architecture(target.model, tensors, report)
     if strict and report.fatal:
@@ -184,8 +202,17 @@ def _note_on_classes(classes: Classes, fits: Mapping[str, Fit]) -> tuple[str, ..
     return (classes.note,) if kept and classes.note else ()
 
 
+def _note_on_residual(dialect: str, model: nn.Module) -> tuple[str, ...]:
+    if not has_open_residual(dialect, model):
+        return ()
+    return (
+        f"{dialect}'s names do not show whether the class token's query is added in residual "
+        "pooling (residual_with_cls_embed there, residual_with_cls_token here)",
+    )
+
+
 def _lacking(tensors: Tensors, target: Target, fits: Mapping[str, Fit]) -> dict[str, Fit]:
-    """The parts that such a checkpoint never has start anew, as the head does."""
+    """Parts that a checkpoint without a classifier never has: they keep their initial values."""
     reason = f"a model of {tensors.dialect} without classifier has none"
     return {
         name: Fit(None, REINITIALISED, reason)

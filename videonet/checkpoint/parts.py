@@ -25,13 +25,13 @@ LARGEST_INDEX = 64 << 20  # bytes
 
 
 def read_folder(path: str | Path, local: Path) -> dict:
-    """The checkpoint in a folder; see :func:`~videonet.checkpoint.files.read_checkpoint`.
+    """The checkpoint in a folder; see :func:`~videonet.checkpoint.read.read_checkpoint`.
 
     Raises:
         CheckpointError: there is none, or it is of a kind that cannot be read.
     """
     if local.suffix == SHARDED:
-        from videonet.checkpoint.sharded import read_sharded  # it builds on files
+        from videonet.checkpoint.sharded import read_sharded  # on use: it takes long to import
 
         return read_sharded(local)
     if (local / ".metadata").exists() or any(local.glob("*.distcp")):

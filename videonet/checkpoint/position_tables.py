@@ -7,11 +7,13 @@ A joint table (1, [1+]T*H*W, C) has the class token's row first. Separate tables
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from videonet.checkpoint.fit import Fit, misfit
 from videonet.checkpoint.report import INFLATED, INTERPOLATED, LOADED, REINITIALISED
@@ -25,6 +27,17 @@ JOINT, SPACE, TIME, CLASS = (
 )
 POSITION_NAMES = (JOINT, SPACE, TIME, CLASS)
 UNKNOWN_GRID = "cannot tell its grid"
+Resize = Callable[[Tensor, Grid, Grid], Tensor]  # (table, old grid, new grid) -> table
+
+
+class HasPositions(Protocol):
+    """A module with tables, see :class:`videonet.models.positions.AbsolutePositions`."""
+
+    grid: Grid
+    num_prefix_positions: int
+    embed_prefix: bool
+    position_resize: str
+    antialias_positions: bool
 
 
 @dataclass(frozen=True)
@@ -118,17 +131,19 @@ def read_positions(
 
 
 def fit_positions(
-    module: nn.Module,
+    module: HasPositions,
     prefix: str,
     target: Mapping[str, Tensor],
     source: Mapping[str, Tensor],
+    antialias: bool | None = None,
 ) -> dict[str, Fit]:
     """What the position tables of `module` get.
 
     Args:
-        module: the owner of the tables, see :class:`videonet.models.positions.AbsolutePositions`.
+        module: the owner of the tables.
         prefix: its name in the model.
         target, source: all parameters of the model and of the checkpoint.
+        antialias: whether bicubic resizing is antialiased; None for what `module` does.
 
     Returns:
         Full parameter name -> fit; empty where the checkpoint has no positions.
@@ -146,10 +161,15 @@ def fit_positions(
         why = "" if found else UNKNOWN_GRID
         return {dot + name: misfit(table, main, why) for name, table in here.items()}
     write = _joint_fit if JOINT in here else _separate_fits
-    return {dot + name: fit for name, fit in write(module, here, found).items()}
+    resize = partial(
+        resize_grid,
+        mode=module.position_resize,
+        antialias=module.antialias_positions if antialias is None else antialias,
+    )
+    return {dot + name: fit for name, fit in write(module, here, found, resize).items()}
 
 
-def _prefix_rows(module: nn.Module, dot: str, source: Mapping[str, Tensor]) -> int:
+def _prefix_rows(module: HasPositions, dot: str, source: Mapping[str, Tensor]) -> int:
     """Rows of a joint table in `source` for class token and registers."""
     tokens = [source[dot + name] for name in ("cls_token", "reg_token") if dot + name in source]
     if not module.embed_prefix:
@@ -161,8 +181,10 @@ def _grids(old: Grid, new: Grid) -> str:
     return " -> ".join("x".join(map(str, grid)) for grid in (old, new))
 
 
-def _joint_fit(module: nn.Module, here: Mapping[str, Tensor], found: Positions) -> dict[str, Fit]:
-    value = resize_grid(found.as_joint(), found.grid, module.grid, module.position_resize)
+def _joint_fit(
+    module: HasPositions, here: Mapping[str, Tensor], found: Positions, resize: Resize
+) -> dict[str, Fit]:
+    value = resize(found.as_joint(), found.grid, module.grid)
     changed = _grids(found.grid, module.grid)
     if found.grid == module.grid:
         status, reason = LOADED, "" if found.joint is not None else "sum of separate tables"
@@ -180,13 +202,13 @@ def _joint_fit(module: nn.Module, here: Mapping[str, Tensor], found: Positions) 
 
 
 def _separate_fits(
-    module: nn.Module, here: Mapping[str, Tensor], found: Positions
+    module: HasPositions, here: Mapping[str, Tensor], found: Positions, resize: Resize
 ) -> dict[str, Fit]:
     (t, h, w), (new_t, new_h, new_w) = found.grid, module.grid
     space, time = found.as_separate()
     origin = "" if found.joint is None else "of the joint table"
     fits = {}
-    resized = resize_grid(space, (1, h, w), (1, new_h, new_w), module.position_resize)
+    resized = resize(space, (1, h, w), (1, new_h, new_w))
     if (h, w) == (new_h, new_w):
         fits[SPACE] = Fit(resized, LOADED, origin and f"space {origin}")
     else:

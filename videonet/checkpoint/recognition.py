@@ -1,4 +1,4 @@
-"""Whose names a checkpoint has, once the names of wrappers and trainers are taken off.
+"""Which project named the tensors of a checkpoint, below the prefixes of wrappers and trainers.
 
 Wrappers put their name before those of what they wrap: ``DistributedDataParallel`` ``module.``,
 ``torch.compile`` ``_orig_mod.``, FSDP and activation checkpointing theirs, of a whole model or of

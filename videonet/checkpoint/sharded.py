@@ -18,7 +18,7 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
 
-from videonet.checkpoint.files import flush_to_disk, read_checkpoint, write_checkpoint
+from videonet.checkpoint.files import flush_to_disk, read_file, write_checkpoint
 from videonet.errors import CheckpointError
 
 REST = "rest.pyth"
@@ -65,7 +65,7 @@ def write_sharded(folder: Path, content: Mapping) -> None:
 
 def read_rest(folder: Path) -> dict:
     """Everything but the tensors."""
-    return read_checkpoint(folder / REST)
+    return read_file(folder / REST, folder / REST)
 
 
 def load_shards(folder: Path, tensors: dict[str, Tensor]) -> None:

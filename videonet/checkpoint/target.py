@@ -1,4 +1,4 @@
-"""The model that a checkpoint is loaded into, seen without what it is wrapped in."""
+"""The model that a checkpoint is loaded into, without its wrappers."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _model_inside(model: nn.Module) -> nn.Module:
 
 
 def _is_ours(module: nn.Module) -> bool:
-    """By what it can do, as models are built on top of checkpoints and not the other way round."""
+    """Whether it is a model of this project, told by its methods: nothing here imports models."""
     names = ("layer_groups", "reset_classifier", "no_weight_decay")
     return all(callable(getattr(type(module), name, None)) for name in names)
 

@@ -78,13 +78,44 @@ def _fits_one(name: str, templates: Sequence[str]) -> bool:
     return any(compile_template(template).fullmatch(name) for template in templates)
 
 
-def unsupported_option(dialect: str, model: nn.Module) -> str | None:
-    """An option of `model` with which tensors of that dialect would compute something else."""
-    options = next((d.unsupported for d in DIALECTS if d.name == dialect), ())
-    for option in options:
+def wrong_option(dialect: str, model: nn.Module) -> str | None:
+    """An option of `model` with which tensors of a dialect would compute something else.
+
+    Returns:
+        The option as it would have to be, ``"pool_first=False"``; None where all are right.
+    """
+    found = next((d for d in DIALECTS if d.name == dialect), None)
+    if found is None:
+        return None
+    for option in found.unsupported:
         if any(getattr(module, option, False) for module in model.modules()):
-            return option
+            return f"{option}=False"
+    adds = found.residual_with_cls_token
+    if not found.has_own_names and adds is not None and (not adds) in _class_residuals(model):
+        return f"residual_with_cls_token={adds}"
     return None
+
+
+def has_open_residual(dialect: str, model: nn.Module) -> bool:
+    """Whether names do not show if `model` treats the class token in residual pooling as trained.
+
+    torchvision has an option for it. PySlowFast has none, but a plain state dict of a model built
+    here, which has one, looks the same.
+    """
+    found = next((d for d in DIALECTS if d.name == dialect), None)
+    if found is None:
+        return False
+    residuals = _class_residuals(model)
+    return True in residuals if found.has_own_names else bool(residuals) and found.has_option
+
+
+def _class_residuals(model: nn.Module) -> set[bool]:
+    """Whether attentions with residual pooling and a class token add that token's query."""
+    return {
+        bool(module.residual_with_cls_token)
+        for module in model.modules()
+        if getattr(module, "residual_pooling", False) and getattr(module, "num_prefix_tokens", 0)
+    }
 
 
 def from_own_names(state: Mapping[str, Tensor], name: str) -> State:

@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from videonet.checkpoint.files import SHARDED, read_checkpoint
+from videonet.checkpoint.files import SHARDED
+from videonet.checkpoint.read import read_checkpoint
 from videonet.checkpoint.sharded import has_averages, load_shards, read_rest, split
 from videonet.engine.ema import WeightAverage
 from videonet.engine.optim import fitted_optimizer_state

@@ -7,7 +7,7 @@ Parameter names are those of the official implementation.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import torch.nn.functional as F
@@ -16,16 +16,18 @@ from torchvision.ops import StochasticDepth
 
 from videonet.errors import ConfigError
 from videonet.models.base import (
-    BlockList,
     RunBlock,
+    Stage,
     StageInfo,
     StageOutput,
     VideoModel,
     as_clip,
-    drop_path_rates,
     init_linear,
     refuse_class_token,
+    run_stages_in_turn,
+    stage_drop_path_rates,
 )
+from videonet.models.variants import published
 from videonet.ops.clip_norm import ClipNorm
 from videonet.ops.conv import TokenConv
 from videonet.ops.mlp import Mlp
@@ -92,22 +94,6 @@ class AxialShiftBlock(nn.Module):
         """(B, T, H, W, C) -> (B, T, H, W, C)."""
         x = x + self.drop_path(self.axial_shift(self.norm1(x)))
         return x + self.drop_path(self.mlp(self.norm2(x)))
-
-
-class Stage(nn.Module):
-    """Blocks of one width, and the patch merging behind them."""
-
-    def __init__(self, blocks: Iterable[nn.Module], dim: int, merges: bool):
-        super().__init__()
-        self.blocks = BlockList(blocks)
-        self.downsample = None
-        if merges:
-            reduction = TokenConv(4 * dim, 2 * dim, 1, bias=False)
-            self.downsample = PatchMerging(ClipNorm(4 * dim), reduction)
-
-    def forward(self, x: Tensor, run: RunBlock) -> Tensor:
-        """The blocks alone: (B, T, H, W, C) -> the same shape."""
-        return self.blocks(x, run)
 
 
 class ASMLP(VideoModel):
@@ -198,14 +184,11 @@ class ASMLP(VideoModel):
         self, dim: int, depths: Sequence[int], drop_path_rate: float, **options
     ) -> None:
         self.layers = nn.ModuleList()
-        rates = iter(drop_path_rates(drop_path_rate, sum(depths)))
-        for i, depth in enumerate(depths):
+        for i, rates in enumerate(stage_drop_path_rates(drop_path_rate, depths)):
             width = dim * 2**i
-            blocks = [
-                AxialShiftBlock(width, drop_path=next(rates), **options) for _ in range(depth)
-            ]
+            blocks = [AxialShiftBlock(width, drop_path=rate, **options) for rate in rates]
             last = i == len(depths) - 1
-            self.layers.append(Stage(blocks, width, merges=not last))
+            self.layers.append(Stage(blocks, None if last else _merging(width)))
 
     def embed(self, clip: Tensor) -> Tensor:
         """A clip -> tokens (B, T', H', W', C)."""
@@ -214,15 +197,16 @@ class ASMLP(VideoModel):
 
     def run_stages(self, clip: Tensor, run: RunBlock) -> Iterator[StageOutput]:
         """The tokens (B, T', H', W', C) at the end of each stage, before they merge."""
-        x = self.embed(clip)
-        for stage in self.layers:
-            x = stage(x, run)
-            yield StageOutput(x)
-            x = x if stage.downsample is None else stage.downsample(x)
+        return run_stages_in_turn(self.layers, self.embed(clip), run)
 
     def pool_features(self, features: Tensor) -> Tensor:
         """Normed tokens (B, T, H, W, C) -> their mean (B, C)."""
         return features.mean(dim=(1, 2, 3))
+
+
+def _merging(dim: int) -> PatchMerging:
+    reduction = TokenConv(4 * dim, 2 * dim, 1, bias=False)
+    return PatchMerging(ClipNorm(4 * dim), reduction)
 
 
 VARIANTS = {  # arXiv 2107.08391, Sec. 3.4; xs is videonet's own, for CPUs
@@ -231,4 +215,4 @@ VARIANTS = {  # arXiv 2107.08391, Sec. 3.4; xs is videonet's own, for CPUs
     "asmlp_s": {"embed_dim": 96, "depths": (2, 2, 18, 2)},
     "asmlp_b": {"embed_dim": 128, "depths": (2, 2, 18, 2)},
 }
-MODELS = {name: partial(ASMLP, **arguments) for name, arguments in VARIANTS.items()}
+MODELS = published(ASMLP, VARIANTS)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import islice
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -55,19 +57,65 @@ class StageOutput(NamedTuple):
 
 
 class BlockList(nn.ModuleList):
-    """Blocks of one stage, run one after the other in the model's way."""
+    """Blocks of one stage, one after the other."""
 
     def forward(self, x: Any, run: RunBlock) -> Any:
+        """Call each block by ``run(block, x)``, see :meth:`VideoModel.run_block`."""
         for block in self:
             x = run(block, x)
         return x
 
 
+class Stage(nn.Module):
+    """Blocks on one grid, and what leads from them to the grid of the next stage.
+
+    Args:
+        blocks: called one after the other.
+        downsample: cells of this stage -> cells of the next one; None in the last stage.
+    """
+
+    def __init__(self, blocks: Iterable[nn.Module], downsample: nn.Module | None):
+        super().__init__()
+        self.blocks = BlockList(blocks)
+        self.downsample = downsample
+
+    def forward(self, x: Tensor, run: RunBlock) -> Tensor:
+        """Run the blocks alone: (B, T, H, W, C) -> the same shape."""
+        return self.blocks(x, run)
+
+
+def run_stages_in_turn(
+    stages: Iterable[nn.Module], x: Tensor, run: RunBlock
+) -> Iterator[StageOutput]:
+    """Run stages that have the form of :class:`Stage`.
+
+    Args:
+        stages: from input to output.
+        x: cells (B, T, H, W, C) of the first one.
+        run: see :meth:`VideoModel.run_block`.
+
+    Yields:
+        The cells at the end of each stage, before its downsampling.
+    """
+    for stage in stages:
+        x = stage(x, run)
+        yield StageOutput(x)
+        if stage.downsample is not None:
+            x = stage.downsample(x)
+
+
 def as_clip(clip: Tensor, patch: tuple[int, int]) -> Tensor:
-    """An image (B, C, H, W) -> a one-frame clip (B, C, 1, H, W); a clip stays as it is.
+    """Make a one-frame clip of an image; a clip stays as it is.
+
+    Args:
+        clip: (B, C, T, H, W), or an image (B, C, H, W).
+        patch: the smallest frame that the model takes, (height, width) in pixels.
+
+    Returns:
+        (B, C, T, H, W).
 
     Raises:
-        ConfigError: the frames are smaller than one `patch` (height, width).
+        ConfigError: the frames are smaller than `patch`.
     """
     clip = clip.unsqueeze(2) if clip.dim() == 4 else clip
     for size, least, name in zip(clip.shape[3:], patch, ("high", "wide"), strict=True):
@@ -79,25 +127,31 @@ def as_clip(clip: Tensor, patch: tuple[int, int]) -> Tensor:
 
 
 def refuse_class_token(model: nn.Module, cls_token: bool | None) -> None:
-    """For architectures without a class token.
+    """Check the argument ``cls_token`` of an architecture that has no class token.
 
     Raises:
-        ConfigError: one is asked for.
+        ConfigError: it is True.
     """
     if cls_token:
         raise ConfigError(f"{type(model).__name__} has no class token: leave out cls_token=True")
 
 
-def drop_path_rates(last: float, count: int) -> list[float]:
-    """Drop path rates of `count` blocks, rising linearly from 0 to `last`."""
-    return [last * i / max(count - 1, 1) for i in range(count)]
+def drop_path_rates(last: float, depth: int) -> list[float]:
+    """Drop path rates of `depth` blocks, rising linearly from 0 to `last` (arXiv 1603.09382)."""
+    return [last * i / max(depth - 1, 1) for i in range(depth)]
+
+
+def stage_drop_path_rates(last: float, depths: Sequence[int]) -> list[list[float]]:
+    """The same for blocks in stages: `depths` are their numbers, the rates go on rising."""
+    rates = iter(drop_path_rates(last, sum(depths)))
+    return [list(islice(rates, depth)) for depth in depths]
 
 
 def init_linear(module: nn.Module) -> None:
-    """Linear layers as in the official transformers, for ``model.apply``.
+    """Initialise a linear layer as ViT and MViT do, for ``model.apply``.
 
-    Convolutions keep torch's default, which learns motion in far fewer steps than a normal
-    distribution of 0.02 in narrow models.
+    Weights come from a normal distribution with deviation 0.02, cut off at 2; biases are 0. Other
+    layers, convolutions among them, keep torch's initialisation.
     """
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
@@ -106,9 +160,9 @@ def init_linear(module: nn.Module) -> None:
 
 
 def init_linear_xavier(module: nn.Module) -> None:
-    """Linear layers that keep the size of what they get, for ``model.apply`` (Glorot, Bengio 2010).
+    """Initialise a linear layer by Xavier's uniform distribution, for ``model.apply``.
 
-    With it the small ViT of the demo leaves chance behind several times sooner.
+    Glorot and Bengio 2010, Eq. 16; biases are 0.
     """
     if isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)
@@ -117,7 +171,14 @@ def init_linear_xavier(module: nn.Module) -> None:
 
 
 def linear_initializer(name: str) -> Callable[[nn.Module], None]:
-    """What to ``apply`` to a model for ``linear_init="normal"`` or ``"xavier"``."""
+    """The function to ``apply`` to a model.
+
+    Args:
+        name: "normal", see :func:`init_linear`, or "xavier", see :func:`init_linear_xavier`.
+
+    Raises:
+        ConfigError: another name.
+    """
     if name not in ("normal", "xavier"):
         raise ConfigError(f"linear_init is {name!r}, expected normal or xavier")
     return init_linear if name == "normal" else init_linear_xavier
@@ -125,7 +186,7 @@ def linear_initializer(name: str) -> Callable[[nn.Module], None]:
 
 @contextmanager
 def statistics_kept(block: nn.Module) -> Iterator[None]:
-    """Batch norms inside `block` leave their running statistics as they are."""
+    """A context in which the batch norms of `block` do not update their running statistics."""
     norms = [m for m in block.modules() if isinstance(m, BATCH_NORMS)]
     kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
@@ -138,9 +199,9 @@ def statistics_kept(block: nn.Module) -> Iterator[None]:
 
 
 def recomputed(block: nn.Module, *inputs: Any) -> Any:
-    """``block(*inputs)``, run a second time in the backward pass instead of kept in memory.
+    """Call a block whose activations are computed again in the backward pass, not stored.
 
-    Running statistics follow the first run alone.
+    Batch norms update their running statistics in the first call alone.
     """
 
     def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
@@ -150,7 +211,7 @@ def recomputed(block: nn.Module, *inputs: Any) -> Any:
 
 
 class VideoModel(nn.Module):
-    """Base of all architectures, and what they have in common for those who use them.
+    """Base class of all architectures.
 
     A subclass sets ``num_features``, ``feature_info``, ``head_dropout`` and where it has one
     ``head_init_scale``, calls :meth:`reset_classifier` last in its constructor, and has
@@ -170,10 +231,10 @@ class VideoModel(nn.Module):
     block_names = re.compile(r"(?:.*\.)?blocks\.\d+(?=\.)")
     top_names: tuple[str, ...] = ("norm", "head")  # modules behind the last block
     head_init_scale = 1.0
-    # The class token of a still clip sees as many copies of every patch as there are frames,
-    # which changes the logits; true where a model with a class token makes up for that.
+    # In a clip that repeats one image the class token attends to a copy of each patch per frame,
+    # which changes its logits. True where a model corrects that, see cls_key_log_frames.
     still_clips_are_exact = False
-    works_on_parts = False  # whether a part of the tokens can be run, see `keep`
+    works_on_parts = False  # whether forward_features takes `keep`
     grad_checkpointing = False
 
     def forward(self, clip: Tensor) -> Tensor:
@@ -198,9 +259,7 @@ class VideoModel(nn.Module):
         if keep is not None and not self.works_on_parts:
             raise ConfigError(f"{type(self).__name__} works on whole grids: leave out keep")
         parts = {} if keep is None else {"keep": keep}
-        for stage in self.run_stages(clip, self.run_block, **parts):
-            last = stage
-        return self.finish(last)
+        return self.finish(self.last_stage(clip, **parts))
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
         """What :meth:`forward_features` gives -> logits (B, num_classes).
@@ -219,7 +278,7 @@ class VideoModel(nn.Module):
         Args:
             clip: (B, in_channels, T, H, W), or an image (B, in_channels, H, W).
             indices: numbers of the stages, negative ones counted from the last; or how many of
-                the last stages; None for all. Nothing behind the last of them is computed.
+                the last stages; None for all. Stages after the last one wanted are not computed.
 
         Raises:
             ConfigError: there is no such stage.
@@ -247,12 +306,18 @@ class VideoModel(nn.Module):
         return [index % count for index in asked]
 
     def run_stages(self, clip: Tensor, run: RunBlock) -> Iterator[StageOutput]:
-        """What each stage gives, before anything leads to the next one.
+        """Run the stages and yield the output of each, before any downsampling behind it.
 
         Args:
+            clip: (B, in_channels, T, H, W), or an image (B, in_channels, H, W).
             run: called as ``run(block, *inputs)`` for ``block(*inputs)``.
         """
         raise NotImplementedError
+
+    def last_stage(self, clip: Tensor, **parts: Tensor) -> StageOutput:
+        """What the last stage gives for a clip; `parts` are passed on to :meth:`run_stages`."""
+        (last,) = deque(self.run_stages(clip, self.run_block, **parts), maxlen=1)
+        return last
 
     def finish(self, last: StageOutput) -> Tensor:
         """What the last stage gives -> what :meth:`forward_features` gives."""
@@ -271,17 +336,19 @@ class VideoModel(nn.Module):
         )
         return self.pool_features(self.finish(StageOutput(x)))
 
-    def run_block(self, block: nn.Module, *inputs):
-        """``block(*inputs)``, its activations recomputed in the backward pass where asked for."""
+    def run_block(self, block: nn.Module, *inputs: Any) -> Any:
+        """Call ``block(*inputs)``, with recomputation where :meth:`set_grad_checkpointing` says."""
         if self.grad_checkpointing and self.training:
             return recomputed(block, *inputs)
         return block(*inputs)
 
     def reset_classifier(self, num_classes: int) -> None:
-        """A new, randomly initialised head for `num_classes` classes.
+        """Replace the head by a new, randomly initialised one.
 
-        It has the type and device of the head before it, and the model's mode, training or not.
-        With 0 classes there is no head: the model gives the vectors that one would read.
+        It has the dtype and the device of the old head, and the training mode of the model.
+
+        Args:
+            num_classes: 0 for no head: the model then returns features (B, num_features).
 
         Raises:
             ConfigError: fewer than 0 classes.
@@ -319,5 +386,5 @@ class VideoModel(nn.Module):
         return [stem, *blocks.values(), top]
 
     def set_grad_checkpointing(self, enabled: bool = True) -> None:
-        """Trade a second forward of each block for its activations' memory."""
+        """Whether training computes the activations of blocks twice, to save their memory."""
         self.grad_checkpointing = enabled

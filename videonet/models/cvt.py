@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,9 +22,11 @@ from videonet.models.base import (
     StageOutput,
     VideoModel,
     as_clip,
+    drop_path_rates,
     init_linear,
 )
 from videonet.models.positions import learned_tokens
+from videonet.models.variants import published
 from videonet.ops.conv_attention import ConvAttention
 from videonet.ops.grid import Grid
 from videonet.ops.mlp import Mlp
@@ -205,13 +207,13 @@ class CvT(VideoModel):
         head_dropout: float = 0.0,
     ):
         super().__init__()
-        count, last = len(depths), depths[-1]
+        count = len(depths)
         if cls_token is None or isinstance(cls_token, bool):
             cls_token = (False,) * (count - 1) + (cls_token is not False,)
         if temporal_kernel is None:
             temporal_kernel = 1 if num_frames == 1 else 3
         self.crop_size, self.still_clips_are_exact = crop_size, cls_key_log_frames
-        rising = [drop_path_rate * i / max(last - 1, 1) for i in range(last)]
+        rates = drop_path_rates(drop_path_rate, depths[-1])
         plans = per_stage(
             count,
             dim=embed_dims,
@@ -227,7 +229,7 @@ class CvT(VideoModel):
             kv_padding=kv_padding,
             projection=projection,
             cls_token=cls_token,
-            drop_paths=[*([0.0] * depth for depth in depths[:-1]), rising],
+            drop_paths=[*([0.0] * depth for depth in depths[:-1]), rates],
         )
         for i, plan in enumerate(plans):
             stage = Stage(
@@ -281,7 +283,7 @@ def _stage_infos(plans: Sequence[dict]) -> tuple[StageInfo, ...]:
     return tuple(infos)
 
 
-VARIANTS = {  # arXiv 2103.15808, Tab. 2; xs is videonet's own
+VARIANTS: dict[str, dict[str, Any]] = {  # arXiv 2103.15808, Tab. 2; xs is videonet's own
     "cvt_xs": {
         "cls_token": False,
         "depths": (1, 2),
@@ -302,4 +304,4 @@ VARIANTS = {  # arXiv 2103.15808, Tab. 2; xs is videonet's own
         "crop_size": 384,
     },
 }
-MODELS = {name: partial(CvT, **arguments) for name, arguments in VARIANTS.items()}
+MODELS = published(CvT, VARIANTS)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
@@ -21,10 +21,11 @@ from videonet.models.base import (
     StageOutput,
     VideoModel,
     as_clip,
-    drop_path_rates,
     linear_initializer,
     refuse_class_token,
+    stage_drop_path_rates,
 )
+from videonet.models.variants import published
 from videonet.ops.conv import TokenConv
 from videonet.ops.mlp import Mlp
 from videonet.ops.patch_embed import PatchEmbed
@@ -201,14 +202,12 @@ class CycleMLP(VideoModel):
         """``network``: the stages, with a downsampling between two of them."""
         self.network = nn.ModuleList()
         self.stage_ends = []  # their places in `network`
-        rates = drop_path_rates(drop_path_rate, sum(layers))
-        for i, depth in enumerate(layers):
+        for i, rates in enumerate(stage_drop_path_rates(drop_path_rate, layers)):
             self.stage_ends.append(len(self.network))
-            done = sum(layers[:i])
             self.network.append(
                 BlockList(
                     CycleBlock(dims[i], mlp_ratio=mlp_ratios[i], drop_path=rate, **options)
-                    for rate in rates[done : done + depth]
+                    for rate in rates
                 )
             )
             if i == len(layers) - 1:
@@ -268,7 +267,7 @@ class CycleMLP(VideoModel):
 
 
 B3_RATIOS = {"mlp_ratios": (8, 8, 4, 4)}
-VARIANTS = {  # arXiv 2107.10224, Tab. 2; xs is videonet's own, for CPUs
+VARIANTS: dict[str, dict[str, Any]] = {  # arXiv 2107.10224, Tab. 2; xs is videonet's own, for CPUs
     "cyclemlp_xs": {
         "layers": (2, 2),
         "embed_dims": (48, 96),
@@ -282,4 +281,4 @@ VARIANTS = {  # arXiv 2107.10224, Tab. 2; xs is videonet's own, for CPUs
     "cyclemlp_b4": {"layers": (3, 8, 27, 3)} | B3_RATIOS,
     "cyclemlp_b5": {"layers": (3, 4, 24, 3), "embed_dims": (96, 192, 384, 768)},
 }
-MODELS = {name: partial(CycleMLP, **arguments) for name, arguments in VARIANTS.items()}
+MODELS = published(CycleMLP, VARIANTS)

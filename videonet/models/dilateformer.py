@@ -8,24 +8,25 @@ kernels are flat. Where the paper speaks of windows in a frame, these reach over
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from videonet.errors import ConfigError
 from videonet.models.base import (
-    BlockList,
     RunBlock,
+    Stage,
     StageInfo,
     StageOutput,
     VideoModel,
     as_clip,
-    drop_path_rates,
     init_linear,
     refuse_class_token,
+    run_stages_in_turn,
+    stage_drop_path_rates,
 )
+from videonet.models.variants import published
 from videonet.ops.conv import FastConv3d, depthwise
 from videonet.ops.grid import Grid
 from videonet.ops.mlp import Mlp
@@ -144,19 +145,6 @@ class ConvMerging(nn.Module):
         return x if self.pos_embed is None else x + self.pos_embed(x)
 
 
-class Stage(nn.Module):
-    """Blocks on one grid, then the merging into the next stage's."""
-
-    def __init__(self, blocks: Sequence[DilateBlock], downsample: ConvMerging | None):
-        super().__init__()
-        self.blocks = BlockList(blocks)
-        self.downsample = nn.Identity() if downsample is None else downsample
-
-    def forward(self, x: Tensor, run: RunBlock) -> Tensor:
-        """The blocks alone: (B, T, H, W, C) -> the same."""
-        return self.blocks(x, run)
-
-
 class DilateFormer(VideoModel):
     """DilateFormer for clips and, with one frame, for images; frames of any size.
 
@@ -235,9 +223,8 @@ class DilateFormer(VideoModel):
             kernel = (temporal_kernel, kernel_size, kernel_size)
             return MultiScaleDilatedAttention(dim, num_heads[stage], kernel, dilations, **options)
 
-        rates = iter(drop_path_rates(drop_path_rate, sum(depths)))
         self.stages = nn.ModuleList()
-        for i, depth in enumerate(depths):
+        for i, rates in enumerate(stage_drop_path_rates(drop_path_rate, depths)):
             dim, last = embed_dim * 2**i, i == len(depths) - 1
             blocks = [
                 DilateBlock(
@@ -247,9 +234,9 @@ class DilateFormer(VideoModel):
                     mlp_ratio=mlp_ratio,
                     positions=positions_per_block,
                     dropout=dropout,
-                    drop_path=next(rates),
+                    drop_path=rate,
                 )
-                for _ in range(depth)
+                for rate in rates
             ]
             merging = (
                 None
@@ -270,10 +257,7 @@ class DilateFormer(VideoModel):
     def run_stages(self, clip: Tensor, run: RunBlock) -> Iterator[StageOutput]:
         """The tokens (B, T', H', W', C) at the end of each stage."""
         x = self.patch_embed(as_clip(clip, (self.patch_size, self.patch_size)))
-        for stage in self.stages:
-            x = stage(x, run)
-            yield StageOutput(x)
-            x = stage.downsample(x)
+        return run_stages_in_turn(self.stages, x, run)
 
     def pool_features(self, features: Tensor) -> Tensor:
         """Normed tokens (B, T, H, W, C) -> their mean (B, C)."""
@@ -291,42 +275,18 @@ def _dilations(space: Sequence[int], time: int | Sequence[int]) -> list[Grid]:
     return [(t, s, s) for t, s in zip(time, space, strict=True)]
 
 
-@dataclass(frozen=True)
-class Variant:
-    """What one size has for itself."""
-
-    depths: tuple[int, ...]
-    embed_dim: int
-    num_heads: tuple[int, ...] = (3, 6, 12, 24)
-    dilate_attention: tuple[bool, ...] = (True, True, False, False)
-    num_frames: int = 16
-    crop_size: int = 224
-
-
-VARIANTS = {  # arXiv 2302.01791, Tab. II; xs is videonet's own, for CPUs
-    "dilateformer_xs": Variant((1, 2), 48, (3, 6), (True, False), num_frames=8, crop_size=48),
-    "dilateformer_t": Variant((2, 2, 6, 2), 72),
-    "dilateformer_s": Variant((3, 5, 8, 3), 72),
-    "dilateformer_b": Variant((4, 8, 10, 3), 96),
+VARIANTS: dict[str, dict[str, Any]] = {  # arXiv 2302.01791, Tab. II
+    "dilateformer_xs": {  # videonet's own, for CPUs
+        "embed_dim": 48,
+        "depths": (1, 2),
+        "num_heads": (3, 6),
+        "dilate_attention": (True, False),
+        "num_frames": 8,
+        "crop_size": 48,
+        "image": {"crop_size": 224},
+    },
+    "dilateformer_t": {"embed_dim": 72, "depths": (2, 2, 6, 2)},
+    "dilateformer_s": {"embed_dim": 72, "depths": (3, 5, 8, 3)},
+    "dilateformer_b": {"embed_dim": 96, "depths": (4, 8, 10, 3)},
 }
-
-
-def build(
-    variant: Variant, *, num_frames: int | None = None, crop_size=None, **overrides
-) -> DilateFormer:
-    """A published size at the clips that it is made for, or as the image model."""
-    num_frames = variant.num_frames if num_frames is None else num_frames
-    if crop_size is None:
-        crop_size = 224 if num_frames == 1 else variant.crop_size
-    arguments = {
-        "num_frames": num_frames,
-        "crop_size": crop_size,
-        "depths": variant.depths,
-        "embed_dim": variant.embed_dim,
-        "num_heads": variant.num_heads,
-        "dilate_attention": variant.dilate_attention,
-    }
-    return DilateFormer(**(arguments | overrides))
-
-
-MODELS = {name: partial(build, variant) for name, variant in VARIANTS.items()}
+MODELS = published(DilateFormer, VARIANTS)

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,10 +24,11 @@ from videonet.models.base import (
     StageOutput,
     VideoModel,
     as_clip,
-    drop_path_rates,
     init_linear,
     refuse_class_token,
+    stage_drop_path_rates,
 )
+from videonet.models.variants import published
 from videonet.ops.conv import TokenConv
 from videonet.ops.gated_conv import RecursiveGatedConv
 from videonet.ops.global_filter import filter_size
@@ -135,9 +135,9 @@ class HorNet(VideoModel):
             )
             for dim in dims[:-1]
         )
-        rates = iter(drop_path_rates(drop_path_rate, sum(depths)))
+        all_rates = stage_drop_path_rates(drop_path_rate, depths)
         self.stages = nn.ModuleList()
-        for i, (dim, depth) in enumerate(zip(dims, depths, strict=True)):
+        for i, (dim, rates) in enumerate(zip(dims, all_rates, strict=True)):
             t, h, w = filter_size(_grid(num_frames, crop_size, temporal_stride, i))
             size = (t, *(filter_sizes[i] or (h, w))) if global_filter[i] else None
             self.stages.append(
@@ -146,9 +146,9 @@ class HorNet(VideoModel):
                         dim,
                         RecursiveGatedConv(dim, orders[i], scales[i], temporal_kernel, size),
                         layer_scale_init,
-                        next(rates),
+                        rate,
                     )
-                    for _ in range(depth)
+                    for rate in rates
                 )
             )
         self.num_features = dims[-1]
@@ -209,48 +209,25 @@ def _grid(
     return -(-num_frames // temporal_stride), height // cell, width // cell
 
 
-@dataclass(frozen=True)
-class Variant:
-    """What one size has for itself."""
-
-    base_dim: int
-    depths: tuple[int, ...] = (2, 3, 18, 2)
-    orders: tuple[int, ...] = (2, 3, 4, 5)
-    filters: bool = False  # global-local filters in the last two stages
-    scale: float = 1 / 3
-    layer_scale_init: float = 1e-6
-    num_frames: int = 16
-    crop_size: int = 224
-
-
-WIDTHS = {"t": 64, "s": 96, "b": 128, "l": 192}  # arXiv 2207.14284, Sec. 3.3
-VARIANTS = {f"hornet_{size}": Variant(width) for size, width in WIDTHS.items()}
-VARIANTS |= {f"hornet_gf_{size}": Variant(width, filters=True) for size, width in WIDTHS.items()}
-# videonet's own, for CPUs: without the damping of deep models, which takes long to grow out of.
-VARIANTS["hornet_xs"] = Variant(
-    48, (2, 2), (2, 3), scale=1.0, layer_scale_init=1.0, num_frames=8, crop_size=48
-)
-
-
-def build(
-    variant: Variant, *, num_frames: int | None = None, crop_size=None, **overrides
-) -> HorNet:
-    """A published size at the clips that it is made for, or as the image model."""
-    num_frames = variant.num_frames if num_frames is None else num_frames
-    if crop_size is None:
-        crop_size = 224 if num_frames == 1 else variant.crop_size
-    count = len(variant.depths)
-    arguments = {
-        "num_frames": num_frames,
-        "crop_size": crop_size,
-        "base_dim": variant.base_dim,
-        "depths": variant.depths,
-        "orders": variant.orders,
-        "global_filter": [variant.filters and i >= count - 2 for i in range(count)],
-        "scale": variant.scale,
-        "layer_scale_init": variant.layer_scale_init,
-    }
-    return HorNet(**(arguments | overrides))
-
-
-MODELS = {name: partial(build, variant) for name, variant in VARIANTS.items()}
+FILTERS = {"global_filter": (False, False, True, True)}  # in the last two stages
+SIZES: dict[str, dict[str, Any]] = {  # arXiv 2207.14284, Sec. 3.3
+    "t": {"base_dim": 64, "depths": (2, 3, 18, 2)},
+    "s": {"base_dim": 96, "depths": (2, 3, 18, 2)},
+    "b": {"base_dim": 128, "depths": (2, 3, 18, 2)},
+    "l": {"base_dim": 192, "depths": (2, 3, 18, 2)},
+}
+VARIANTS = {f"hornet_{size}": row for size, row in SIZES.items()}
+VARIANTS |= {f"hornet_gf_{size}": row | FILTERS for size, row in SIZES.items()}
+VARIANTS["hornet_xs"] = {  # videonet's own, for CPUs
+    "base_dim": 48,
+    "depths": (2, 2),
+    "orders": (2, 3),
+    "global_filter": (False, False),
+    # The small scales of deep models take long to grow.
+    "scale": 1.0,
+    "layer_scale_init": 1.0,
+    "num_frames": 8,
+    "crop_size": 48,
+    "image": {"crop_size": 224},
+}
+MODELS = published(HorNet, VARIANTS)

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from functools import partial, reduce
+from functools import reduce
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -27,9 +27,10 @@ from videonet.models.base import (
     StageOutput,
     VideoModel,
     as_clip,
-    drop_path_rates,
     refuse_class_token,
+    stage_drop_path_rates,
 )
+from videonet.models.variants import published
 from videonet.ops.conv import FastConv3d
 from videonet.ops.tracing import is_transformed
 
@@ -301,13 +302,10 @@ class HRNet(VideoModel):
         self.layer1 = residual_blocks(first.block, stem_width, planes, depth, taps)
         dims = [planes * BLOCKS[first.block].expansion]
         self.num_stages = len(plans)
-        num_modules = sum(plan.num_modules for plan in rest)
-        rates = iter(drop_path_rates(drop_path_rate, num_modules))
-        for i, plan in enumerate(rest, start=1):
+        all_rates = stage_drop_path_rates(drop_path_rate, [plan.num_modules for plan in rest])
+        for i, (plan, rates) in enumerate(zip(rest, all_rates, strict=True), start=1):
             new = [planes * BLOCKS[plan.block].expansion for planes in plan.num_channels]
-            modules = [
-                HighResolutionModule(plan, new, taps, next(rates)) for _ in range(plan.num_modules)
-            ]
+            modules = [HighResolutionModule(plan, new, taps, rate) for rate in rates]
             self.add_module(f"transition{i}", transition(dims, new, taps))
             self.add_module(f"stage{i + 1}", BlockList(modules))
             dims = new
@@ -347,9 +345,7 @@ class HRNet(VideoModel):
 
     def branches(self, clip: Tensor) -> list[Tensor]:
         """A clip -> the last stage's maps, (B, C_i, T', H / 2^(i + 2), W / 2^(i + 2))."""
-        for stage in self.run_stages(clip, self.run_block):
-            last = stage
-        return last.maps()
+        return self.last_stage(clip).maps()
 
     def finish(self, last: StageOutput) -> Tensor:
         """The neck: branches -> one map (B, num_features, T', H', W') at the lowest resolution."""
@@ -398,7 +394,7 @@ def _init_weights(module: nn.Module) -> None:
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
-def published(width: int) -> dict[str, object]:
+def four_stages(width: int) -> dict[str, object]:
     """The four stages that all published sizes share, up to the width of the first branch."""
     widths = tuple(width * 2**i for i in range(4))
     return {
@@ -411,8 +407,8 @@ def published(width: int) -> dict[str, object]:
     }
 
 
-VARIANTS = {  # arXiv 1908.07919, Sec. 3.2 and App. A; xs is videonet's own, for CPUs
-    "hrnet_xs": {
+VARIANTS: dict[str, dict[str, Any]] = {  # arXiv 1908.07919, Sec. 3.2 and App. A
+    "hrnet_xs": {  # videonet's own, for CPUs
         "stages": (
             StagePlan(1, "bottleneck", (1,), (16,)),
             StagePlan(1, "basic", (1, 1), (24, 48)),
@@ -423,8 +419,8 @@ VARIANTS = {  # arXiv 1908.07919, Sec. 3.2 and App. A; xs is videonet's own, for
         "num_frames": 8,
         "crop_size": 48,
     },
-    "hrnet_w18": published(18),
-    "hrnet_w32": published(32),
-    "hrnet_w48": published(48),
+    "hrnet_w18": four_stages(18),
+    "hrnet_w32": four_stages(32),
+    "hrnet_w48": four_stages(48),
 }
-MODELS = {name: partial(HRNet, **arguments) for name, arguments in VARIANTS.items()}
+MODELS = published(HRNet, VARIANTS)

@@ -24,10 +24,12 @@ class AbsolutePositions:
         grid: the cells (T, H, W) that the tables are made for.
         num_prefix_positions: rows for the tokens before the cells (class token, registers).
         embed_prefix: these tokens have positions where they exist.
-        position_resize: how tables are resized, see :func:`videonet.ops.grid.resize_grid`.
+        position_resize, antialias_positions: how tables are resized, see
+            :func:`videonet.ops.grid.resize_grid`.
     """
 
     position_resize = "trilinear"
+    antialias_positions = True
 
     def add_positions(
         self,
@@ -82,5 +84,5 @@ class AbsolutePositions:
         else:
             first = self.pos_embed[:, : self.num_prefix_positions]
             cells = self.pos_embed[:, self.num_prefix_positions :]
-        cells = resize_grid(cells, self.grid, grid, self.position_resize)
+        cells = resize_grid(cells, self.grid, grid, self.position_resize, self.antialias_positions)
         return torch.cat((first, cells), dim=1) if self.num_prefix_positions else cells

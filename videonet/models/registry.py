@@ -5,25 +5,28 @@ from __future__ import annotations
 import difflib
 import re
 import warnings
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from typing import Any
 
 from torch import nn
 
+import videonet.models.asmlp as asmlp
+import videonet.models.cvt as cvt
+import videonet.models.cyclemlp as cyclemlp
+import videonet.models.dilateformer as dilateformer
+import videonet.models.hornet as hornet
+import videonet.models.hrnet as hrnet
+import videonet.models.mvit as mvit
+import videonet.models.reversible_mvit as reversible_mvit
+import videonet.models.swin as swin
+import videonet.models.vit as vit
 from videonet.errors import ConfigError
-from videonet.models import (
-    asmlp,
-    cvt,
-    cyclemlp,
-    dilateformer,
-    hornet,
-    hrnet,
-    mvit,
-    reversible_mvit,
-    swin,
-    vit,
-)
+from videonet.models.arguments import checked_arguments
+from videonet.models.variants import Build
 
-FAMILIES = {  # the architecture, to be described by its arguments, and its published variants
+# The architecture, to be described by its arguments, and its published variants.
+FAMILIES: dict[str, tuple[type[nn.Module], Mapping[str, Build]]] = {
     "mvit": (mvit.MViT, mvit.MODELS),
     "rev_mvit": (reversible_mvit.ReversibleMViT, {}),
     "swin": (swin.Swin, swin.MODELS),
@@ -35,16 +38,20 @@ FAMILIES = {  # the architecture, to be described by its arguments, and its publ
     "dilateformer": (dilateformer.DilateFormer, dilateformer.MODELS),
     "hornet": (hornet.HorNet, hornet.MODELS),
 }
-MODELS = {name: build for _, variants in FAMILIES.values() for name, build in variants.items()}
 RENAMED_ARGUMENTS = {"pool_leading": "pool_include_prefix"}  # former name -> name
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Sorted names of the models; ``list_models("mvit*")`` filters."""
-    return sorted(name for name in MODELS if fnmatchcase(name, pattern))
+    """Sorted names of the published models.
+
+    Args:
+        pattern: for instance ``"mvit*"``.
+    """
+    names = [name for _, variants in FAMILIES.values() for name in variants]
+    return sorted(name for name in names if fnmatchcase(name, pattern))
 
 
-def create_model(name: str, **arguments) -> nn.Module:
+def create_model(name: str, **arguments: Any) -> nn.Module:
     """Build a model with random weights.
 
     Args:
@@ -58,21 +65,46 @@ def create_model(name: str, **arguments) -> nn.Module:
         A module that maps a clip (B, in_channels, T, H, W) to logits (B, num_classes).
 
     Raises:
-        ConfigError: unknown name or argument.
+        ConfigError: unknown name or argument, or a value of another type, length or range.
     """
-    build = FAMILIES[name][0] if name in FAMILIES else MODELS.get(name)
-    if build is None:
-        near = difflib.get_close_matches(name, MODELS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(list_models())}"
-        raise ConfigError(f"unknown model {name!r}: {hint}")
+    architecture, build = _find(name)
     for former in RENAMED_ARGUMENTS.keys() & arguments.keys():
         new = RENAMED_ARGUMENTS[former]
         warnings.warn(f"{former} will go: use {new}", FutureWarning, stacklevel=2)
         arguments[new] = arguments.pop(former)
+    if name not in FAMILIES:  # None: as published
+        for key in ("num_frames", "crop_size"):
+            if key in arguments and arguments[key] is None:
+                del arguments[key]
+    arguments = checked_arguments(name, architecture, arguments)
     try:
         return build(**arguments)
     except TypeError as error:
-        found = re.search(r"unexpected keyword argument '([^']*)'", str(error))
-        if found is None:
-            raise
-        raise ConfigError(f"model {name} has no argument {found[1]!r}") from error
+        if missing := re.search(r"missing .* argument: '(\w+)'", str(error)):
+            raise ConfigError(f"model {name} needs the argument {missing[1]!r}") from error
+        raise _impossible(name, arguments, error) from error
+    except ConfigError:
+        raise
+    except (ArithmeticError, LookupError, RuntimeError, ValueError) as error:
+        raise _impossible(name, arguments, error) from error
+
+
+def _impossible(name: str, arguments: Mapping[str, Any], error: Exception) -> Exception:
+    """What to raise where the constructor fails: a sentence where the caller gave arguments."""
+    if not arguments:
+        return error
+    given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+    reason = str(error).partition("\n")[0] or type(error).__name__
+    return ConfigError(f"model {name} cannot be built with {given[:120]}: {reason[:120]}")
+
+
+def _find(name: str) -> tuple[type[nn.Module], Build]:
+    """The architecture of a name, and what builds the model."""
+    for family, (architecture, variants) in FAMILIES.items():
+        if name == family:
+            return architecture, architecture
+        if name in variants:
+            return architecture, variants[name]
+    near = difflib.get_close_matches(name, list_models(), n=1)
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(list_models())}"
+    raise ConfigError(f"unknown model {name!r}: {hint}")

@@ -10,24 +10,23 @@ ViT. Reads top to bottom: how streams are joined, the two blocks, the network.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from videonet.errors import ConfigError
-from videonet.models.base import RunBlock, StageInfo, StageOutput, drop_path_rates, init_linear
-from videonet.models.mvit import (
+from videonet.models.base import RunBlock, StageInfo, StageOutput, drop_path_rates
+from videonet.models.multiscale import (
     BlockPlan,
-    StridePlan,
+    MultiscaleTransformer,
     max_pooled_shortcut,
-    plan_blocks,
     pool_kernel_for,
     stage_infos,
 )
-from videonet.models.token_stem import TokenStem
-from videonet.ops.grid import Grid
+from videonet.ops.grid import Grid, strided
 from videonet.ops.linear import call_linear
 from videonet.ops.mlp import Mlp
 from videonet.ops.pooling_attention import NORM_EPS, PoolingAttention
@@ -76,7 +75,7 @@ class Fusion(nn.Module):
 
 
 class StreamBlock(ReversibleBlock):
-    """Pooling attention and MLP, each of the stream that the other one adds to."""
+    """A reversible block (Sec. 3.1): pooling attention reads one stream, the MLP the other."""
 
     def __init__(self, dim: int, attention: PoolingAttention, mlp_ratio: float, drop_path: float):
         super().__init__()
@@ -87,7 +86,7 @@ class StreamBlock(ReversibleBlock):
         self.drop_path = StochasticDepth(drop_path, "row")
 
     def keep(self, tokens: Tensor) -> Tensor:
-        """The factor of a drawn drop path (B, 1, 1): a clip loses both branches or none."""
+        """Draw the drop-path factors (B, 1, 1): a clip loses both branches or none."""
         return self.drop_path(tokens.new_ones(tokens.shape[0], 1, 1))
 
     def attend(self, tokens: Tensor, grid: Grid) -> Tensor:
@@ -142,24 +141,22 @@ class TransitionBlock(nn.Module):
         return call_linear(self.proj, x) if self.proj is not None and project_last else x
 
 
-class ReversibleMViT(TokenStem):
+class ReversibleMViT(MultiscaleTransformer):
     """Reversible multiscale vision transformer for clips and, with one frame, for images.
 
     Args:
-        num_classes, num_frames, crop_size, in_channels, depth, embed_dim, num_heads, mlp_ratio,
-            qkv_bias, patch_*, dim_mul, head_mul, pool_*, separate_qkv, cls_token,
-            cls_key_log_frames, use_abs_pos, sep_pos_embed, rel_pos_*, residual_pooling,
-            norm_stem, mean_pooling, drop_path_rate, head_dropout, head_init_scale: see
-            :class:`videonet.models.mvit.MViT`. The width grows in the attention.
+        num_classes: 0 for no classifier; num_frames, crop_size, in_channels: of the clips.
         transitions: the blocks that are not reversible; each one that strides or widens must be.
-        fusion, transition_fusion: how two streams become one, before the head and in these
-            blocks; see :class:`Fusion`.
+        fusion, transition_fusion: how two streams become one, before the head and in the
+            transitions; see :class:`Fusion`.
         shortcut: "conv" or "max", see :class:`TransitionBlock`.
-        dropout: of positions, attention and the tokens that the head reads.
+        cls_token, use_abs_pos: other defaults than in the base class.
+        **options: see :class:`videonet.models.multiscale.MultiscaleTransformer`; the width always
+            grows in the attention (``dim_mul_in_att``).
 
     Raises:
-        ConfigError: a block strides or widens and is no transition, or transitions have no
-            reversible block before, between or behind them.
+        ConfigError: a block strides or widens and is no transition, transitions have no
+            reversible block before, between or behind them, or options contradict each other.
     """
 
     top_names = ("fuse", "norm", "head")
@@ -171,104 +168,55 @@ class ReversibleMViT(TokenStem):
         crop_size: int | tuple[int, int] = 224,
         in_channels: int = 3,
         *,
-        depth: int = 16,
-        embed_dim: int = 96,
-        num_heads: int = 1,
-        mlp_ratio: float = 4.0,
-        qkv_bias: bool = True,
-        patch_kernel: Grid = (3, 7, 7),
-        patch_stride: Grid = (2, 4, 4),
-        patch_padding: Grid = (1, 3, 3),
-        dim_mul: Mapping[int, float] | None = None,
-        head_mul: Mapping[int, float] | None = None,
-        pool_q_stride: StridePlan | None = None,
-        pool_kv_stride: StridePlan | None = None,
-        pool_kv_stride_adaptive: Grid | None = None,
-        pool_kernel: Grid | None = (3, 3, 3),
         transitions: Sequence[int] = (),
         fusion: str = "concat",
         transition_fusion: str = "avg",
         shortcut: str = "conv",
         cls_token: bool = False,
-        cls_key_log_frames: bool = False,
         use_abs_pos: bool = True,
-        sep_pos_embed: bool = False,
-        norm_stem: bool = False,
-        mean_pooling: bool = False,
-        dropout: float = 0.0,
-        drop_path_rate: float = 0.0,
-        head_dropout: float = 0.0,
-        head_init_scale: float = 1.0,
-        **attention,
+        **options: Any,
     ):
-        super().__init__()
-        self.still_clips_are_exact = cls_key_log_frames
-        self.mean_pooling = mean_pooling
-        self.add_stem(
-            (num_frames, crop_size),
-            in_channels,
-            embed_dim,
-            kernel=patch_kernel,
-            stride=patch_stride,
-            padding=patch_padding,
-            cls_token=cls_token,
-            use_abs_pos=use_abs_pos,
-            sep_pos_embed=sep_pos_embed,
-            dropout=dropout,
-            norm_stem=norm_stem,
-        )
-        plans = plan_blocks(
-            depth,
-            embed_dim,
-            num_heads,
-            dim_mul or {},
-            head_mul or {},
-            pool_q_stride or {},
-            pool_kv_stride,
-            pool_kv_stride_adaptive,
-            dim_mul_in_att=True,
-        )
+        options |= {"cls_token": cls_token, "use_abs_pos": use_abs_pos}
+        super().__init__(num_frames, crop_size, in_channels, **options)
         self.transitions = tuple(transitions)
-        _check_plans(plans, self.transitions, shortcut)
-        attention |= {"qkv_bias": qkv_bias, "cls_token": cls_token, "dropout": dropout}
-        attention |= {"cls_key_log_frames": cls_key_log_frames}
+        if not self.dim_mul_in_att:
+            raise ConfigError("a reversible MViT widens in the attention: leave out dim_mul_in_att")
+        _check_plans(self.plans, self.transitions, shortcut)
+        rates = drop_path_rates(self.drop_path_rate, len(self.plans))
         self.blocks = nn.ModuleList()
         grid = self.grid
-        for i, (plan, rate) in enumerate(
-            zip(plans, drop_path_rates(drop_path_rate, depth), strict=True)
-        ):
-            between = i in self.transitions
-            fuse = Fusion(transition_fusion, plan.dim) if between else None
-            attn = PoolingAttention(
-                fuse.dim_out if between else plan.dim,
+        for i, (plan, rate) in enumerate(zip(self.plans, rates, strict=True)):
+            fuse = Fusion(transition_fusion, plan.dim) if i in self.transitions else None
+            attention = PoolingAttention(
+                plan.dim if fuse is None else fuse.dim_out,
                 plan.dim_out,
                 plan.num_heads,
                 grid,
-                q_kernel=pool_kernel_for(plan.q_stride, pool_kernel),
+                q_kernel=pool_kernel_for(plan.q_stride, self.pool_kernel),
                 q_stride=plan.q_stride,
-                kv_kernel=pool_kernel_for(plan.kv_stride, pool_kernel),
+                kv_kernel=pool_kernel_for(plan.kv_stride, self.pool_kernel),
                 kv_stride=plan.kv_stride,
-                **attention,
+                **self.attention_options,
             )
             self.blocks.append(
-                TransitionBlock(
-                    plan, attn, fuse, shortcut=shortcut, mlp_ratio=mlp_ratio, drop_path=rate
+                StreamBlock(plan.dim, attention, self.mlp_ratio, rate)
+                if fuse is None
+                else TransitionBlock(
+                    plan,
+                    attention,
+                    fuse,
+                    shortcut=shortcut,
+                    mlp_ratio=self.mlp_ratio,
+                    drop_path=rate,
                 )
-                if between
-                else StreamBlock(plan.dim, attn, mlp_ratio, rate)
             )
-            if plan.downsamples:
-                grid = tuple(n // s for n, s in zip(grid, plan.q_stride, strict=True))
-        self.fuse = Fusion(fusion, plans[-1].dim_out)
-        self.num_features = self.fuse.dim_out
+            grid = grid if plan.q_stride is None else strided(grid, plan.q_stride)
+        self.fuse = Fusion(fusion, self.plans[-1].dim_out)
         self.feature_info = tuple(
             StageInfo(2 * channels, strides)
-            for channels, strides in stage_infos(plans, patch_stride)
+            for channels, strides in stage_infos(self.plans, self.patch_stride)
         )
-        self.norm = nn.LayerNorm(self.num_features, eps=NORM_EPS)
-        self.head_dropout, self.head_init_scale = head_dropout, head_init_scale
-        self.apply(init_linear)
-        self.reset_classifier(num_classes)
+        self.add_head(num_classes, self.fuse.dim_out)
 
     def run_stages(self, clip: Tensor, run: RunBlock) -> Iterator[StageOutput]:
         """Both streams at the end of each stage, side by side: (B, [1+]T*H*W, 2*C)."""
@@ -289,13 +237,6 @@ class ReversibleMViT(TokenStem):
             return self.fuse(x)
         # A norm before a fusion of the same width, as in the official code, which has no other.
         return self.fuse(self.norm(x)) if self.fuse.keeps_width else self.norm(self.fuse(x))
-
-    def pool_features(self, features: Tensor) -> Tensor:
-        """Tokens (B, [1+]N, C) -> one normed vector per clip (B, C)."""
-        classes = int(self.cls_token is not None)
-        if self.mean_pooling:
-            return self.norm(features[:, classes:].mean(dim=1))
-        return features[:, 0] if classes else features.mean(dim=1)
 
 
 def _check_plans(plans: Sequence[BlockPlan], transitions: Sequence[int], shortcut: str) -> None:

@@ -7,10 +7,8 @@ and the published variants. Parameter names are those of the official implementa
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
@@ -23,8 +21,12 @@ from videonet.models.base import (
     VideoModel,
     as_clip,
     linear_initializer,
+    refuse_class_token,
+    run_stages_in_turn,
+    stage_drop_path_rates,
 )
 from videonet.models.positions import AbsolutePositions
+from videonet.models.variants import published
 from videonet.ops.grid import Grid, volume
 from videonet.ops.mlp import Mlp
 from videonet.ops.patch_embed import PatchEmbed
@@ -37,7 +39,13 @@ WINDOW_RULES = ("fit", "swin", "torchvision", "video_swin")
 
 
 def built_window(rule: str, window: Grid, grid: Grid) -> tuple[Grid, Grid]:
-    """The window of a stage that is built for `grid`, and the shift of its odd blocks."""
+    """The window of a stage, and the shift of the windows in its odd blocks.
+
+    Args:
+        rule: one of ``WINDOW_RULES``.
+        window: (t, h, w) cells that were asked for.
+        grid: (T, H, W) of the clips that the stage is built for.
+    """
     t, h, w = window
     shortest = min(grid[1:])
     if rule == "swin" and shortest <= min(h, w):
@@ -48,9 +56,16 @@ def built_window(rule: str, window: Grid, grid: Grid) -> tuple[Grid, Grid]:
 
 
 def windows_on(rule: str, window: Grid, shift: Grid, grid: Grid) -> Windows:
-    """The windows on the grid of a clip at hand: no larger than it, and still where they fill it.
+    """The windows on the grid of the current clip.
 
-    torchvision's image models pad a small grid to a whole window instead.
+    A window is cut down to the grid, and not shifted along an axis that it fills. torchvision's
+    image models pad a small grid to a whole window instead.
+
+    Args:
+        rule: one of ``WINDOW_RULES``.
+        window: (t, h, w) cells that the stage is built for.
+        shift: by which windows move along each axis.
+        grid: (T, H, W) of the clip.
     """
     size = tuple(min(n, w) for n, w in zip(grid, window, strict=True))
     if rule == "torchvision":
@@ -93,7 +108,7 @@ class SwinStage(nn.Module):
         self,
         dim: int,
         num_heads: int,
-        drop_paths: Sequence[float],
+        rates: Sequence[float],
         grid: Grid,
         window: Grid,
         window_rule: str,
@@ -104,8 +119,7 @@ class SwinStage(nn.Module):
         self.window_rule = window_rule
         self.window, self.shift = built_window(window_rule, window, grid)
         self.blocks = nn.ModuleList(
-            SwinBlock(dim, num_heads, self.window, drop_path=drop_path, **options)
-            for drop_path in drop_paths
+            SwinBlock(dim, num_heads, self.window, drop_path=rate, **options) for rate in rates
         )
         self.downsample = None
         if merges:
@@ -114,15 +128,15 @@ class SwinStage(nn.Module):
 
     def plans(self, x: Tensor) -> tuple[StageWindows, StageWindows]:
         """The windows of even and of odd blocks on tokens (B, T, H, W, C)."""
-        still, shifted = (
+        plain, shifted = (
             windows_on(self.window_rule, self.window, shift, tuple(x.shape[1:4]))
             for shift in ((0, 0, 0), self.shift)
         )
         # Video Swin numbers the cells of a reduced window as the first ones of the full window,
         # which puts them elsewhere where the height or the width is reduced.
-        layout = self.window if self.window_rule == "video_swin" else still.size
-        rows = relative_rows(volume(still.size), layout, self.window, x.device)
-        return StageWindows.of(still, rows, x), StageWindows.of(shifted, rows, x)
+        layout = self.window if self.window_rule == "video_swin" else plain.size
+        rows = relative_rows(volume(plain.size), layout, self.window, x.device)
+        return StageWindows.of(plain, rows, x), StageWindows.of(shifted, rows, x)
 
     def forward(self, x: Tensor, run: RunBlock) -> Tensor:
         """The blocks, each called by `run(block, x, plan)`: (B, T, H, W, C) -> the same shape."""
@@ -195,7 +209,8 @@ class Swin(VideoModel, AbsolutePositions):
         linear_init: str = "normal",
     ):
         super().__init__()
-        _check_arguments(cls_token, window_rule, embed_dim, depths, num_heads)
+        refuse_class_token(self, cls_token)
+        _check_arguments(window_rule, embed_dim, depths, num_heads)
         init = linear_initializer(linear_init)
         height, width = (crop_size, crop_size) if isinstance(crop_size, int) else crop_size
         self.patch_size, self.window_rule = tuple(patch_size), window_rule
@@ -209,7 +224,7 @@ class Swin(VideoModel, AbsolutePositions):
         self.add_positions(self.grid, embed_dim, 0, use=use_abs_pos, separate=self.grid[0] > 1)
         self.dropout = nn.Dropout(dropout)
         self.layers = nn.ModuleList()
-        rates = torch.linspace(0, drop_path_rate, sum(depths), device="cpu").split(list(depths))
+        rates = stage_drop_path_rates(drop_path_rate, depths)
         dim, (t, h, w) = embed_dim, self.grid
         for stage, (heads, stage_rates) in enumerate(zip(num_heads, rates, strict=True)):
             dim = embed_dim * 2**stage
@@ -217,7 +232,7 @@ class Swin(VideoModel, AbsolutePositions):
                 SwinStage(
                     dim,
                     heads,
-                    stage_rates.tolist(),
+                    stage_rates,
                     (t, h, w),
                     tuple(window_size),
                     window_rule,
@@ -255,11 +270,7 @@ class Swin(VideoModel, AbsolutePositions):
 
     def run_stages(self, clip: Tensor, run: RunBlock) -> Iterator[StageOutput]:
         """The tokens (B, T, H, W, C) at the end of each stage, before they merge."""
-        x = self.embed(clip)
-        for stage in self.layers:
-            x = stage(x, run)
-            yield StageOutput(x)
-            x = x if stage.downsample is None else stage.downsample(x)
+        return run_stages_in_turn(self.layers, self.embed(clip), run)
 
     def pool_features(self, features: Tensor) -> Tensor:
         """Normed tokens (B, T, H, W, C) -> their mean (B, C)."""
@@ -267,14 +278,11 @@ class Swin(VideoModel, AbsolutePositions):
 
 
 def _check_arguments(
-    cls_token: bool | None,
     window_rule: str,
     embed_dim: int,
     depths: Sequence[int],
     num_heads: Sequence[int],
 ) -> None:
-    if cls_token:
-        raise ConfigError("cls_token is True, but Swin has no class token")
     if window_rule not in WINDOW_RULES:
         raise ConfigError(
             f"window_rule is {window_rule!r}, expected one of {', '.join(WINDOW_RULES)}"
@@ -291,41 +299,19 @@ def _check_arguments(
             )
 
 
-@dataclass(frozen=True)
-class Variant:
-    """A published size."""
-
-    embed_dim: int
-    depths: tuple[int, ...]
-    num_heads: tuple[int, ...]
-    num_frames: int = 32
-    crop_size: int = 224
-    window_size: Grid = (8, 7, 7)
-
-
-VARIANTS = {  # arXiv 2103.14030, Sec. 3.3, and 2106.13230, Sec. 3.3; xs is videonet's own
-    "swin_xs": Variant(56, (2, 1), (2, 4), 8, 48, (4, 6, 6)),
-    "swin_t": Variant(96, (2, 2, 6, 2), (3, 6, 12, 24)),
-    "swin_s": Variant(96, (2, 2, 18, 2), (3, 6, 12, 24)),
-    "swin_b": Variant(128, (2, 2, 18, 2), (4, 8, 16, 32)),
-    "swin_l": Variant(192, (2, 2, 18, 2), (6, 12, 24, 48)),
+VARIANTS: dict[str, dict[str, Any]] = {  # arXiv 2103.14030 and 2106.13230, Sec. 3.3 of both
+    "swin_xs": {  # videonet's own, for CPUs
+        "embed_dim": 56,
+        "depths": (2, 1),
+        "num_heads": (2, 4),
+        "num_frames": 8,
+        "crop_size": 48,
+        "window_size": (4, 6, 6),
+        "image": {"window_size": (1, 6, 6)},
+    },
+    "swin_t": {"embed_dim": 96, "depths": (2, 2, 6, 2), "num_heads": (3, 6, 12, 24)},
+    "swin_s": {"embed_dim": 96, "depths": (2, 2, 18, 2), "num_heads": (3, 6, 12, 24)},
+    "swin_b": {"embed_dim": 128, "depths": (2, 2, 18, 2), "num_heads": (4, 8, 16, 32)},
+    "swin_l": {"embed_dim": 192, "depths": (2, 2, 18, 2), "num_heads": (6, 12, 24, 48)},
 }
-
-
-def build(variant: Variant, *, num_frames: int | None = None, crop_size=None, **overrides) -> Swin:
-    """Video Swin, or with one frame Swin: patches and windows of one frame."""
-    num_frames = variant.num_frames if num_frames is None else num_frames
-    arguments = {
-        "num_frames": num_frames,
-        "crop_size": variant.crop_size if crop_size is None else crop_size,
-        "embed_dim": variant.embed_dim,
-        "depths": variant.depths,
-        "num_heads": variant.num_heads,
-        "window_size": variant.window_size,
-    }
-    if num_frames == 1:
-        arguments |= {"patch_size": (1, 4, 4), "window_size": (1, *variant.window_size[1:])}
-    return Swin(**(arguments | overrides))
-
-
-MODELS = {name: partial(build, variant) for name, variant in VARIANTS.items()}
+MODELS = published(Swin, VARIANTS, image={"patch_size": (1, 4, 4), "window_size": (1, 7, 7)})

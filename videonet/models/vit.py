@@ -8,7 +8,7 @@ the blocks, the network, the published sizes. Parameter names are those of timm.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,9 +22,11 @@ from videonet.models.base import (
     StageOutput,
     VideoModel,
     as_clip,
+    drop_path_rates,
     linear_initializer,
 )
 from videonet.models.positions import AbsolutePositions, learned_tokens
+from videonet.models.variants import published
 from videonet.ops.grid import Grid
 from videonet.ops.layer_scale import LayerScale
 from videonet.ops.mlp import Mlp
@@ -134,7 +136,15 @@ class DividedBlock(Block):
 
 
 def token_numbers(keep: Tensor, clips: int, cells: int) -> Tensor:
-    """Which cells of a grid are kept, (B, K), from such numbers or from booleans (B, cells).
+    """The numbers of the cells that are kept, in ascending order where `keep` is boolean.
+
+    Args:
+        keep: numbers (B, K), or booleans (B, cells) that are true for cells to keep.
+        clips: B.
+        cells: number of cells of the grid.
+
+    Returns:
+        (B, K), int64.
 
     Raises:
         ConfigError: rows of booleans keep different numbers of cells, there is no cell of a
@@ -182,6 +192,8 @@ class ViT(VideoModel, AbsolutePositions):
         num_registers: further learned tokens (arXiv 2309.16588), which the head does not read.
         use_abs_pos: learned positions; sep_pos_embed: separate ones for space and time, None for
             clips alone; embed_class: class token and registers have a position too.
+        antialias_positions: positions are resized to other grids with antialiasing, as in timm;
+            DINOv2 and transformers do without.
         pre_norm: a layer norm before the first block, and no bias in the patch embedding (CLIP).
         final_norm: a layer norm after the last block: of the pooled vector with fc_norm, else of
             all tokens; fc_norm is None for "where cells are pooled".
@@ -227,6 +239,7 @@ class ViT(VideoModel, AbsolutePositions):
         num_registers: int = 0,
         use_abs_pos: bool = True,
         sep_pos_embed: bool | None = None,
+        antialias_positions: bool = True,
         embed_class: bool = True,
         pre_norm: bool = False,
         final_norm: bool = True,
@@ -254,6 +267,7 @@ class ViT(VideoModel, AbsolutePositions):
             pad_to_patch,
         )
         self.num_prefix_tokens = int(cls_token) + num_registers
+        self.antialias_positions = antialias_positions
         self.still_clips_are_exact = cls_key_log_frames or space_time == "divided"
 
         height, width = (crop_size, crop_size) if isinstance(crop_size, int) else crop_size
@@ -292,9 +306,9 @@ class ViT(VideoModel, AbsolutePositions):
                 norm_eps=norm_eps,
                 cls_key_log_frames=cls_key_log_frames,
                 dropout=dropout,
-                drop_path=drop_path_rate * i / max(depth - 1, 1),
+                drop_path=rate,
             )
-            for i in range(depth)
+            for rate in drop_path_rates(drop_path_rate, depth)
         )
         # A ViT has no stages: feature maps are taken after every quarter of the blocks.
         self.stage_ends = sorted({(depth * quarter + 3) // 4 - 1 for quarter in (1, 2, 3, 4)})
@@ -388,8 +402,8 @@ class ViT(VideoModel, AbsolutePositions):
         return x if self.pre_logits is None else torch.tanh(self.pre_logits(x))
 
 
-VARIANTS = {  # arXiv 2010.11929, Tab. 1; s is DeiT's (arXiv 2012.12877); xs is videonet's own
-    "vit_xs": {
+VARIANTS: dict[str, dict[str, Any]] = {  # arXiv 2010.11929, Tab. 1
+    "vit_xs": {  # videonet's own, for CPUs
         "embed_dim": 96,
         "depth": 4,
         "num_heads": 3,
@@ -397,8 +411,8 @@ VARIANTS = {  # arXiv 2010.11929, Tab. 1; s is DeiT's (arXiv 2012.12877); xs is 
         "num_frames": 8,
         "crop_size": 48,
     },
-    "vit_s": {"embed_dim": 384, "num_heads": 6},
+    "vit_s": {"embed_dim": 384, "num_heads": 6},  # DeiT, arXiv 2012.12877
     "vit_b": {},
     "vit_l": {"depth": 24, "embed_dim": 1024, "num_heads": 16},
 }
-MODELS = {name: partial(ViT, **arguments) for name, arguments in VARIANTS.items()}
+MODELS = published(ViT, VARIANTS)

@@ -1,9 +1,9 @@
-"""Attention with a decomposed relative position that rides inside the dot product.
+"""Attention whose decomposed relative positions are computed within the dot product.
 
-The bias between query q and key (t, h, w) is a sum of three numbers that depend on q and on one
-coordinate of the key each. Appending these numbers to the scaled query, and the one-hot
-coordinates to the key, makes plain attention of width ``D + T + H + W`` compute the same logits:
-no (queries x keys) bias is ever built and fused kernels apply.
+The bias between query q and key (t, h, w) is a sum of three numbers, each of which depends on q
+and on one coordinate of the key (MViTv2, arXiv 2112.01526, Eq. 4). Appending these numbers to the
+query, and one-hot coordinates to the key, makes plain attention of width ``D + T + H + W``
+compute the same logits. So no bias of (queries × keys) is stored, and fused kernels can be used.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from videonet.errors import ConfigError
 from videonet.ops.chunked_attention import chunked_attention
 from videonet.ops.fused_attention import fused_attention
 from videonet.ops.grid import Grid, one_hot_positions
@@ -22,6 +23,16 @@ from videonet.ops.tracing import once_per_shape
 
 # Below, the loop over heads in Python costs more than the products (small windows).
 MIN_LOGITS = 2**16
+
+
+def check_heads(dim: int, num_heads: int) -> None:
+    """Refuse heads that cannot share a width evenly.
+
+    Raises:
+        ConfigError: `dim` is no multiple of `num_heads`.
+    """
+    if num_heads < 1 or dim % num_heads:
+        raise ConfigError(f"a width of {dim} is no multiple of its {num_heads} heads")
 
 
 def attention(
@@ -40,11 +51,12 @@ def attention(
     """Softmax attention with the bias of MViTv2, Eq. 4.
 
     Args:
-        q: (B, heads, Nq, D), k and v: (B, heads, Nk, D); class tokens first, then the cells of
+        q: (B, heads, Nq, D), k and v: (B, heads, Nk, D); prefix tokens first, then the cells of
             the grid. The logits are scaled by `scale`, ``D ** -0.5`` if None; the bias is not.
         tables: relative-position tables of time, height and width, each (R, D) or None.
-        num_prefix_tokens: number of prefix tokens in q, k and v that take no part in the bias.
-        prefix_key_bias: added to the logits of the class tokens' keys, for every query.
+        num_prefix_tokens: number of tokens before the cells in q, k and v (class token,
+            registers), which have no relative position.
+        prefix_key_bias: added to the logits of the prefix tokens' keys, for every query.
         key_bias: (B, Nk), added to the logits of single keys, for every query; None for none.
 
     Returns:
@@ -61,9 +73,9 @@ def attention(
     if has_tables or prefix_key_bias:
         columns = key_columns(k_grid, num_prefix_tokens, k.dtype, k.device)
         columns = columns[:, 0 if has_tables else -1 : None if prefix_key_bias else -1]
-    if prefix_key_bias:  # one more number that every query has and only class keys read
+    if prefix_key_bias:  # a number in every query, multiplied by 1 for prefix keys and else by 0
         rows = F.pad(rows, (0, 1), value=prefix_key_bias)
-    if key_bias is not None:  # likewise, with a number that each key has for itself
+    if key_bias is not None:  # a 1 in every query, multiplied by the bias of each key
         rows = F.pad(rows, (0, 1), value=1.0)
         of_key = key_bias.unsqueeze(2).to(k.dtype)  # (B, Nk, 1)
         columns = (
@@ -78,7 +90,7 @@ def attention(
 def key_columns(
     grid: Grid, num_prefix_tokens: int, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    """One-hot coordinates of the keys, and whether it is a class token's, (Nk, T+H+W+1)."""
+    """One-hot coordinates of the keys, and a 1 for prefix tokens, (Nk, T+H+W+1)."""
     columns = F.pad(one_hot_positions(grid, dtype, device), (0, 1, num_prefix_tokens, 0))
     columns[:num_prefix_tokens, -1] = 1
     return columns

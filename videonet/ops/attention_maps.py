@@ -1,4 +1,4 @@
-"""Attention in the open: the weights that fused kernels never write down."""
+"""Recording attention weights, which fused kernels compute without storing them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from videonet.ops.fused_attention import attention_weights
 
 
 class RecordAttention(TorchFunctionMode):
-    """While it is entered, every fused attention is computed as ``softmax(Q K^T + mask) V``.
+    """A context in which every fused attention computes and records its weights.
 
-    Use it as a context manager around a forward pass, of any architecture that calls torch's
-    ``scaled_dot_product_attention``. Relative positions that ride inside the dot product (see
-    :mod:`videonet.ops.attention`) are in the weights. Memory grows with queries times keys.
+    Use it around a forward pass of any architecture that calls torch's
+    ``scaled_dot_product_attention``, which then is computed as ``softmax(Q K^T + mask) V``.
+    Relative positions (see :mod:`videonet.ops.attention`) are part of the weights. Memory grows
+    with the number of queries times that of keys.
 
     Attributes:
-        weights: (B, Nq, Nk) of every call, the mean over the heads, in their order.
+        weights: one tensor (B, Nq, Nk) per call, in the order of the calls: means over the heads.
     """
 
     def __init__(self) -> None:

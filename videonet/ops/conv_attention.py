@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from videonet.errors import ConfigError
-from videonet.ops.attention import attention
+from videonet.ops.attention import attention, check_heads
 from videonet.ops.depthwise import depthwise_layout, is_depthwise
 from videonet.ops.grid import Grid
 from videonet.ops.kernels.modules import is_plain
@@ -85,6 +85,7 @@ class ConvAttention(nn.Module):
         super().__init__()
         if projection not in PROJECTIONS:
             raise ConfigError(f"projection is {projection!r}, expected {' or '.join(PROJECTIONS)}")
+        check_heads(dim, num_heads)
         self.num_heads = num_heads
         self.num_prefix_tokens = num_prefix_tokens
         self.cls_key_log_frames = num_prefix_tokens > 0 and cls_key_log_frames

@@ -1,4 +1,4 @@
-"""torch's fused attention, which can be differentiated in every way here."""
+"""torch's fused attention, made to work with second derivatives and ``torch.func``."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Filters in the frequency domain over T×H×W (GFNet, arXiv 2107.00645; HorNet, arXiv 2207.14284).
 
 A filter multiplies every spatiotemporal frequency of a channel with a complex number. One that
-has a single temporal frequency is the same for all of them: a delta in time, which leaves each
-frame to itself.
+has a single temporal frequency is the same for all of them: a delta in time, so that frames do not
+mix.
 """
 
 from __future__ import annotations

@@ -19,9 +19,16 @@ def volume(grid: Grid) -> int:
     return math.prod(grid)
 
 
+def strided(grid: Grid, stride: Grid, least: int = 0) -> Grid:
+    """The grid divided by a stride, rounded down, but not below `least`."""
+    t, h, w = (max(n // s, least) for n, s in zip(grid, stride, strict=True))
+    return t, h, w
+
+
 def same_padding(kernel: Grid) -> Grid:
     """Padding of ``kernel // 2`` on both sides of every dimension."""
-    return tuple(k // 2 for k in kernel)
+    t, h, w = kernel
+    return t // 2, h // 2, w // 2
 
 
 def resize_rows(table: Tensor, rows: int) -> Tensor:
@@ -34,17 +41,25 @@ def resize_rows(table: Tensor, rows: int) -> Tensor:
     return resized[0].T  # (rows, C)
 
 
-def resize_grid(table: Tensor, old: Grid, new: Grid, mode: str = "trilinear") -> Tensor:
-    """Interpolate vectors (1, T*H*W, C) laid out on ``old`` to the grid ``new``.
+def resize_grid(
+    table: Tensor, old: Grid, new: Grid, mode: str = "trilinear", antialias: bool = True
+) -> Tensor:
+    """Interpolate vectors that are laid out on a grid to another grid.
 
     Args:
-        mode: "trilinear" (MViT), or "bicubic": in space with antialiasing, as timm does for ViT,
-            and linear in time.
+        table: (1, T*H*W, C).
+        old: (T, H, W) of the table.
+        new: the grid that is wanted.
+        mode: "trilinear" (MViT), or "bicubic": that in space and linear in time.
+        antialias: of "bicubic", as timm does for ViT; DINOv2 and transformers do not.
+
+    Returns:
+        (1, T'*H'*W', C).
     """
     if mode == "bicubic" and old[1:] != new[1:]:
         exact = torch.promote_types(table.dtype, torch.float32)
         rows, columns = (
-            bicubic_matrix(n, size, exact, table.device)
+            bicubic_matrix(n, size, antialias, exact, table.device)
             for n, size in zip(old[1:], new[1:], strict=True)
         )
         with without_autocast(table):
@@ -55,7 +70,7 @@ def resize_grid(table: Tensor, old: Grid, new: Grid, mode: str = "trilinear") ->
     if old == new:
         return table
     if old[0] == 1 < new[0]:  # exact, where interpolation rounds in some versions of torch
-        still = resize_grid(table, old, (1, *new[1:]), mode)
+        still = resize_grid(table, old, (1, *new[1:]), mode, antialias)
         return still.repeat(1, new[0], 1)
     volume_first = table.reshape(1, *old, -1).permute(0, 4, 1, 2, 3)  # (1, C, T, H, W)
     resized = F.interpolate(volume_first, size=new, mode="trilinear", align_corners=False)
@@ -63,14 +78,16 @@ def resize_grid(table: Tensor, old: Grid, new: Grid, mode: str = "trilinear") ->
 
 
 @once_per_shape
-def bicubic_matrix(old: int, new: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """What antialiased bicubic interpolation along one axis multiplies by, (new, old).
+def bicubic_matrix(
+    old: int, new: int, antialias: bool, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """The matrix that bicubic interpolation along one axis multiplies by, (new, old).
 
     The interpolation of an identity: as a constant it needs no gradient, which torch's compilers
     do not have of this kind of interpolation at sizes that change.
     """
     identity = torch.eye(old, dtype=dtype, device=device)[None, None]
-    return F.interpolate(identity, size=(new, old), mode="bicubic", antialias=True)[0, 0]
+    return F.interpolate(identity, size=(new, old), mode="bicubic", antialias=antialias)[0, 0]
 
 
 def one_hot_positions(grid: Grid, dtype: torch.dtype, device: torch.device) -> Tensor:

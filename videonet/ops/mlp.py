@@ -63,6 +63,7 @@ class Mlp(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(..., dim) -> (..., dim_out)."""
         if self._is_plain():
             parameters = (self.fc1.weight, self.fc2.weight, self.fc1.bias, self.fc2.bias)
             cast = autocast_inputs(x, *parameters)
@@ -86,9 +87,9 @@ class Mlp(nn.Module):
 
 
 class _Mlp(FastFunction):
-    """Both layers piece by piece: the hidden layer, 4 times as wide as the tokens, never exists.
+    """Both layers for a few rows at a time, so that the wide hidden layer is never stored whole.
 
-    The backward pass computes it again, which costs less than writing and reading it did.
+    The backward pass computes it again, which takes less time than writing and reading it.
     """
 
     @staticmethod

@@ -52,7 +52,7 @@ def conv_pool(
 
 
 def max_pool(tokens: Tensor, grid: Grid, kernel: Grid, stride: Grid) -> tuple[Tensor, Grid]:
-    """Maximum over windows; cells outside the grid never win."""
+    """Maximum over windows, in which cells outside the grid do not count."""
     volume = to_volume(tokens, grid)
     return to_tokens(F.max_pool3d(volume, kernel, stride, same_padding(kernel)))
 

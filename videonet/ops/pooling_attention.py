@@ -8,13 +8,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from videonet.errors import ConfigError
 from videonet.ops.attention import attention
 from videonet.ops.grid import Grid, volume
 from videonet.ops.kernels.modules import is_plain
 from videonet.ops.linear import call_linear, fast_linear
 from videonet.ops.pooling import POOL_MODES, avg_pool, conv_pool, max_pool
 from videonet.ops.tracing import once_per_shape
-from videonet.ops.windows import Windows, cut_tokens, join_tokens, outside_bias
+from videonet.ops.windows import Windows, cut_tokens, join_tokens, padding_mask
 
 NORM_EPS = 1e-6
 
@@ -72,7 +73,10 @@ class PoolingAttention(nn.Module):
         pool_first: pool the input, then project (MViTv1 text) instead of project, then pool.
         separate_qkv: three projections instead of one.
         rel_pos_spatial, rel_pos_temporal: decomposed relative position (MViTv2, Eq. 4).
-        residual_pooling: add the pooled query to the result (MViTv2, Eq. 5).
+        residual_pooling: add the pooled query to the result (MViTv2, Eq. 5): that of every cell,
+            and of the class token where ``residual_with_cls_token`` says so. The official code
+            leaves the class token out, timm includes it, torchvision has an option
+            (``residual_with_cls_embed``); the weights do not show which one they were trained for.
         cls_token: the first token is a class token, which is never pooled.
         cls_key_log_frames: weigh the class token's key as often as a patch of a still clip is
             there, once per frame of the keys, so that a still clip gives what its image gives.
@@ -100,6 +104,7 @@ class PoolingAttention(nn.Module):
         rel_pos_temporal: bool = True,
         rel_pos_zero_init: bool = False,
         residual_pooling: bool = True,
+        residual_with_cls_token: bool = False,
         cls_token: bool = True,
         cls_key_log_frames: bool = False,
         dropout: float = 0.0,
@@ -107,17 +112,20 @@ class PoolingAttention(nn.Module):
     ):
         super().__init__()
         if pool_mode not in POOL_MODES:
-            raise ValueError(f"pool_mode is {pool_mode!r}, expected one of {', '.join(POOL_MODES)}")
+            raise ConfigError(
+                f"pool_mode is {pool_mode!r}, expected one of {', '.join(POOL_MODES)}"
+            )
         if pool_mode == "conv_unshared" and not pool_first:
-            raise ValueError("pool_mode 'conv_unshared' needs pool_first=True")
+            raise ConfigError("pool_mode 'conv_unshared' needs pool_first=True")
         if window is not None and cls_token:
-            raise ValueError("attention in windows has no place for a class token")
+            raise ConfigError("attention in windows has no place for a class token")
         self.num_heads = num_heads
         self.window = window
         self.num_prefix_tokens = int(cls_token)
         self.cls_key_log_frames = cls_token and cls_key_log_frames
         self.pool_first = pool_first
         self.residual_pooling = residual_pooling
+        self.residual_with_cls_token = residual_with_cls_token
         self.dropout = nn.Dropout(dropout)
 
         if pool_first or separate_qkv:
@@ -171,7 +179,7 @@ class PoolingAttention(nn.Module):
         else:
             queries, keys = self._windows(grid, q_grid, k_grid)
             q, k, v = cut_tokens(q, queries), cut_tokens(k, keys), cut_tokens(v, keys)
-            bias = outside_bias(keys, k)
+            bias = padding_mask(keys, k)
             y = join_tokens(self._attend(q, k, v, queries.size, keys.size, bias), queries)
         return self.dropout(call_linear(self.proj, y)), q_grid
 
@@ -197,7 +205,9 @@ class PoolingAttention(nn.Module):
             prefix_key_bias=math.log(k_grid[0]) if self.cls_key_log_frames else 0.0,
             key_bias=key_bias,
         )  # (B, heads, N', D)
-        if self.residual_pooling:  # of the patches, not of the class token
+        if self.residual_pooling and self.residual_with_cls_token:
+            y = y + q
+        elif self.residual_pooling:
             y = torch.addcmul(
                 y, q, patch_mask(self.num_prefix_tokens, q.shape[2], q.dtype, q.device)
             )

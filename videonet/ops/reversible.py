@@ -1,7 +1,7 @@
-"""Two streams of tokens that the backward pass finds again instead of keeping them.
+"""Reversible blocks: the backward pass computes their inputs from their outputs.
 
-Reversible vision transformers (Mangalam et al., CVPR 2022, Sec. 3.1), after reversible residual
-networks (arXiv 1707.04585).
+So activations need not be stored. Reversible vision transformers (Mangalam et al., CVPR 2022,
+Sec. 3.1), after reversible residual networks (arXiv 1707.04585).
 """
 
 from __future__ import annotations
@@ -45,20 +45,20 @@ def run_reversible(
     grid: Grid,
     run: Callable[..., Streams],
 ) -> Streams:
-    """The blocks one after the other; in training without their activations where possible.
+    """Run blocks one after the other; in training without storing activations where possible.
 
-    What a block adds to a stream is a function of the other one, so a backward pass can take it
-    away again: of all blocks together, only the first inputs and the last outputs are kept. The
-    price is a second forward pass, and that sums are taken apart with the rounding of their type,
-    which is why half precision keeps its activations. So do traced graphs, blocks with hooks on
-    them, which would be called twice, and weights that are no plain parameters (shards, quantised
-    ones).
+    What a block adds to one stream is a function of the other stream, so the backward pass can
+    compute it again and subtract it. Of all blocks together, only the first inputs and the last
+    outputs are stored, at the cost of a second forward pass. Activations are stored all the same
+    in half precision, where subtracting rounds too much, in traced graphs, for blocks with hooks,
+    which would be called twice, and for weights that are no plain parameters (sharded, quantised).
 
     Args:
+        blocks: in the order of the forward pass.
         first, second: (B, N, C).
         run: ``run(block, first, second, grid)`` calls a block where activations are kept.
     """
-    if not blocks or not _may_forget(blocks, first, second):
+    if not blocks or not _can_recompute(blocks, first, second):
         for block in blocks:
             first, second = run(block, first, second, grid)
         return first, second
@@ -66,7 +66,7 @@ def run_reversible(
     return _Reversible.apply(blocks, grid, first, second, *parameters)
 
 
-def _may_forget(blocks: Sequence[ReversibleBlock], first: Tensor, second: Tensor) -> bool:
+def _can_recompute(blocks: Sequence[ReversibleBlock], first: Tensor, second: Tensor) -> bool:
     if not torch.is_grad_enabled() or is_traced() or has_global_hooks():
         return False
     exact = (torch.float32, torch.float64)

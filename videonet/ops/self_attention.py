@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor, nn
 
-from videonet.ops.attention import attention
+from videonet.ops.attention import attention, check_heads
 from videonet.ops.grid import Grid
 
 
@@ -41,6 +41,7 @@ class SelfAttention(nn.Module):
         dropout: float = 0.0,
     ):
         super().__init__()
+        check_heads(dim, num_heads)
         self.num_heads, self.qk_scale = num_heads, qk_scale
         self.num_prefix_tokens = num_prefix_tokens
         self.cls_key_log_frames = num_prefix_tokens > 0 and cls_key_log_frames

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from videonet.errors import ConfigError
+from videonet.ops.attention import check_heads
 from videonet.ops.conv import TokenConv
 from videonet.ops.grid import Grid
 
@@ -116,7 +117,8 @@ class MultiScaleDilatedAttention(nn.Module):
         qk_scale: float | None = None,
     ):
         super().__init__()
-        if num_heads % len(dilations):
+        check_heads(dim, num_heads)
+        if not dilations or num_heads % len(dilations):
             raise ConfigError(
                 f"{num_heads} heads cannot be shared out over {len(dilations)} dilations"
             )

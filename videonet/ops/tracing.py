@@ -1,4 +1,4 @@
-"""Who is looking: operators behave as usual while a graph is traced or operators are recorded."""
+"""Whether torch's operators are recorded or transformed, rather than only run."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from videonet.ops.kernels import private
 
 
 def is_traced() -> bool:
-    """Whether torch's operators are being traced, counted, recorded or transformed by someone.
+    """Whether torch's operators are traced, counted, recorded or transformed.
 
-    Compilers, export, fake tensors, FLOP counters, torch-function modes, ``torch.func`` and
-    forward-mode differentiation.
+    True within compilers, export, fake tensors, FLOP counters, torch-function modes,
+    ``torch.func`` and forward-mode differentiation: there the plain operators have to run.
     """
     return (
         torch.compiler.is_compiling()
@@ -29,7 +29,7 @@ def is_traced() -> bool:
 def is_transformed() -> bool:
     """Whether ``torch.func`` or forward-mode differentiation transforms the operators.
 
-    Compilers see to it themselves that transforms reach the operators they trace.
+    Not while compiling: compilers apply the transforms to the operators that they trace.
     """
     if torch.compiler.is_compiling():
         return False

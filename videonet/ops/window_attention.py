@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from videonet.ops.attention import check_heads
 from videonet.ops.fused_attention import fused_attention
 from videonet.ops.grid import Grid, volume
 from videonet.ops.windows import MASKED, Windows, cut_windows, join_windows, shift_mask
@@ -17,7 +18,7 @@ ShiftMasks = Sequence[tuple[int, Tensor]]  # an axis of the grid, and the mask o
 
 @dataclass(frozen=True)
 class StageWindows:
-    """What all blocks of a stage need to know of its windows; made once per stage and clip.
+    """The windows, bias rows and masks that all blocks of a stage share; made once per clip.
 
     Attributes:
         rows: (t*h*w, t*h*w), of the bias table.
@@ -64,6 +65,7 @@ class WindowAttention(nn.Module):
         attention_dropout: float = 0.0,
     ):
         super().__init__()
+        check_heads(dim, num_heads)
         self.num_heads, self.window, self.qk_scale = num_heads, window, qk_scale
         self.dropout, self.attention_dropout = nn.Dropout(dropout), attention_dropout
         offsets = volume(tuple(2 * w - 1 for w in window))

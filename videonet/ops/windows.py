@@ -1,4 +1,4 @@
-"""Windows on a T×H×W grid: where they lie, cutting and joining, and what a shift must not mix.
+"""Windows on a T×H×W grid: cutting a grid into windows, joining them, and masks.
 
 Swin (arXiv 2103.14030), Sec. 3.2, and Video Swin (arXiv 2106.13230), Sec. 3.2: attention within
 windows that do not overlap, and in every other block within windows shifted by half their size.
@@ -15,13 +15,13 @@ from torch import Tensor
 
 from videonet.ops.grid import Grid, volume
 
-MASKED = -100.0  # added to the logits of pairs that must not meet, as in the official code
+MASKED = -100.0  # added to the logits of masked pairs, as in the official code
 SPATIOTEMPORAL = (1, 2, 3)  # the axes T, H, W of (B, T, H, W, C)
 
 
 @dataclass(frozen=True)
 class Windows:
-    """How a grid is cut.
+    """How a grid is cut into windows.
 
     Attributes:
         grid: of the tokens, (T, H, W).
@@ -114,8 +114,8 @@ def join_tokens(x: Tensor, windows: Windows) -> Tensor:
     return join_windows(x.unflatten(0, (-1, *windows.counts)), windows).flatten(1, 3)
 
 
-def outside_bias(windows: Windows, like: Tensor) -> Tensor | None:
-    """Added to the logits of keys, it leaves those out that lie beyond the grid.
+def padding_mask(windows: Windows, like: Tensor) -> Tensor | None:
+    """The mask of keys that are padding beyond the grid, to be added to the logits.
 
     Args:
         like: cut tokens (B*nt*nh*nw, t*h*w, C).

@@ -78,16 +78,6 @@ def number_blocks_through(names: list[str]) -> dict[str, str]:
     }
 
 
-def warn_of_class_query(state: State) -> str:
-    """timm's residual pooling adds the class token's query too; the official one does not."""
-    if "cls_token" not in state:
-        return ""
-    return (
-        "timm adds the class token's query in residual pooling, the official code does not and "
-        "neither does this model: its logits are the official ones, not timm's"
-    )
-
-
 def absorb_pool_norm_eps(state: State) -> str:
     """Make pooling norms with eps 1e-5 (pytorchvideo) into norms with eps 1e-6 (ours).
 
@@ -115,13 +105,14 @@ DIALECTS = (
         "torchvision",
         ("conv_proj.weight", "pos_encoding.class_token", "blocks.0.attn.qkv.weight"),
         TORCHVISION_MVIT,
+        has_option=True,
     ),
     Dialect(
         "timm",
         ("patch_embed.proj.weight", "stages.0.blocks.0.mlp.fc1.weight"),
         TIMM_MVIT,
         prepare=number_blocks_through,
-        adapt=warn_of_class_query,
+        residual_with_cls_token=True,
     ),
     Dialect(
         "pytorchvideo",
@@ -129,8 +120,16 @@ DIALECTS = (
         PYTORCHVIDEO_MVIT,
         adapt=absorb_pool_norm_eps,
         unsupported=("pool_first",),
+        residual_with_cls_token=False,
     ),
-    Dialect("pyslowfast, reversible", (REVERSIBLE_LAYER + "F.norm.weight",), PYSLOWFAST_REVERSIBLE),
-    Dialect("mvit", ("blocks.0.mlp.fc1.weight",), kernel_dims=4),  # the image repository
-    Dialect("pyslowfast", ("blocks.{n}.mlp.fc1.weight",)),
+    Dialect(
+        "pyslowfast, reversible",
+        (REVERSIBLE_LAYER + "F.norm.weight",),
+        PYSLOWFAST_REVERSIBLE,
+        residual_with_cls_token=False,
+    ),
+    Dialect(  # the image repository
+        "mvit", ("blocks.0.mlp.fc1.weight",), kernel_dims=4, residual_with_cls_token=False
+    ),
+    Dialect("pyslowfast", ("blocks.{n}.mlp.fc1.weight",), residual_with_cls_token=False),
 )

@@ -89,6 +89,12 @@ TRANSFORMERS_TIMESFORMER = (
     Row("classifier.{leaf}", "head.projection.{leaf}"),
 )
 
+MVIT_ONLY = (
+    "blocks.{n}.attn.pool_{p}.weight",
+    "blocks.{n}.attn.norm_{p}.weight",
+    "blocks.{n}.attn.rel_pos_{axis}",
+    "blocks.{n}.proj.{leaf}",
+)
 POOLER = ("vit.pooler.dense.{leaf}",)
 
 DIALECTS = (
@@ -100,6 +106,13 @@ DIALECTS = (
         base="timesformer.",
     ),
     Dialect("timm vit", ("blocks.0.norm1.weight", "blocks.0.attn.qkv.weight", "head.weight"), TIMM),
+    Dialect(  # without a classifier, told from an MViT by what only that has
+        "timm vit",
+        ("blocks.0.norm1.weight", "blocks.0.attn.qkv.weight", "patch_embed.proj.weight"),
+        TIMM,
+        kernel_dims=4,
+        absent=(*MVIT_ONLY, "head.projection.weight"),
+    ),
     Dialect(
         "torchvision vit",
         ("encoder.layers.encoder_layer_0.ln_1.weight", "conv_proj.weight"),

@@ -1,7 +1,6 @@
-"""Where a device has something better than torch's plain operators, and torch's private functions.
+"""Faster operators for single devices, and all private functions of torch that videonet calls.
 
-Nothing outside of this package calls a private function of torch. What stands here is probed once,
-at its first use: where it is missing, raises or gives other numbers than the plain operator, one
-line is logged and the plain operator takes its place. Another torch can make videonet slower, not
-wrong.
+Each function is tested once, before its first use. Where it is missing, raises or gives other
+numbers than the plain operator, one line is logged and the plain operator takes its place: another
+version of torch can make videonet slower, but not wrong.
 """

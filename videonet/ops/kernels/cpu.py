@@ -45,7 +45,7 @@ def convolves(*tensors: Tensor | None) -> bool:
 
 
 def _usable(tensors: Iterable[Tensor | None], dtypes: tuple[torch.dtype, ...]) -> bool:
-    """Whether oneDNN is there, takes these tensors, and nobody watches."""
+    """Whether oneDNN is available and takes these tensors, and no operators are recorded."""
     if is_traced():
         return False
     given = [t for t in tensors if t is not None]

@@ -7,18 +7,18 @@ from torch import Tensor, nn
 from videonet.ops.kernels.private import has_global_hooks
 from videonet.ops.tracing import is_traced
 
-# What nn.Module.__call__ does beside forward() is in these attributes. One that another torch has
-# not counts as set, so that the layer is called there.
+# nn.Module.__call__ runs these beside forward(). An attribute that this version of torch lacks
+# counts as set, so that the layer is called.
 HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 
 
 def is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
     """Whether calling the module is ``kind.forward`` on its own parameters and nothing else.
 
-    No for subclasses and stand-ins (adapters, quantised layers, parametrisations), for layers with
-    hooks (pruning, weight norm, somebody who records) or a replaced ``forward``, for weights that
-    are no plain parameters, and while traced, where there is nothing to gain. Whoever gets a no
-    calls the module; a fast path asks here before it reads a weight.
+    A faster implementation may read the weights of such a module; any other one has to be called.
+    False for subclasses and replacements (adapters, quantised layers, parametrisations), for
+    layers with hooks (pruning, weight norm, recording) or a replaced ``forward``, for weights that
+    are no plain parameters, and while operators are traced, where there is nothing to gain.
     """
     if is_traced() or type(module) is not kind:
         return False

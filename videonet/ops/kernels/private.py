@@ -1,4 +1,4 @@
-"""Questions that only private parts of torch answer, and its functions without a public name."""
+"""What only private functions of torch can tell or do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Private functions of torch that are trusted after a trial, and what stands in for them."""
+"""Private functions of torch, each tested before its first use and replaced where it fails."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TOLERANCES = {torch.bfloat16: 5e-2, torch.float16: 5e-3, torch.float32: 1e-4, to
 
 
 class Probed:
-    """What is tried out at its first use, for each key (a type of numbers) once.
+    """A private function that is tested before its first use, once for each key (a dtype).
 
     Args:
         name: of the private function, for the log.
@@ -28,7 +28,7 @@ class Probed:
         self.trusted: dict[Hashable, bool] = {}
 
     def trust(self, key: Hashable = None) -> bool:
-        """Whether the function does what it is known to do."""
+        """Whether the function passed its test; runs the test where that has not been done."""
         if key not in self.trusted:
             reason = _in_new_thread(lambda: self.find_fault(key))
             self.trusted[key] = True
@@ -37,7 +37,7 @@ class Probed:
         return self.trusted[key]
 
     def distrust(self, key: Hashable, reason: str) -> None:
-        """Use the stand-in from here on, and say so."""
+        """Use the replacement from here on, and log the reason."""
         self.trusted[key] = False
         logger.warning(
             "%s of torch %s cannot be used (%s): %s",
@@ -53,12 +53,12 @@ class Probed:
 
 
 class Kernel(Probed):
-    """A faster function of tensors, the first of which says the type of numbers.
+    """A faster function of tensors, whose key is the dtype of the first one.
 
     Args:
         fast: the private function, looked up in torch when it is called.
         plain: the same of torch's public operators.
-        example: arguments for a trial in a type of numbers.
+        example: a dtype -> arguments to test the function with.
     """
 
     def __init__(
@@ -92,13 +92,13 @@ class Kernel(Probed):
 
 
 class Question(Probed):
-    """A private function that says whether something is going on in torch.
+    """A private function that tells whether torch is in some state, such as a transform.
 
-    Where it cannot be asked the answer is yes: everybody then keeps to plain operators.
+    Where it fails the answer is True, which makes all callers use plain operators.
 
     Args:
         ask: the private function, looked up in torch when it is called.
-        when_so: calls what it is given in a situation where the answer is yes.
+        when_so: calls a function in a situation where the answer is True, and returns its result.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class Question(Probed):
 
 
 def _in_new_thread(find_fault: Callable[[], str | None]) -> str | None:
-    """A trial where no autocast, transform, recording or default of the caller is in force."""
+    """Run a test outside of any autocast, transform, recording or default of the caller."""
     reasons: list[str | None] = []
 
     def run() -> None:

@@ -1,0 +1,53 @@
+"""Reading and verifying a checkpoint of any form: a file, files with an index, or a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from videonet.checkpoint.archives import check_archive
+from videonet.checkpoint.files import local_path, read_file
+from videonet.checkpoint.parts import read_folder, read_index, refuse_single_part
+
+
+def read_checkpoint(path: str | Path) -> dict:
+    """Read a checkpoint; no code in it is run.
+
+    Args:
+        path: a file or a URL (downloaded once into iopath's cache), as written by
+            :func:`~videonet.checkpoint.files.write_checkpoint`, ``torch.save`` or safetensors; an
+            index of safetensors or ``torch.save`` files (``….index.json``); or a folder: of shards,
+            of a model hub (``model.safetensors``, or parts with their index), of DeepSpeed.
+
+    Returns:
+        What it holds, tensors on the CPU. For safetensors: the tensors under ``model_state``
+        beside the metadata.
+
+    Raises:
+        CheckpointError: there is no such file, it is no checkpoint, or it is damaged, asks to
+            run code, or unpacks into far more than its own size.
+    """
+    local = local_path(str(path))
+    if local.is_dir():
+        return read_folder(path, local)
+    refuse_single_part(path, local)
+    if local.suffix == ".json" and local.is_file():
+        return read_index(path, local)
+    return read_file(path, local)
+
+
+def verify_checkpoint(path: str | Path) -> None:
+    """Compare what was written with its checksums.
+
+    Args:
+        path: a file of ``torch.save``, whose records have checksums and whose directory has to
+            agree with them; or a folder of shards.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    if Path(path).is_dir():
+        from videonet.checkpoint.sharded import verify_sharded  # on use: it takes long to import
+
+        verify_sharded(Path(path))
+        return
+    check_archive(Path(path), path)
