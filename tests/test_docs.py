@@ -9,7 +9,8 @@ import yaml
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
-UNDOCUMENTED = {"commands", "configs", "predict"}  # --help documents commands; predict is an old name
+# --help documents commands; predict is an old name.
+UNDOCUMENTED = {"commands", "configs", "predict"}
 
 
 def pages_of(entry) -> list[str]:
