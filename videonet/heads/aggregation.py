@@ -86,8 +86,18 @@ class VideoAttentionHead(nn.Module):
         self.head = ClassificationHead(dim, num_classes, dropout)
 
     def pool(self, features: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Features of the clips (B, N, C), or with two levels of their frames (B, N, T, C), to
-        one vector per video (B, C) and the weights of the clips (B, N)."""
+        """Pool the features of a video.
+
+        Args:
+            features: of the clips (B, N, C), or with two levels of their frames (B, N, T, C).
+            mask: (B, N), true for clips that count; None for all.
+
+        Returns:
+            One vector per video (B, C), and the weights of the clips (B, N).
+
+        Raises:
+            ConfigError: the features have another number of dimensions.
+        """
         expected = 4 if self.frames is not None else 3
         if features.dim() != expected:
             raise ConfigError(

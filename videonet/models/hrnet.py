@@ -73,10 +73,12 @@ def check_plans(plans: Sequence[StagePlan], head_channels: Sequence[int]) -> Non
 
 
 def norm(dim: int) -> nn.BatchNorm3d:
+    """Batch norm with the momentum of the official code."""
     return nn.BatchNorm3d(dim, momentum=BN_MOMENTUM)
 
 
 def conv1(dim: int, dim_out: int) -> FastConv3d:
+    """A convolution of 1 × 1 × 1, which changes the width."""
     return FastConv3d(dim, dim_out, 1, bias=False)
 
 

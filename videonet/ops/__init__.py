@@ -1,0 +1,1 @@
+"""Operators on a T×H×W grid, in plain torch."""

@@ -78,8 +78,7 @@ class _DepthwiseConv(FastFunction):
 def _volume_gradient(
     grad: Tensor, weight: Tensor, size: Grid, stride: Grid, padding: Grid
 ) -> Tensor:
-    """Another depth-wise convolution: of the gradient, spread by the stride, with the kernel
-    turned round."""
+    """A depth-wise convolution of the gradient, spread by the stride, with the flipped kernel."""
     kernel = tuple(weight.shape[2:])
     if tuple(stride) != (1, 1, 1):
         # Long enough that the convolution below gives `size` with `kernel - 1 - padding`.
