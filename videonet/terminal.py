@@ -1,7 +1,7 @@
-"""What reaches a terminal, a log or a picture: names of files and classes come from anybody.
+r"""What reaches a terminal, a log or a picture: names of files and classes come from anybody.
 
 A name may hold what steers a terminal (its title, its colours, what it types), another line of a
-log, or what turns the direction of writing. :func:`printable` shows all that as ``\\x1b``.
+log, or what turns the direction of writing. :func:`printable` shows all that as ``\x1b``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 
 def printable(name: str) -> str:
-    """A name as a terminal may show it: what is no letter, sign or space becomes ``\\x1b``."""
+    r"""A name as a terminal may show it: what is no letter, sign or space becomes ``\x1b``."""
     return "".join(letter if letter.isprintable() else _escaped(letter) for letter in name)
 
 

@@ -1,10 +1,10 @@
-import argparse
 import json
 
 import pytest
 
 from videonet.benchmark import data
 from videonet.benchmark.arguments import add_data
+from videonet.commands.arguments import new_parser, parse
 from videonet.errors import ConfigError
 
 
@@ -18,14 +18,14 @@ def folder(tmp_path_factory):
 
 
 def arguments(folder, *options):
-    parser = argparse.ArgumentParser()
+    parser = new_parser("", None, overrides=True)
     add_data(parser)
     overrides = [
         *("DATA.PATH_TO_DATA_DIR", str(folder), "MODEL.NUM_CLASSES", "8", "TRAIN.BATCH_SIZE", "4"),
         *("DATA.NUM_FRAMES", "4", "DATA.TRAIN_CROP_SIZE", "32", "DATA.TEST_CROP_SIZE", "32"),
         *("DATA.TRAIN_JITTER_SCALES", "[36, 40]"),
     ]
-    return parser.parse_args([*options, *overrides])
+    return parse(parser, [*options, *overrides])
 
 
 def test_all_candidates_deliver_all_clips(folder, tmp_path):

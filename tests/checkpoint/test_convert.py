@@ -136,7 +136,7 @@ def test_separate_projections_are_fused_and_split():
 def test_pytorchvideo_weights_do_not_go_into_a_model_that_pools_first():
     state = small("mvit_v1_b", separate_qkv=True, pool_q_stride={1: (1, 2, 2)}).state_dict()
     state["norm_embed.weight"] = state.pop("norm.weight")  # the mark of that project
-    with pytest.raises(CheckpointError, match="pytorchvideo.*pool_first=True"):
+    with pytest.raises(CheckpointError, match="pytorchvideo.*pool_first=False"):
         load_checkpoint(small("mvit_v1_b", pool_first=True), state)
 
 

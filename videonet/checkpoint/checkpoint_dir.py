@@ -17,6 +17,7 @@ PATTERN = "checkpoint_epoch_*"
 
 
 def checkpoint_folder(output_dir: str | Path) -> Path:
+    """Where a run keeps its checkpoints."""
     return Path(output_dir) / "checkpoints"
 
 

@@ -184,8 +184,11 @@ def _copies(chosen: str, prefixes: list[str], clean: Mapping[str, str]) -> dict[
 
 
 def _outside(clean: Mapping[str, str], prefix: str, wanted: frozenset[str]) -> frozenset[str]:
-    """Names beside the model: not under its prefix, or without the wrappers that most have; and
-    those of losses, averages and the rest of a pre-training."""
+    """Names beside the model.
+
+    They are not under its prefix, lack the wrappers that most have, or are of losses, averages and
+    the rest of a pre-training.
+    """
     leads = {name: _lead(name, prefix) for name in clean}
     counts = Counter(lead for name, lead in leads.items() if clean[name].startswith(prefix))
     lead = max(counts, key=lambda text: (counts[text], len(text)), default="")

@@ -1,8 +1,8 @@
-"""Train an attention head over the frozen features of a video's clips, and compare it.
+r"""Train an attention head over the frozen features of a video's clips, and compare it.
 
 python tools/extract_features.py data/demo/train.csv --checkpoint runs/demo --output features/train
 python tools/extract_features.py data/demo/val.csv --checkpoint runs/demo --output features/val
-%(prog)s --cfg configs/DEMO/video_head.yaml \\
+%(prog)s --cfg configs/DEMO/video_head.yaml \
     --train features/train --val features/val OUTPUT_DIR runs/head
 python tools/predict.py video.mp4 --checkpoint runs/demo --aggregate attention --head runs/head
 """

@@ -66,7 +66,7 @@ PYSLOWFAST_REVERSIBLE = (
 
 
 def number_blocks_through(names: list[str]) -> dict[str, str]:
-    """timm counts blocks anew in each stage: ``stages.1.blocks.0`` -> ``blocks.<depth so far>``."""
+    """Timm counts blocks anew in each stage: ``stages.1.blocks.0`` -> ``blocks.<depth so far>``."""
     pattern = re.compile(r"stages\.(\d+)\.blocks\.(\d+)\.(.+)")
     places = {name: (int(m[1]), int(m[2])) for name in names if (m := pattern.fullmatch(name))}
     numbers = {place: i for i, place in enumerate(sorted(set(places.values())))}

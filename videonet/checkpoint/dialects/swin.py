@@ -26,7 +26,7 @@ TORCHVISION = (
 
 
 def merge_at_the_end(names: list[str]) -> dict[str, str]:
-    """timm merges at the start of a stage, the official code at the end of the one before."""
+    """Timm merges at the start of a stage, the official code at the end of the one before."""
     return {
         name: f"layers.{int(m[1]) - 1}.{m[2]}"
         for name in names
@@ -35,7 +35,7 @@ def merge_at_the_end(names: list[str]) -> dict[str, str]:
 
 
 def name_stages(names: list[str]) -> dict[str, str]:
-    """torchvision puts stages and mergings in one sequence, in its image models the stem too."""
+    """Torchvision puts stages and mergings in one sequence, in its image models the stem too."""
     first = 1 if "features.0.0.weight" in names else 0  # place of the first stage
     stem = {"0": "patch_embed.proj", "2": "patch_embed.norm"}
     renamed = {}

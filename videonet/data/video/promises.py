@@ -67,8 +67,11 @@ def _promised_seconds(container: av.container.InputContainer, stream: av.VideoSt
 def _last_packet(
     container: av.container.InputContainer, stream: av.VideoStream
 ) -> tuple[float, int, int, int | None]:
-    """Seconds at which the last packet of any stream ends; packets of the video, damaged ones,
-    and the number of the first one whose bytes are not its codec's.
+    """What the packets of a file say.
+
+    Returns:
+        Seconds at which the last packet of any stream ends, the number of packets of the video, of
+        damaged ones among them, and the number of the first one whose bytes are not its codec's.
     """
     start = (container.start_time or 0) / av.time_base
     end, count, damaged, odd = 0.0, 0, 0, None

@@ -233,10 +233,14 @@ class PyAVReader(VideoReader):
         return frames
 
     def forwards(self, first: int = 0) -> Iterator[tuple[float, Callable[[], np.ndarray]]]:
-        """Every frame from ``first`` on, decoded once: its time in seconds, and a function that
-        gives its picture ``(H, W, 3)``, so that frames nobody looks at cost no conversion.
+        """Every frame from ``first`` on, decoded once.
 
-        Raises DecodeError where the file is damaged or ends early.
+        Yields:
+            Its time in seconds, and a function that gives its picture ``(H, W, 3)``, so that frames
+            nobody looks at cost no conversion.
+
+        Raises:
+            DecodeError: the file is damaged or ends early.
         """
         self._go_to(np.array([first]))
         expected = first
