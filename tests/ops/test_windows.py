@@ -112,7 +112,7 @@ def test_attention_is_the_one_written_out(windows):
         torch.testing.assert_close(found, reference(module, x, windows, module.window))
 
 
-def test_strangers_are_on_both_sides_of_the_seam():
+def test_the_shift_mask_parts_both_sides_of_the_seam():
     windows = Windows((1, 1, 8), (1, 1, 4), (0, 0, 1))
     apart = shift_mask(windows, 2)
     assert apart.int().tolist() == [[0, 0, 0, 1], [0, 0, 0, 1], [0, 0, 0, 1], [1, 1, 1, 0]]
