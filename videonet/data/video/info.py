@@ -120,13 +120,23 @@ def pack_table(table: FrameTable) -> str:
     return ";".join((flags, _runs(table.keys.tolist()), _runs(table.pts.tolist())))
 
 
-def unpack_table(text: str, tick: float, rate: float) -> FrameTable:
-    """The frame table that :func:`pack_table` wrote. Raises DecodeError for another text."""
+def unpack_table(text: str, tick: float, rate: float, size: int) -> FrameTable:
+    """The frame table that :func:`pack_table` wrote.
+
+    Args:
+        text: the table.
+        tick: seconds of a unit of the stamps.
+        rate: frames per second where the stamps say nothing.
+        size: bytes of the file, which has no more frames than that.
+
+    Raises:
+        DecodeError: the text is no such table.
+    """
     try:
         flags, keys, stamps = text.split(";")
         stamped, open_gop = (bool("01".index(flag)) for flag in flags)
-        pts = np.array(_unrolled(stamps), dtype=np.int64)
-        starts = np.array(_unrolled(keys), dtype=np.int64)
+        pts = _unrolled(stamps, size)
+        starts = _unrolled(keys, size)
         rising = (np.diff(pts) > 0).all() and (pts != NO_STAMP).all()
         if starts[0] != 0 or (np.diff(starts) <= 0).any() or starts[-1] >= len(pts):
             raise ValueError("key frames out of order")
@@ -135,9 +145,6 @@ def unpack_table(text: str, tick: float, rate: float) -> FrameTable:
     except (ValueError, IndexError, OverflowError) as error:
         raise DecodeError(f"the manifest's table of its frames cannot be used ({error})") from None
     return FrameTable(pts, times_of(pts, tick, rate), starts, stamped, open_gop, counted=True)
-
-
-MOST_FRAMES = 10**8  # of a packed table: 38 days at 30 frames per second
 
 
 def _runs(values: Iterable[int]) -> str:
@@ -153,15 +160,13 @@ def _runs(values: Iterable[int]) -> str:
     return ",".join(f"{step}x{count}" if count > 1 else str(step) for step, count in parts)
 
 
-def _unrolled(text: str) -> list[int]:
-    values: list[int] = []
-    value = 0
+def _unrolled(text: str, most: int) -> np.ndarray:
+    """The numbers that :func:`_runs` wrote, (n,), at most so many."""
+    steps, counts = [], []
     for part in text.split(","):
         step, _, count = part.partition("x")
-        times = int(count or 1)
-        if not 0 < times <= MOST_FRAMES - len(values) or len(step) > 20:
-            raise ValueError("too many frames")
-        for _ in range(times):
-            value += int(step)
-            values.append(value)
-    return values
+        steps.append(int(step))
+        counts.append(int(count or 1))
+    if min(counts) < 1 or sum(counts) > most:
+        raise ValueError("too many frames")
+    return np.cumsum(np.repeat(np.array(steps, dtype=np.int64), counts))

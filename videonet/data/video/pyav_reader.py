@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 from collections.abc import Callable, Iterator
 
 import av
@@ -150,7 +151,7 @@ class PyAVReader(VideoReader):
         if known is not None and known.counted:
             tick, rate = float(self._stream.time_base), header_rate(self._stream)
             try:
-                return unpack_table(known.counted, tick, rate)
+                return unpack_table(known.counted, tick, rate, os.path.getsize(self._path))
             except DecodeError as error:
                 raise DecodeError(f"cannot read {self._path}: {error}") from None
         table = table_from_packets(self._path, self._container, self._stream)
