@@ -82,7 +82,16 @@ def _is_alive(process: int) -> bool:
         return False
     except OSError:
         return True
-    return True
+    return not _is_zombie(process)
+
+
+def _is_zombie(process: int) -> bool:
+    """Whether a process has ended and nobody has asked how, as in containers without an init."""
+    try:
+        status = Path(f"/proc/{process}/stat").read_bytes()
+    except OSError:  # not Linux, or gone in this moment
+        return False
+    return status.rpartition(b")")[2].split()[:1] == [b"Z"]
 
 
 @contextlib.contextmanager

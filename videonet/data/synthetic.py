@@ -28,6 +28,7 @@ from pathlib import Path
 import av
 import numpy as np
 
+from videonet.data.processes import end_with_parent
 from videonet.data.shapes import SHAPES, Trajectory, draw_background, draw_shape, outline
 from videonet.errors import DataError
 from videonet.files import remove_unfinished, replacing
@@ -221,7 +222,9 @@ def _write_clips(
     # threads that the caller may have are no danger. Elsewhere than on Linux a fork is not safe.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     try:
-        with ProcessPoolExecutor(min(processes, len(clips)), mp_context=context) as pool:
+        with ProcessPoolExecutor(
+            min(processes, len(clips)), mp_context=context, initializer=end_with_parent
+        ) as pool:
             yield from pool.map(write, clips, chunksize=min(16, -(-len(clips) // processes)))
     except BrokenProcessPool:
         raise DataError(

@@ -14,10 +14,8 @@ import contextlib
 import errno
 import logging
 import multiprocessing
-import os
 import signal
 import sys
-import threading
 import time
 import traceback
 import weakref
@@ -30,6 +28,7 @@ from typing import Any
 
 import torch
 
+from videonet.data.processes import end_with_parent
 from videonet.errors import DataError, VideonetError, too_many_files
 
 logger = logging.getLogger(__name__)
@@ -324,7 +323,7 @@ def _serve(connection: Connection, work: Callable[[Any], Any]) -> None:
     """The life of a worker process: until the connection ends, or it does itself."""
     for number in STOP_SIGNALS:  # they are for the process that has us, which ends us
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     torch.set_num_threads(1)  # the workers are the parallelism
     records = _Records()
     package = logging.getLogger("videonet")
@@ -337,14 +336,6 @@ def _serve(connection: Connection, work: Callable[[Any], Any]) -> None:
             task = connection.recv()
             outcome = _attempt(work, task)
             connection.send((outcome, records.take()))
-
-
-def _end_with_parent() -> None:
-    """Leave once the process that has us is gone, whatever the present task does."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
 
 
 def _attempt(work: Callable[[Any], Any], task: Any) -> Any:
