@@ -18,8 +18,6 @@ FORBIDDEN = {
     *(("ops", "config"), ("heads", "config"), ("models", "config")),  # they take arguments
     ("inference", "engine"),  # inference needs nothing of training
 }
-# Imports, from module to module, that are still to be removed.
-EXCEPTIONS: set[tuple[str, str]] = set()
 
 
 def modules() -> dict[str, Path]:
@@ -93,11 +91,7 @@ def test_every_room_has_its_place():
 
 
 def test_no_circles():
-    graph = {
-        module: {other for other in others if (module, other) not in EXCEPTIONS}
-        for module, others in IMPORTS.items()
-    }
-    assert list(circles(graph)) == []
+    assert list(circles(IMPORTS)) == []
 
 
 def test_imports_run_downwards():
@@ -108,12 +102,7 @@ def test_imports_run_downwards():
         for other in others
         if is_upward(module, other)
     }
-    assert sorted(upward - EXCEPTIONS) == []
-
-
-def test_no_exception_is_left_over():
-    gone = [(module, other) for module, other in EXCEPTIONS if other not in IMPORTS.get(module, ())]
-    assert gone == [], "these imports are gone: remove them from EXCEPTIONS"
+    assert sorted(upward) == []
 
 
 def test_circles_and_upward_imports_are_found():
