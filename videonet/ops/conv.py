@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from videonet.errors import ConfigError
-from videonet.ops.depthwise import depthwise_layout
+from videonet.ops.depthwise import depthwise_conv, is_depthwise
 from videonet.ops.grid import volume
 from videonet.ops.kernels import cpu
 
@@ -21,8 +21,8 @@ class FastConv3d(nn.Conv3d):
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, T, H, W) -> (B, out_channels, T', H', W')."""
         single = x.dim() == 5 and x.shape[0] == 1
-        if self.groups == self.in_channels > 1:
-            x = depthwise_layout(x)
+        if x.is_cuda and x.dim() == 5 and is_depthwise(self):
+            return depthwise_conv(x, self.weight, self.bias, self.stride, self.padding)
         if single and self.padding_mode == "zeros" and cpu.convolves(x, self.weight, self.bias):
             return cpu.CONVOLUTION(
                 x, self.weight, self.bias, self.padding, self.stride, self.dilation, self.groups

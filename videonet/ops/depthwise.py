@@ -1,4 +1,7 @@
-"""Depth-wise 3D convolution with a backward pass made of operators that are fast on the CPU."""
+"""Depth-wise 3D convolution, with a backward pass made of operators that are fast on the CPU.
+
+On GPUs Triton kernels compute it, :mod:`videonet.ops.kernels.cuda`.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.grad import conv2d_weight
 
 from videonet.ops.grid import Grid
-from videonet.ops.kernels import cpu
+from videonet.ops.kernels import cpu, cuda
 from videonet.ops.kernels.autograd import FastFunction
 from videonet.ops.precision import autocast_inputs
 
@@ -20,13 +23,18 @@ def depthwise_conv(
 
     Args:
         volume: (B, C, T, H, W).
-        weight: (C, 1, kt, kh, kw).
+        weight: (D, 1, kt, kh, kw) with D a divisor of C: groups of D channels share the kernels.
         bias: (C,), or None.
 
     Returns:
         (B, C, T', H', W').
     """
     cast = autocast_inputs(volume, weight)
+    if cuda.usable(*cast):
+        return cuda.DEPTHWISE(*cast, bias, tuple(stride), tuple(padding))
+    if weight.shape[0] != volume.shape[1]:
+        weight = weight.repeat(volume.shape[1] // weight.shape[0], 1, 1, 1, 1)
+        cast = autocast_inputs(volume, weight)
     wants_gradient = torch.is_grad_enabled() and any(x.requires_grad for x in cast)
     if wants_gradient and cpu.preferred(*cast):
         y = _DepthwiseConv.apply(*cast, tuple(stride), tuple(padding))
@@ -38,7 +46,7 @@ def depthwise_conv(
 def is_depthwise(conv: nn.Conv3d) -> bool:
     """Whether :func:`depthwise_conv` is what the layer computes."""
     return (
-        conv.groups == conv.in_channels == conv.out_channels
+        conv.groups == conv.in_channels == conv.out_channels > 1
         and tuple(conv.dilation) == (1, 1, 1)
         and conv.padding_mode == "zeros"
         and not isinstance(conv.padding, str)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +30,14 @@ def same_padding(kernel: Grid) -> Grid:
     """Padding of ``kernel // 2`` on both sides of every dimension."""
     t, h, w = kernel
     return t // 2, h // 2, w // 2
+
+
+def pooled_grid(grid: Sequence[int], kernel: Sequence[int], stride: Sequence[int]) -> Grid:
+    """The grid after a convolution whose padding is ``kernel // 2``."""
+    t, h, w = (
+        (n + 2 * (k // 2) - k) // s + 1 for n, k, s in zip(grid, kernel, stride, strict=True)
+    )
+    return t, h, w
 
 
 def resize_rows(table: Tensor, rows: int) -> Tensor:

@@ -45,8 +45,6 @@ def conv_pool(
     Returns:
         Tokens (B, T'*H'*W', C) and the new grid.
     """
-    channels = tokens.shape[-1]
-    weight = weight.repeat(channels // weight.shape[0], 1, 1, 1, 1)
     padding = same_padding(tuple(weight.shape[2:])) if padding is None else padding
     return to_tokens(depthwise_conv(to_volume(tokens, grid), weight, bias, stride, padding))
 

@@ -10,10 +10,12 @@ from torch import Tensor, nn
 
 from videonet.errors import ConfigError
 from videonet.ops.attention import attention
-from videonet.ops.grid import Grid, volume
+from videonet.ops.grid import Grid, pooled_grid, volume
+from videonet.ops.kernels import cuda
 from videonet.ops.kernels.modules import is_plain
 from videonet.ops.linear import call_linear, fast_linear
 from videonet.ops.pooling import POOL_MODES, avg_pool, conv_pool, max_pool
+from videonet.ops.precision import autocast_inputs
 from videonet.ops.tracing import once_per_shape
 from videonet.ops.windows import Windows, cut_tokens, join_tokens, padding_mask
 
@@ -166,6 +168,10 @@ class PoolingAttention(nn.Module):
 
     def forward(self, x: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
         """(B, [1+]T*H*W, dim) -> (B, [1+]T'*H'*W', dim_out) and the grid of the queries."""
+        if self._pools_at_once(x):
+            heads, q_grid, k_grid = self._pool_at_once(x, grid)
+            y = self._attend(*heads, q_grid, k_grid)
+            return self.dropout(call_linear(self.proj, y)), q_grid
         if self.pool_first:
             (q, q_grid), (k, k_grid), (v, _) = (self.pool(x, grid, n) for n in "qkv")
             q, k, v = call_linear(self.q, q), call_linear(self.k, k), call_linear(self.v, v)
@@ -175,13 +181,49 @@ class PoolingAttention(nn.Module):
                 self.pool(t, grid, n) for t, n in zip((q, k, v), "qkv", strict=True)
             )
         if self.window is None:
-            y = self._attend(q, k, v, q_grid, k_grid)
+            y = self._attend(*map(self._heads, (q, k, v)), q_grid, k_grid)
         else:
             queries, keys = self._windows(grid, q_grid, k_grid)
             q, k, v = cut_tokens(q, queries), cut_tokens(k, keys), cut_tokens(v, keys)
             bias = padding_mask(keys, k)
-            y = join_tokens(self._attend(q, k, v, queries.size, keys.size, bias), queries)
+            heads = map(self._heads, (q, k, v))
+            y = join_tokens(self._attend(*heads, queries.size, keys.size, bias), queries)
         return self.dropout(call_linear(self.proj, y)), q_grid
+
+    def _pools_at_once(self, x: Tensor) -> bool:
+        """Whether one kernel of the device pools queries, keys and values and normalises them."""
+        return (
+            cuda.usable(x)
+            and not torch.compiler.is_compiling()
+            and self.window is None
+            and hasattr(self, "qkv")
+            and all(is_plain(pool, TokenPool) and pool.conv for pool in self._pools)
+            and self.pool_q.kernel == self.pool_k.kernel
+            and all(is_plain(norm, nn.LayerNorm) for norm in self._norms)
+        )
+
+    def _pool_at_once(
+        self, x: Tensor, grid: Grid
+    ) -> tuple[tuple[Tensor, Tensor, Tensor], Grid, Grid]:
+        """Queries, keys and values (B, heads, N', D); the grids of queries and of keys."""
+        qkv = call_linear(self.qkv, x).unflatten(2, (3, self.num_heads, -1))  # (B, N, 3, heads, D)
+        weights = torch.stack([pool.weight for pool in self._pools])
+        gains = torch.stack([norm.weight for norm in self._norms])
+        offsets = torch.stack([norm.bias for norm in self._norms])
+        strides = self.pool_q.stride, self.pool_k.stride
+        heads = cuda.POOL_NORM(
+            *autocast_inputs(qkv, weights), gains, offsets, grid, *strides, NORM_EPS
+        )
+        q_grid, k_grid = (pooled_grid(grid, self.pool_q.kernel, stride) for stride in strides)
+        return heads, q_grid, k_grid
+
+    @property
+    def _pools(self) -> tuple[TokenPool | None, ...]:
+        return self.pool_q, self.pool_k, self.pool_v
+
+    @property
+    def _norms(self) -> tuple[nn.LayerNorm | None, ...]:
+        return self.norm_q, self.norm_k, self.norm_v
 
     def _attend(
         self,
@@ -192,8 +234,7 @@ class PoolingAttention(nn.Module):
         k_grid: Grid,
         key_bias: Tensor | None = None,
     ) -> Tensor:
-        """Pooled tokens (B, N', heads*D) and (B, Nk, heads*D) -> (B, N', heads*D)."""
-        q, k, v = self._heads(q), self._heads(k), self._heads(v)
+        """(B, heads, N', D), (B, heads, Nk, D) twice -> (B, N', heads*D)."""
         y = attention(
             q,
             k,

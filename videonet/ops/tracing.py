@@ -26,6 +26,15 @@ def is_traced() -> bool:
     )
 
 
+def is_exported() -> bool:
+    """Whether operators become a program that has to run without this package.
+
+    Before torch 2.7, which can tell, also while compiling.
+    """
+    exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+    return exporting() or torch.jit.is_tracing()
+
+
 def is_transformed() -> bool:
     """Whether ``torch.func`` or forward-mode differentiation transforms the operators.
 

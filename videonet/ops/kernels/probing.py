@@ -76,6 +76,8 @@ class Kernel(Probed):
             return self.plain(x, *arguments)
         try:
             return self.fast(x, *arguments)
+        except torch.OutOfMemoryError:
+            raise
         except (AttributeError, NotImplementedError, RuntimeError, TypeError) as error:
             result = self.plain(x, *arguments)  # fails itself where the arguments are at fault
             self.distrust(x.dtype, _first_line(error))
@@ -83,12 +85,7 @@ class Kernel(Probed):
 
     def find_fault(self, key: torch.dtype) -> str | None:
         arguments = self.example(key)
-        found, expected = self.fast(*arguments), self.plain(*arguments)
-        if found.shape != expected.shape or found.dtype != expected.dtype:
-            return f"it gives {found.dtype} {tuple(found.shape)}"
-        error = (found.double() - expected.double()).abs().max()
-        largest = expected.double().abs().max()
-        return None if error <= TOLERANCES[key] * largest else "it gives other numbers"
+        return difference(self.fast(*arguments), self.plain(*arguments), TOLERANCES[key])
 
 
 class Question(Probed):
@@ -119,6 +116,19 @@ class Question(Probed):
     def find_fault(self, key: None) -> str | None:
         self.ask()
         return None if self.when_so(self.ask) is True else "it does not say yes when it should"
+
+
+def difference(found: Tensor, expected: Tensor, tolerance: float) -> str | None:
+    """What is wrong with a result of a trial, None if nothing is.
+
+    Args:
+        tolerance: largest error in units of the largest expected number.
+    """
+    if found.shape != expected.shape or found.dtype != expected.dtype:
+        return f"it gives {found.dtype} {tuple(found.shape)}"
+    error = (found.double() - expected.double()).abs().max()
+    largest = expected.double().abs().max()
+    return None if error <= tolerance * largest else "it gives other numbers"
 
 
 def _in_new_thread(find_fault: Callable[[], str | None]) -> str | None:
