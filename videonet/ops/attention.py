@@ -16,7 +16,7 @@ from videonet.errors import ConfigError
 from videonet.ops.chunked_attention import chunked_attention
 from videonet.ops.fused_attention import fused_attention
 from videonet.ops.grid import Grid, one_hot_positions
-from videonet.ops.kernels import cpu
+from videonet.ops.kernels import cpu, gpu
 from videonet.ops.precision import autocast_inputs
 from videonet.ops.relative_position import Tables, position_rows
 from videonet.ops.tracing import once_per_shape
@@ -114,6 +114,8 @@ def dot_product_attention(
     if rows is None:
         return fused_attention(q, k, v, scale=1.0)
     columns = columns.unsqueeze(1).expand(-1, k.shape[1], -1, -1)
+    if gpu.attends(q, rows, k, v):
+        return gpu.TWO_PART_ATTENTION(q, rows, torch.cat((k, columns), dim=-1), v)
     # Fused kernels want one width for q, k and v, a multiple of 8.
     width = v.shape[-1]
     missing = -(q.shape[-1] + rows.shape[-1]) % 8

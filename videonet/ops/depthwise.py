@@ -1,6 +1,6 @@
 """Depth-wise 3D convolution, with a backward pass made of operators that are fast on the CPU.
 
-On GPUs Triton kernels compute it, :mod:`videonet.ops.kernels.cuda`.
+On GPUs Triton kernels compute it, :mod:`videonet.ops.kernels.gpu`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.grad import conv2d_weight
 
 from videonet.ops.grid import Grid
-from videonet.ops.kernels import cpu, cuda
+from videonet.ops.kernels import cpu, gpu
 from videonet.ops.kernels.autograd import FastFunction
 from videonet.ops.precision import autocast_inputs
 
@@ -30,8 +30,8 @@ def depthwise_conv(
         (B, C, T', H', W').
     """
     cast = autocast_inputs(volume, weight)
-    if cuda.usable(*cast):
-        return cuda.DEPTHWISE(*cast, bias, tuple(stride), tuple(padding))
+    if gpu.usable(*cast):
+        return gpu.DEPTHWISE(*cast, bias, tuple(stride), tuple(padding))
     if weight.shape[0] != volume.shape[1]:
         weight = weight.repeat(volume.shape[1] // weight.shape[0], 1, 1, 1, 1)
         cast = autocast_inputs(volume, weight)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from videonet.errors import ConfigError
 from videonet.ops.attention import attention
 from videonet.ops.grid import Grid, pooled_grid, volume
-from videonet.ops.kernels import cuda
+from videonet.ops.kernels import gpu
 from videonet.ops.kernels.modules import is_plain
 from videonet.ops.linear import call_linear, fast_linear
 from videonet.ops.pooling import POOL_MODES, avg_pool, conv_pool, max_pool
@@ -193,7 +193,7 @@ class PoolingAttention(nn.Module):
     def _pools_at_once(self, x: Tensor) -> bool:
         """Whether one kernel of the device pools queries, keys and values and normalises them."""
         return (
-            cuda.usable(x)
+            gpu.usable(x)
             and not torch.compiler.is_compiling()
             and self.window is None
             and hasattr(self, "qkv")
@@ -211,7 +211,7 @@ class PoolingAttention(nn.Module):
         gains = torch.stack([norm.weight for norm in self._norms])
         offsets = torch.stack([norm.bias for norm in self._norms])
         strides = self.pool_q.stride, self.pool_k.stride
-        heads = cuda.POOL_NORM(
+        heads = gpu.POOL_NORM(
             *autocast_inputs(qkv, weights), gains, offsets, grid, *strides, NORM_EPS
         )
         q_grid, k_grid = (pooled_grid(grid, self.pool_q.kernel, stride) for stride in strides)
