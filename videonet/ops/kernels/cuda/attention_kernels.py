@@ -13,6 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from videonet.ops.kernels.cuda import depthwise_kernels
+
 BLOCK_Q, BLOCK_K = 64, 64
 FORWARD_BLOCK_Q = 128
 # Two stages of loads, so that 99 KiB of shared memory, as on smaller cards, are enough.
@@ -21,7 +23,7 @@ LEAST_PROGRAMS = 512  # shares of the queries are made until the keys' gradients
 LOG2_E = tl.constexpr(1.4426950408889634)
 
 
-INTERPRETED = tl.constexpr(bool(triton.knobs.runtime.interpret))
+INTERPRETED = tl.constexpr(depthwise_kernels.INTERPRETED)
 
 
 @triton.jit

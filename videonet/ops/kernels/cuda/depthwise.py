@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-import triton
 from torch import Tensor
 from torch.library import custom_op
 from torch.utils.flop_counter import register_flop_formula
@@ -22,7 +21,7 @@ from videonet.ops.kernels.cuda import depthwise_kernels as kernels
 
 def runs_triton(tensor: Tensor) -> bool:
     """Whether Triton runs where the tensor lies: on a GPU, or anywhere in its interpreter."""
-    return tensor.is_cuda or triton.knobs.runtime.interpret
+    return tensor.is_cuda or kernels.INTERPRETED
 
 
 @custom_op("videonet::depthwise_conv", mutates_args=())
@@ -40,11 +39,9 @@ def depthwise_conv(
     Returns:
         (B, C, T', H', W').
     """
-    if not runs_triton(volume):
-        return plain_depthwise_conv(volume, weight, bias, stride, padding).clone(
-            memory_format=torch.channels_last_3d
-        )
     out = _empty_output(volume, weight, stride, padding)
+    if not runs_triton(volume):
+        return out.copy_(plain_depthwise_conv(volume, weight, bias, stride, padding))
     width = weight.shape[0]
     x, y = _by_heads(_side_by_side(volume), width), _by_heads(out, width)
     kernels.forward(x, weight, bias, y, tuple(stride), tuple(padding))

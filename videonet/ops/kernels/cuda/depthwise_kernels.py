@@ -228,6 +228,10 @@ def _pool_norm(
             tl.store(moments + second + place, scale, tokens < end)
 
 
+# Whether the kernels run in Triton's interpreter, on any device.
+INTERPRETED = not isinstance(_place, triton.runtime.JITFunction)
+
+
 def forward(
     x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor, stride: Grid, padding: Grid
 ) -> None:
