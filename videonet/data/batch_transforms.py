@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from videonet.ops.tracing import once_per_shape
+
 
 def normalize(
     clips: Tensor,
@@ -15,6 +17,15 @@ def normalize(
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """``(clips / 255 - mean) / std`` of uint8 ``(N, 3, T, H, W)``, where the clips are."""
-    mean = torch.tensor(mean, device=clips.device).view(-1, 1, 1, 1)
-    std = torch.tensor(std, device=clips.device).view(-1, 1, 1, 1)
-    return torch.addcmul(-mean / std, clips.float(), 1 / (255 * std)).to(dtype)
+    shift, scale = _shift_and_scale(tuple(mean), tuple(std), clips.device)
+    return torch.addcmul(shift, clips.float(), scale).to(dtype)
+
+
+@once_per_shape
+def _shift_and_scale(
+    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+) -> Tensor:
+    """(2, 3, 1, 1, 1), kept on the device: a copy in every step would wait for the GPU."""
+    deviation = torch.tensor(std, device=device)
+    shift = -torch.tensor(mean, device=device) / deviation
+    return torch.stack((shift, 1 / (255 * deviation))).view(2, -1, 1, 1, 1)

@@ -89,7 +89,9 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         )
     if name in ("adam", "adamw"):
         kind = torch.optim.AdamW if name == "adamw" else torch.optim.Adam
-        return kind(groups, lr=solver.BASE_LR, betas=tuple(solver.BETAS), eps=1e-8)
+        # One kernel for all parameters, where every device has it.
+        fused = True if all(p.is_cuda for p in model.parameters()) else None
+        return kind(groups, lr=solver.BASE_LR, betas=tuple(solver.BETAS), eps=1e-8, fused=fused)
     raise ConfigError(f"SOLVER.OPTIMIZING_METHOD is {name!r}, expected sgd, adam or adamw")
 
 
