@@ -7,7 +7,7 @@ import hashlib
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,6 +16,7 @@ from videonet.errors import WriteError
 GUARDED = 1  # bytes that are locked, behind the text; Windows lets nobody read locked bytes
 BEHIND = 1 << 20
 LONGEST_TEMPORARY = 180  # bytes of a name that its temporary name repeats
+_CODING: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}
 _TEMPORARY = re.compile(r"\.part\.(?P<process>\d{1,9})\.")
 
 
@@ -100,9 +101,39 @@ def replacing_text(path: Path, **options: Any) -> Iterator[IO[str]]:
 
     UTF-8; names of files that are no UTF-8 keep their bytes. `options` are those of ``open``.
     """
-    coding = {"encoding": "utf-8", "errors": "surrogateescape"}
-    with replacing(path) as temporary, open(temporary, "w", **coding, **options) as file:
+    with replacing(path) as temporary, open(temporary, "w", **_CODING, **options) as file:
         yield file
+
+
+class AppendedText:
+    """A text file that grows: what is appended is handed to the system at once.
+
+    Args:
+        path: the file, in a folder that exists.
+        start: the pieces that it begins with, in place of what it held. They are written whole or
+            not at all.
+
+    Raises:
+        WriteError: it cannot be written.
+    """
+
+    def __init__(self, path: Path, start: Iterable[str]):
+        self.path = path
+        with replacing_text(path, newline="") as file:
+            file.writelines(start)
+        with writing(path):
+            self._file = open(path, "a", newline="", **_CODING)  # noqa: SIM115
+
+    def append(self, text: str) -> None:
+        """Write a piece. Raises WriteError where it cannot be written."""
+        with writing(self.path):
+            self._file.write(text)
+            self._file.flush()
+
+    def close(self) -> None:
+        """End writing."""
+        with contextlib.suppress(OSError):  # what a full disk did not take was reported
+            self._file.close()
 
 
 def make_folder(path: Path) -> None:

@@ -142,7 +142,7 @@ def test_lines_that_no_prediction_wrote(tmp_path, line):
     path = tmp_path / "r.jsonl"
     write_three(path)
     path.write_text(f"{line}\n{path.read_text()}")
-    with pytest.raises(DataError, match=r"r\.jsonl, line 1: no result"):
+    with pytest.raises(DataError, match=r"r\.jsonl, line 1: (no result|not JSON)"):
         open_results(path, None, io.StringIO(), ABOUT)
 
 

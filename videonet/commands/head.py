@@ -27,13 +27,19 @@ def main(argv: Words = None, prog: str | None = None) -> None:
     parser.add_argument("--train", type=Path, required=True, help="folder of features with labels")
     parser.add_argument("--val", type=Path, required=True, help="folder of features with labels")
     args = parse(parser, argv)
+    import torch
+
     from videonet.config.loading import load_config
     from videonet.data.feature_store import read_description, read_features
     from videonet.engine.video_head import train_video_head
+    from videonet.tasks.clip_head import FILE, ClipHeadTraining
     from videonet.terminal import start_logging
 
     cfg = load_config(args.cfg, args.overrides)
     start_logging(Path(cfg.OUTPUT_DIR))
     names = read_description(args.train)["classes"]
-    results = train_video_head(cfg, read_features(args.train), read_features(args.val), names)
+    features = (read_features(args.train), read_features(args.val))
+    torch.manual_seed(cfg.RNG_SEED)
+    values = train_video_head(cfg, ClipHeadTraining(cfg.VIDEO_HEAD, *features, names))
+    results = {"head": str(Path(cfg.OUTPUT_DIR) / FILE), "attention": round(values["top1"], 3)}
     print(json.dumps(results, indent=2))

@@ -6,7 +6,6 @@ after its file, so a stopped extraction goes on where it was; ``features.json`` 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -19,9 +18,9 @@ from safetensors.numpy import load_file, save_file
 
 from videonet.choices import FEATURE_FORMATS
 from videonet.data.claims import Claim
-from videonet.data.texts import read_json_lines, read_text, short_stem
+from videonet.data.texts import json_line, read_json_lines, read_text, short_stem
 from videonet.errors import ConfigError, DataError
-from videonet.files import make_folder, remove_unfinished, replacing, replacing_text, writing
+from videonet.files import AppendedText, make_folder, remove_unfinished, replacing, writing
 
 INDEX, DESCRIPTION = "index.jsonl", "features.json"
 SUFFIXES = tuple(f".{kind}" for kind in FEATURE_FORMATS)
@@ -87,10 +86,7 @@ class FeatureWriter:
                 records = []
             self._claim.settle(description | {"format": kind}, begun=bool(records))
             self.done = frozenset(record["video"] for record in records)
-            with replacing_text(folder / INDEX) as file:  # without a line cut short
-                file.writelines(json.dumps(record) + "\n" for record in records)
-            with writing(folder / INDEX):
-                self._index = open(folder / INDEX, "a", encoding="utf-8")  # noqa: SIM115
+            self._index = AppendedText(folder / INDEX, map(json_line, records))
         except BaseException:
             self._claim.close()
             raise
@@ -113,16 +109,13 @@ class FeatureWriter:
                     np.save(temporary, array)
         suffix = ".safetensors" if self.kind == "safetensors" else ".npy"
         record = {"video": video.video, "file": stem + suffix, "label": video.label}
-        with writing(self.folder / INDEX):
-            self._index.write(json.dumps(record | {"clips": len(video.features)}) + "\n")
-            self._index.flush()
+        self._index.append(json_line(record | {"clips": len(video.features)}))
 
     def __enter__(self) -> FeatureWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OSError):  # what a full disk did not take was reported
-            self._index.close()
+        self._index.close()
         self._claim.close()
 
 

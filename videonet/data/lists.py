@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 SEPARATORS = (" ", "\t", ",")
 BEGINNING = 1 << 16  # characters of a list that show how it is written
 LONGEST_NUMBER = 18  # digits of a label
+# The label at the end of a line, quoted or not, with what separates it from the path.
+_NUMBER = re.compile(r"[ ,\t]\s*(?P<quote>[\"']?)(?P<label>-?\d{1,9})(?P=quote)$")
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,31 @@ def read_list(
     written = [video for _, video, _ in rows]
     check_exist(path, videos, [f"line {line}" for line, _, _ in rows], _prefix_hint(written, root))
     return VideoList(str(path), PathArray(videos), labels, str(root))
+
+
+def read_paths(path: Path) -> list[tuple[str, int | None]]:
+    """The videos of a list with the number at the end of their line, None where there is none.
+
+    Lines are paths, or paths and labels. Nothing says here how many classes there are, or that a
+    video exists; relative paths start at the list's folder.
+
+    Raises:
+        DataError: the list cannot be read.
+    """
+    lines = [line.strip() for line in lines_of(read_text(path, "list of videos", names=True))]
+    found = [_path_and_number(path.parent, line) for line in lines if line]
+    # A header is a first line whose words are no file: "path label".
+    if len(found) > 1 and not Path(found[0][0]).suffix and found[0][1] is None:
+        found = found[1:] if not os.path.exists(found[0][0]) else found
+    return found
+
+
+def _path_and_number(folder: Path, line: str) -> tuple[str, int | None]:
+    if os.path.isfile(folder / line):
+        return str(folder / line), None
+    match = _NUMBER.search(line, max(0, len(line) - 40))
+    path = line[: match.start()].rstrip(" ,\t") if match else line
+    return str(folder / unquoted(path)), int(match["label"]) if match else None
 
 
 def has_named_labels(path: Path, separator: str, several: bool) -> bool:

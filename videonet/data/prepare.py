@@ -7,10 +7,8 @@ import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 from tqdm import tqdm
 
@@ -20,8 +18,8 @@ from videonet.data.lists import VideoList
 from videonet.data.manifest import relative, state_of
 from videonet.data.tables import cell
 from videonet.data.texts import read_text, short_stem
-from videonet.data.video.info import VideoInfo
 from videonet.data.video.reader import VideoReader
+from videonet.data.video.writer import VideoWriter
 from videonet.data.workers import WorkerFailure, WorkerPool
 from videonet.errors import DataError, DecodeError
 from videonet.files import make_folder, remove_unfinished, replacing, replacing_text, writing
@@ -29,7 +27,6 @@ from videonet.files import make_folder, remove_unfinished, replacing, replacing_
 PREPARED = "prepared.json"  # in the folder: what its videos were made of, and how
 LOCK = ".prepare.lock"
 _CHUNK = 32  # frames held at a time
-_CLOCK = 90_000  # ticks per second of the written time stamps
 
 
 def prepare(
@@ -211,27 +208,16 @@ class Encoder:
                 open_video(source, "pyav", side, frames_fps=self.frames_fps) as reader,
                 replacing(Path(target)) as part,
             ):
-                self._write(reader, str(part))
+                self._write(reader, part)
         except DecodeError as error:
             return str(error)
         return None
 
-    def _write(self, reader: VideoReader, path: str) -> None:
-        info: VideoInfo = reader.info
-        width, height = (max(2, size // 2 * 2) for size in reader.size)  # 4:2:0 needs even sizes
-        with av.open(f"file:{path}", "w", format="mp4") as container:
-            rate = Fraction(info.fps).limit_denominator(1001)
-            stream = container.add_stream("libx264", rate=rate, options={"crf": str(self.crf)})
-            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-            stream.codec_context.gop_size = self.gop
-            stream.codec_context.thread_count = 1  # the workers are the parallelism
-            stream.codec_context.time_base = Fraction(1, _CLOCK)
-            for start in range(0, info.frames, _CHUNK):
-                indices = np.arange(start, min(start + _CHUNK, info.frames))
+    def _write(self, reader: VideoReader, path: Path) -> None:
+        # One thread for the encoder: the workers are the parallelism.
+        quality = {"crf": self.crf, "gop": self.gop}
+        with VideoWriter(path, reader.info.fps, threads=1, **quality) as writer:
+            for start in range(0, reader.info.frames, _CHUNK):
+                indices = np.arange(start, min(start + _CHUNK, reader.info.frames))
                 for index, picture in zip(indices, reader.frames_at(indices), strict=True):
-                    picture = np.ascontiguousarray(picture[:height, :width].numpy())
-                    frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-                    frame.pts = round(reader.times[index] * _CLOCK)
-                    frame.time_base = Fraction(1, _CLOCK)
-                    container.mux(stream.encode(frame))
-            container.mux(stream.encode())
+                    writer.add(picture.numpy(), reader.times[index])

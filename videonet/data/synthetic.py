@@ -25,11 +25,11 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import av
 import numpy as np
 
 from videonet.data.processes import end_with_parent
 from videonet.data.shapes import SHAPES, Trajectory, draw_background, draw_shape, outline
+from videonet.data.video.writer import VideoWriter
 from videonet.errors import DataError
 from videonet.files import remove_unfinished, replacing
 
@@ -57,7 +57,7 @@ ENDS: dict[str, tuple[tuple[float, float], tuple[float, float]]] = {
     "radius": ((0.18, 0.22), (0.40, 0.48)),
 }
 TURN = (2.8, 4.9)  # radians from the first angle of a path to its last
-CRF = "16"  # close to lossless: coding errors must not betray the motion
+CRF = 16  # close to lossless: coding errors must not betray the motion
 
 # Part of the description in demo.json: a change of the drawing or the laws gets a new number.
 VERSION = 1
@@ -184,17 +184,12 @@ def _boxes(shape: str, trajectory: Trajectory, size: int) -> np.ndarray:
 
 
 def _encode(frames: np.ndarray, fps: int) -> bytes:
-    """An H.264 mp4 file of frames (T, H, W, 3); one thread, so the bytes are reproducible."""
+    """An H.264 mp4 file of frames (T, H, W, 3), the same bytes on every run."""
     buffer = io.BytesIO()
-    with av.open(buffer, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
-        options = {"preset": "ultrafast", "crf": CRF}
-        stream = container.add_stream("libx264", rate=fps, options=options)
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        stream.codec_context.thread_count = 1
+    reproducible = {"threads": 1, "clock": None, "bitexact": True}
+    with VideoWriter(buffer, fps, crf=CRF, preset="ultrafast", **reproducible) as writer:
         for image in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-        container.mux(stream.encode())
+            writer.add(image)
     return buffer.getvalue()
 
 

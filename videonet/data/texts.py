@@ -11,6 +11,7 @@ import codecs
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,11 @@ def read_json_lines(path: Path, what: str = "file") -> list[tuple[int, Any]]:
             if number < len(lines):
                 raise DataError(f"{path}, line {number}: not JSON") from None
     return found
+
+
+def json_line(record: Mapping[str, Any]) -> str:
+    """A record as a line of JSON, which :func:`read_json_lines` reads."""
+    return json.dumps(record) + "\n"
 
 
 def short_stem(stem: str) -> str:

@@ -8,7 +8,9 @@ import logging
 import math
 from pathlib import Path
 
+from videonet.data.texts import json_line
 from videonet.errors import ConfigError
+from videonet.files import AppendedText
 
 logger = logging.getLogger(__name__)
 
@@ -41,10 +43,7 @@ class MetricLogger:
             return
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "log.jsonl"
-        cut_short = path.exists() and _ends_within_a_line(path)
-        self._lines = open(path, "a", encoding="utf-8")  # noqa: SIM115
-        if cut_short:  # by a full disk or a crash: the next record gets a line of its own
-            self._lines.write("\n")
+        self._lines = AppendedText(path, _whole_lines(path))
         if tensorboard is not None:
             from torch.utils.tensorboard import SummaryWriter  # takes a second
 
@@ -63,8 +62,7 @@ class MetricLogger:
         if self._lines is None:
             return
         values = {name: value for name, value in values.items() if math.isfinite(value)}
-        self._lines.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
-        self._lines.flush()
+        self._lines.append(json_line({"kind": kind, "step": step, **values}))
         if self._board is not None:
             for name, value in values.items():
                 self._board.add_scalar(f"{kind}/{name}", value, step)
@@ -95,13 +93,12 @@ def _start_wandb(folder: Path, project: str, config: dict):
     )
 
 
-def _ends_within_a_line(path: Path) -> bool:
-    size = path.stat().st_size
-    if size == 0:
-        return False
-    with path.open("rb") as file:
-        file.seek(size - 1)
-        return file.read(1) != b"\n"
+def _whole_lines(path: Path) -> list[str]:
+    """The lines of a log, without a last one that a full disk or a crash cut short."""
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+        return [line for line in file if line.endswith("\n")]
 
 
 def read_log(path: str | Path) -> list[dict]:

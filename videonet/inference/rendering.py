@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from videonet.data.video.writer import new_video
 from videonet.figures import save_figure
-from videonet.files import temporary_name, writing
 from videonet.tasks.segments import Segment, cell_borders
 
 Limits = tuple[float, float] | None  # the lowest and the highest score; None for no limits
@@ -23,7 +21,6 @@ Limits = tuple[float, float] | None  # the lowest and the highest score; None fo
 SHOWN_FRAMES = 8  # of a clip in a picture
 TOP_CURVES = 8  # outputs drawn over time
 SHORTEST_SIDE = 240  # of explained videos, in pixels
-TICKS_PER_SECOND = 90_000
 
 
 def plot_timeline(
@@ -66,61 +63,6 @@ def plot_timeline(
             lower.text((s.start + s.end) / 2, 0, s.label, ha="center", va="center", fontsize=8)
     lower.set(xlabel="seconds", yticks=[], ylabel="segments", xlim=(borders[0], borders[-1]))
     save_figure(figure, path, dpi=110)
-
-
-class VideoFile:
-    """Writes pictures to an H.264 MP4 file, which appears under its name when it is whole.
-
-    Odd sizes lose a row or a column.
-
-    Args:
-        path: the file.
-        fps: nominal frames per second.
-    """
-
-    def __init__(self, path: Path, fps: float):
-        self.path, self._partial = path, temporary_name(path)
-        with writing(path):
-            self._container = av.open(f"file:{self._partial}", "w", format="mp4")
-        rate = Fraction(fps).limit_denominator(1001)
-        self._stream = self._container.add_stream("libx264", rate=rate, options={"crf": "20"})
-        self._stream.pix_fmt = "yuv420p"
-        self._stream.codec_context.time_base = Fraction(1, TICKS_PER_SECOND)
-        self._sized = False
-
-    def add(self, picture: np.ndarray, time: float) -> None:
-        """Add the next picture.
-
-        Args:
-            picture: RGB uint8 (H, W, 3).
-            time: seconds from the start at which it is shown.
-        """
-        height, width = (n // 2 * 2 for n in picture.shape[:2])
-        if not self._sized:
-            self._stream.height, self._stream.width, self._sized = height, width, True
-        picture = np.ascontiguousarray(picture[:height, :width])
-        frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-        frame.pts = round(time * TICKS_PER_SECOND)
-        frame.time_base = Fraction(1, TICKS_PER_SECOND)
-        with writing(self.path):
-            self._container.mux(self._stream.encode(frame))
-
-    def __enter__(self) -> VideoFile:
-        return self
-
-    def __exit__(self, kind: type | None, *_: object) -> None:
-        whole = False
-        try:
-            with writing(self.path):
-                if kind is None:
-                    self._container.mux(self._stream.encode())
-                self._container.close()
-                if kind is None:
-                    self._partial.replace(self.path)
-                    whole = True
-        finally:
-            if not whole:
-                self._partial.unlink(missing_ok=True)
 
 
 def draw_scores(
@@ -170,10 +112,10 @@ def write_overlay(
         limits: of the scores, see :func:`draw_scores`.
     """
     borders = cell_borders(times)
-    with VideoFile(path, fps) as file:
+    with new_video(path, fps) as writer:
         for time, picture in frames:
             cell = int(np.clip(np.searchsorted(borders, time, side="right") - 1, 0, len(tops) - 1))
-            file.add(draw_scores(picture, tops[cell], limits=limits), time)
+            writer.add(draw_scores(picture, tops[cell], limits=limits), time)
 
 
 def blend_heat(frames: np.ndarray, heat: np.ndarray) -> np.ndarray:
@@ -235,11 +177,11 @@ def write_heat_video(
     """
     factor = max(1, math.ceil(SHORTEST_SIDE / min(frames.shape[1:3])))
     pairs = np.concatenate((frames, blend_heat(frames, heat)), axis=2)  # (T, H, 2 W, 3)
-    with VideoFile(path, fps) as file:
+    with new_video(path, fps) as writer:
         for index, picture in enumerate(pairs):
             size = (picture.shape[1] * factor, picture.shape[0] * factor)
             large = Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC)
-            file.add(draw_scores(np.asarray(large), top, limits=limits), index / fps)
+            writer.add(draw_scores(np.asarray(large), top, limits=limits), index / fps)
 
 
 def plot_prediction(

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import json
 import math
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -22,9 +21,9 @@ from typing import Any, TextIO
 
 from videonet.data.claims import Claim
 from videonet.data.tables import rows_as_text, text_of
-from videonet.data.texts import lines_of, read_text
+from videonet.data.texts import json_line, read_json_lines
 from videonet.errors import ConfigError, DataError
-from videonet.files import make_folder, remove_unfinished, replacing_text, writing
+from videonet.files import AppendedText, make_folder, remove_unfinished, writing
 from videonet.tasks.segments import Segment
 from videonet.tasks.task import Top
 from videonet.terminal import printable
@@ -153,12 +152,7 @@ class _Continued(ResultWriter):
             lines = self._take_over()
             begun = path.exists() and path.stat().st_size > 0
             self._claim.settle(about, begun=begun)
-            with replacing_text(path, newline="") as file:
-                file.writelines(lines)
-            with writing(path):
-                self._file = open(  # noqa: SIM115
-                    path, "a", newline="", encoding="utf-8", errors="surrogateescape"
-                )
+            self._file = AppendedText(path, lines)
         except BaseException:
             self._claim.close()
             raise
@@ -171,15 +165,9 @@ class _Continued(ResultWriter):
             The lines to keep.
         """
 
-    def _append(self, text: str) -> None:
-        with writing(self._path):
-            self._file.write(text)
-            self._file.flush()
-
     def close(self) -> None:
         """Close the file, and let other processes write to it."""
-        with contextlib.suppress(OSError):  # what a full disk did not take was reported
-            self._file.close()
+        self._file.close()
         self._claim.close()
 
 
@@ -205,7 +193,7 @@ class JsonLines(_Continued):
                 kept.append(record)
                 self._unfinished.pop(record["video"], None)
         self.done = frozenset(record["video"] for record in kept if "window" not in record)
-        return [json.dumps(record) + "\n" for record in kept]
+        return map(json_line, kept)
 
     def unfinished(self, video: str) -> list[WindowResult]:
         """The windows that the file held of a video that was not finished."""
@@ -238,7 +226,7 @@ class JsonLines(_Continued):
         self._write({"video": video, "error": reason})
 
     def _write(self, record: dict) -> None:
-        self._append(json.dumps(record) + "\n")
+        self._file.append(json_line(record))
 
 
 class CsvTable(_Continued):
@@ -284,7 +272,7 @@ class CsvTable(_Continued):
         return rows_as_text([row.get(key, "") for key in self.HEADER] for row in rows)
 
     def _write(self, rows: list[dict]) -> None:
-        self._append(self._text(rows))
+        self._file.append(self._text(rows))
 
 
 FORMATS = {"jsonl": JsonLines, "csv": CsvTable}
@@ -353,16 +341,10 @@ class _TextFile(TextTable):
 def _json_records(path: Path) -> Iterable[dict]:
     if not path.exists():
         return
-    lines = lines_of(read_text(path, "results"))
-    for number, line in enumerate(lines, start=1):
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            record = None
-        if _is_record(record):
-            yield record
-        elif number < len(lines):  # the last line may be cut short by what stopped the run
+    for number, record in read_json_lines(path, "results"):
+        if not _is_record(record):
             raise DataError(f"{path}, line {number}: no result of a prediction")
+        yield record
 
 
 def _is_record(record: Any) -> bool:

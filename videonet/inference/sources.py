@@ -9,14 +9,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from videonet.data.texts import lines_of, read_text
+from videonet.data.lists import read_paths
 from videonet.data.video.names import is_hidden, is_video
 from videonet.errors import DataError
 
 LIST_SUFFIXES = frozenset((".csv", ".list", ".tsv", ".txt"))
 _RECURSIVE = re.compile(r"(?:^|/)(?P<stars>\*\*)(?:/|$)")  # the part of a pattern for all folders
-# The label at the end of a line, quoted or not, with what separates it from the path.
-_LABEL = re.compile(r"[ ,\t]\s*(?P<quote>[\"']?)(?P<label>-?\d{1,9})(?P=quote)$")
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,8 @@ def _expand(item: str) -> list[Source]:
     if os.path.isdir(item):
         return _some(_videos_below(path), f"{item} holds no video file")
     if path.suffix.lower() in LIST_SUFFIXES:
-        return _some(_read_list(path), f"{item}: the list names no video")
+        listed = [Source(video, label) for video, label in read_paths(path)]
+        return _some(listed, f"{item}: the list names no video")
     if not os.path.exists(item) and glob.has_magic(item):
         files = filter(os.path.isfile, sorted(_fitting(item)))
         return _some([Source(file) for file in files], f"no file fits the pattern {item}")
@@ -89,26 +88,6 @@ def _videos_below(folder: Path) -> list[Source]:
         folders[:] = sorted(name for name in folders if not is_hidden(name))
         found += [os.path.join(place, name) for name in names if is_video(name)]
     return [Source(path) for path in sorted(found) if os.path.isfile(path)]
-
-
-def _read_list(path: Path) -> list[Source]:
-    text = read_text(path, "list of videos", names=True)
-    lines = [line.strip() for line in lines_of(text)]
-    sources = [_source(path.parent, line) for line in lines if line]
-    # A header is a first line whose words are no file: "path label".
-    if len(sources) > 1 and not Path(sources[0].path).suffix and sources[0].label is None:
-        sources = sources[1:] if not os.path.exists(sources[0].path) else sources
-    return sources
-
-
-def _source(folder: Path, line: str) -> Source:
-    if os.path.isfile(folder / line):
-        return Source(str(folder / line))
-    match = _LABEL.search(line, max(0, len(line) - 40))
-    path = line[: match.start()].rstrip(" ,\t") if match else line
-    if len(path) > 1 and path[0] == path[-1] and path[0] in "\"'":
-        path = path[1:-1].replace(path[0] * 2, path[0])
-    return Source(str(folder / path), int(match["label"]) if match else None)
 
 
 def _some(sources: list[Source], otherwise: str) -> list[Source]:
