@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -90,7 +91,8 @@ def _timm(name: str, frames: int, size: int) -> nn.Module:
     return timm.create_model(name, **({"img_size": size} if fixed else {}))
 
 
-TRANSFORMERS = {  # name here -> class, settings that differ from its configuration's defaults
+# Name here -> class, settings that differ from its configuration's defaults.
+TRANSFORMERS: dict[str, tuple[str, Mapping[str, int | list[int]]]] = {
     "cvt_13": ("CvtForImageClassification", {}),
     "cvt_21": ("CvtForImageClassification", {"depth": [1, 4, 16]}),
     "cvt_w24": (

@@ -12,7 +12,7 @@ import json
 import logging
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -84,9 +84,15 @@ def benchmark(
     }
 
 
+def training_recipe(dataset: VideoDataset) -> TrainingClips:
+    """How a data set of training makes its clips."""
+    assert isinstance(dataset.make_clips, TrainingClips)  # else it is one of evaluation
+    return dataset.make_clips
+
+
 def stage_costs(dataset: VideoDataset, videos: int = 64) -> dict[str, float]:
     """Milliseconds per clip of every stage, in this process, over the first ``videos``."""
-    make: TrainingClips = dataset.make_clips
+    make = training_recipe(dataset)
     spent = dict.fromkeys(STAGES, 0.0)
     clips_made = 0
     threads = torch.get_num_threads()
@@ -112,7 +118,7 @@ def _time_stages(
     spent: dict[str, float],
 ) -> None:
     """Make the clips of one video step by step, as the loader does, and add up the times."""
-    make: TrainingClips = dataset.make_clips
+    make = training_recipe(dataset)
     known = dataset.manifest.info(index) if dataset.manifest else None
     marks = [time.perf_counter()]
 
@@ -147,8 +153,9 @@ def _videonet(cfg: CfgNode, dataset: VideoDataset, workers: int):
 
 
 def _decord(cfg: CfgNode, dataset: VideoDataset, workers: int):
-    pool = WorkerPool(DecordAlone(dataset.make_clips), workers)
+    pool = WorkerPool(DecordAlone(training_recipe(dataset)), workers)
     sampler = TrainingBatches(len(dataset), cfg.TRAIN.BATCH_SIZE, cfg.RNG_SEED)
+    paths: dict[Hashable, str] = dict(enumerate(dataset.paths))  # by the keys of the pool
 
     def epoch(number: int) -> int:
         sampler.epoch, clips = number, 0
@@ -156,11 +163,11 @@ def _decord(cfg: CfgNode, dataset: VideoDataset, workers: int):
             for _, index in positions:
                 pool.submit(index, (dataset.paths[index], (dataset.seed, number, index)))
         while (done := pool.result()) is not None:
-            index, made = done
+            key, made = done
             if isinstance(made, int):
                 clips += made
             else:
-                logger.warning("decord alone: %s: %s", dataset.paths[index], made)
+                logger.warning("decord alone: %s: %s", paths[key], made)
         return clips
 
     return epoch, pool.close
@@ -193,7 +200,7 @@ def _pytorchvideo(cfg: CfgNode, dataset: VideoDataset, workers: int):
     from pytorchvideo.data import LabeledVideoDataset
     from pytorchvideo.data.clip_sampling import RandomMultiClipSampler
 
-    make = dataset.make_clips
+    make = training_recipe(dataset)
     seconds = make.sampler.num_frames * make.sampler.rate / make.sampler.target_fps
     paths = [(path, {"label": k}) for k, path in enumerate(dataset.paths)]
     peer = LabeledVideoDataset(

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from videonet.engine.timing import peak_memory
 from videonet.ops.kernels import cpu
@@ -56,7 +57,7 @@ def product_rate(
     """
     side = CUDA_SIDE if device == "cuda" else CPU_SIDE
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-    products = [torch.mm]
+    products: list[Callable[[Tensor, Tensor], Tensor]] = [torch.mm]
     if cpu.preferred(a, b):
         products.append(cpu.product)
     best = float("inf")

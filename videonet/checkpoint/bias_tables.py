@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import re
+from typing import Protocol, runtime_checkable
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from videonet.checkpoint.fit import Fit, misfit
 from videonet.checkpoint.position_tables import guess_grid
 from videonet.checkpoint.report import INFLATED, INTERPOLATED, LOADED
-from videonet.ops.grid import Grid, resize_rows
+from videonet.ops.grid import Grid, as_grid, resize_rows
 
 BIAS_TABLE = re.compile(r"(?:.*\.)?relative_position_bias_table")
 
 
-def fit_bias_table(module: nn.Module, target: Tensor, source: Tensor, image: bool) -> Fit:
+@runtime_checkable
+class HasWindow(Protocol):
+    """A module with a table, see :class:`videonet.ops.window_attention.WindowAttention`."""
+
+    window: Grid
+
+
+def fit_bias_table(module: HasWindow, target: Tensor, source: Tensor, image: bool) -> Fit:
     """A bias table (offsets, heads), for ``2w - 1`` offsets along each axis, time slowest.
 
     One without time is repeated over the temporal offsets: in a still clip every frame of a window
@@ -28,7 +36,7 @@ def fit_bias_table(module: nn.Module, target: Tensor, source: Tensor, image: boo
     """
     if target.shape == source.shape:
         return Fit(source, LOADED)
-    new = tuple(2 * w - 1 for w in module.window)
+    new = as_grid(2 * w - 1 for w in module.window)
     old = _guess_offsets(source, new, image)
     if old is None or source.shape[1] != target.shape[1]:
         return misfit(target, source)

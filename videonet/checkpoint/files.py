@@ -92,7 +92,7 @@ def write_checkpoint(path: str | Path, content: Mapping) -> None:
 
 def _reason(error: BaseException) -> str:
     """What the operating system said; torch hides that behind an error of its own."""
-    cause = error
+    cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror

@@ -9,6 +9,7 @@ from torch import Tensor
 from videonet.checkpoint.fit import Fit, misfit
 from videonet.checkpoint.report import INFLATED, INTERPOLATED, LOADED
 from videonet.ops.global_filter import resize_filter
+from videonet.ops.grid import as_grid
 
 GLOBAL_FILTER = re.compile(r"(?:.*\.)?complex_weight")
 
@@ -21,7 +22,7 @@ def fit_filter(target: Tensor, source: Tensor) -> Fit:
     """
     if source.dim() != 5 or (source.shape[0], source.shape[4]) != (target.shape[0], 2):
         return misfit(target, source)
-    old, new = tuple(source.shape[1:4]), tuple(target.shape[1:4])
+    old, new = as_grid(source.shape[1:4]), as_grid(target.shape[1:4])
     if old == new:
         return Fit(source, LOADED)
     value = resize_filter(source.float(), new)

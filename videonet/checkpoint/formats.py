@@ -81,11 +81,11 @@ def explain_refusal(path: str | Path, local: Path, error: Exception) -> str:
 
 def _first_object_in_pickle(local: Path) -> str | None:
     """The first thing that a bare pickle would import, found without running it."""
-    texts = []
+    texts: list[str] = []
     try:
         with local.open("rb") as file:
             for opcode, argument, _ in pickletools.genops(file):
-                if opcode.name == "GLOBAL":
+                if opcode.name == "GLOBAL" and isinstance(argument, str):
                     return argument.replace(" ", ".")
                 if opcode.name == "STACK_GLOBAL":
                     return ".".join(texts[-2:])

@@ -38,17 +38,14 @@ class Classes:
             CheckpointError: the checkpoint's ``class_names`` are no names.
         """
         there = class_names_of(content, origin)
-        known = (names if names and not _are_numbers(names) else None for names in (here, there))
-        return cls(*known, asked=here is not None)
-
-    @property
-    def comparable(self) -> bool:
-        return self.here is not None and self.there is not None
+        return cls(_known(here), _known(there), asked=here is not None)
 
     @property
     def differ(self) -> bool:
         """Both sides have names, and they are not the same ones."""
-        return self.comparable and sorted(self.here) != sorted(self.there)
+        if self.here is None or self.there is None:
+            return False
+        return sorted(self.here) != sorted(self.there)
 
     @property
     def note(self) -> str:
@@ -61,7 +58,9 @@ class Classes:
     @property
     def order(self) -> list[int] | None:
         """The checkpoint's class of each class here; None where nothing has to change places."""
-        if not self.comparable or self.differ or list(self.here) == list(self.there):
+        if self.here is None or self.there is None:
+            return None
+        if self.differ or list(self.here) == list(self.there):
             return None
         if len(set(self.here)) < len(self.here):
             return None
@@ -70,12 +69,17 @@ class Classes:
 
     def difference(self) -> str:
         """A few of the names that only one side has."""
-        more = [name for name in self.there if name not in set(self.here)][:3]
-        less = [name for name in self.here if name not in set(self.there)][:3]
+        here, there = self.here or (), self.there or ()
+        more = [name for name in there if name not in set(here)][:3]
+        less = [name for name in here if name not in set(there)][:3]
         return (
             f"the checkpoint has {', '.join(map(repr, more)) or 'none'} that this model lacks, and "
             f"lacks {', '.join(map(repr, less)) or 'none'}"
         )
+
+
+def _known(names: Sequence[str] | None) -> Sequence[str] | None:
+    return names if names and not _are_numbers(names) else None
 
 
 def _are_numbers(names: Sequence[str]) -> bool:
@@ -122,9 +126,9 @@ def _reordered(
         return fits
     reason = "rows in the order of this model's classes"
     return fits | {
-        name: replace(fits[name], value=_rows(fits[name].value, order), reason=reason)
+        name: replace(fits[name], value=_rows(value, order), reason=reason)
         for name in head
-        if fits[name].value is not None
+        if (value := fits[name].value) is not None
     }
 
 

@@ -11,15 +11,15 @@ import re
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from videonet.checkpoint.bias_tables import BIAS_TABLE, fit_bias_table
+from videonet.checkpoint.bias_tables import BIAS_TABLE, HasWindow, fit_bias_table
 from videonet.checkpoint.filters import GLOBAL_FILTER, fit_filter
 from videonet.checkpoint.fit import Fit, misfit
-from videonet.checkpoint.position_tables import POSITION_NAMES, fit_positions
+from videonet.checkpoint.position_tables import POSITION_NAMES, HasPositions, fit_positions
 from videonet.checkpoint.report import INFLATED, INTERPOLATED, LOADED, REINITIALISED
 from videonet.checkpoint.target import Target
-from videonet.errors import ConfigError
+from videonet.errors import CheckpointError, ConfigError
 from videonet.ops.grid import resize_rows
 
 METHODS = ("centre", "average")
@@ -116,19 +116,27 @@ def fit_model(
 
     Raises:
         ConfigError: unknown `method`.
+        CheckpointError: a module of the model has tables that are named like ours, but not what
+            ours say of them.
     """
     if method not in METHODS:
         raise ConfigError(f"inflation is {method!r}, expected {' or '.join(METHODS)}")
     state = target.state
     image = all(kernel.shape[2] == 1 for kernel in source.values() if kernel.dim() == 5)
-    fits = {}
+    fits: dict[str, Fit] = {}
     for name, own in state.items():
         prefix, _, leaf = name.rpartition(".")
         if leaf in POSITION_NAMES:
             if name not in fits:  # the tables of one module are fitted together
-                fits |= fit_positions(target.modules[prefix], prefix, state, source, antialias)
+                module = target.modules[prefix]
+                if not isinstance(module, HasPositions):
+                    raise _foreign_table(name, module)
+                fits |= fit_positions(module, prefix, state, source, antialias)
         elif name in source and BIAS_TABLE.fullmatch(name):
-            fits[name] = fit_bias_table(target.modules[prefix], own, source[name], image)
+            module = target.modules[prefix]
+            if not isinstance(module, HasWindow):
+                raise _foreign_table(name, module)
+            fits[name] = fit_bias_table(module, own, source[name], image)
         elif name in source:
             fits[name] = fit_tensor(name, own, source[name], method)
         elif (
@@ -140,3 +148,10 @@ def fit_model(
         elif leaf == "cls_token":
             fits[name] = Fit(None, REINITIALISED, "no class token in the checkpoint")
     return fits
+
+
+def _foreign_table(name: str, module: nn.Module) -> CheckpointError:
+    return CheckpointError(
+        f"nothing can be loaded into {name}: a {type(module).__name__} does not say which grid or "
+        "window the table is for, expected a module of videonet"
+    )

@@ -6,6 +6,8 @@ import json
 import re
 from pathlib import Path
 
+from torch import Tensor
+
 from videonet.checkpoint.files import SHARDED, read_file
 from videonet.errors import CheckpointError
 
@@ -89,7 +91,7 @@ def read_index(path: str | Path, index: Path) -> dict:
             f"{index} is JSON, but not an index of weights, which has a weight_map of tensors and "
             "files"
         )
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for name in sorted(set(table.values())):
         if Path(name).name != name or name in ("", ".", ".."):
             raise CheckpointError(f"{index} names the file {name!r}, which is not beside it")

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -30,6 +30,7 @@ UNKNOWN_GRID = "cannot tell its grid"
 Resize = Callable[[Tensor, Grid, Grid], Tensor]  # (table, old grid, new grid) -> table
 
 
+@runtime_checkable
 class HasPositions(Protocol):
     """A module with tables, see :class:`videonet.models.positions.AbsolutePositions`."""
 
@@ -57,8 +58,9 @@ class Positions:
 
     def first_rows(self, rows: int) -> Tensor | None:
         """The positions (1, rows, C) of so many prefix tokens, None where there are fewer."""
-        enough = self.first is not None and self.first.shape[1] >= rows
-        return self.first[:, :rows] if enough else None
+        if self.first is None or self.first.shape[1] < rows:
+            return None
+        return self.first[:, :rows]
 
     def as_joint(self) -> Tensor:
         """(1, T*H*W, C)."""
@@ -69,10 +71,10 @@ class Positions:
 
     def as_separate(self) -> tuple[Tensor, Tensor]:
         """(1, H*W, C) and (1, T, C); of a joint table the closest sum, exact for one frame."""
-        if self.joint is None and self.time is None:
-            return self.space, torch.zeros_like(self.space[:, :1])
         if self.joint is None:
-            return self.space, self.time
+            assert self.space is not None  # one of the two is there
+            time = torch.zeros_like(self.space[:, :1]) if self.time is None else self.time
+            return self.space, time
         t, h, w = self.grid
         table = self.joint.unflatten(1, (t, h * w))
         return table.mean(dim=1), table.mean(dim=2) - table.mean(dim=(1, 2)).unsqueeze(1)
@@ -153,7 +155,7 @@ def fit_positions(
     there = {name: source[dot + name] for name in POSITION_NAMES if dot + name in source}
     if JOINT not in there and SPACE not in there:
         return {}
-    main = there.get(JOINT, there.get(SPACE))
+    main = there[JOINT if JOINT in there else SPACE]
     num_prefix_tokens = _prefix_rows(module, dot, source)
     image = all(kernel.shape[2] == 1 for kernel in source.values() if kernel.dim() == 5)
     found = read_positions(there, num_prefix_tokens, module.grid, image)

@@ -77,7 +77,7 @@ def recognise(state: State, origin: str, wanted: Collection[str] = ()) -> Recogn
     clean, aliases = _clean_names(state, origin)
     wanted = frozenset(wanted)
     prefixes = ["", *_prefixes(clean.values())]
-    found = {}  # prefix -> (dialect, whether it is a base model)
+    found: dict[str, tuple[Dialect, bool]] = {}  # by prefix; whether it is a base model
     for prefix in prefixes:
         if any(prefix.startswith(other) for other in found):
             continue  # a part of a model that was found
@@ -100,7 +100,9 @@ def recognise(state: State, origin: str, wanted: Collection[str] = ()) -> Recogn
 
 def _clean_names(state: State, origin: str) -> tuple[dict[str, str], dict[str, str]]:
     """Every name without wrappers, and the names of tensors that are there under another one."""
-    clean, owners, aliases = {}, {}, {}
+    clean: dict[str, str] = {}
+    owners: dict[str, str] = {}
+    aliases: dict[str, str] = {}
     for name, tensor in state.items():
         short = without_wrappers(name)
         if (other := owners.setdefault(short, name)) == name:
@@ -151,7 +153,9 @@ def _gives_way(prefix: str) -> bool:
     return bool(AVERAGES.fullmatch(name) or OF_A_PRETRAINING.fullmatch(name))
 
 
-def _choose(found: Mapping[str, tuple], clean: Mapping[str, str], origin: str) -> str:
+def _choose(
+    found: Mapping[str, tuple[Dialect, bool]], clean: Mapping[str, str], origin: str
+) -> str:
     """The prefix of the model: the only one, or the only one that gives way to no other."""
     if len(found) == 1 or "" in found:
         return next(iter(found))
@@ -166,7 +170,7 @@ def _choose(found: Mapping[str, tuple], clean: Mapping[str, str], origin: str) -
 
 def _copies(chosen: str, prefixes: list[str], clean: Mapping[str, str]) -> dict[str, str]:
     """Names of models beside the chosen one that have the same names below another prefix."""
-    copies = {}
+    copies: dict[str, str] = {}
     for prefix in prefixes:
         if not prefix or chosen.startswith(prefix) or (chosen and prefix.startswith(chosen)):
             continue

@@ -114,7 +114,7 @@ def _reasons(entries: Sequence[Entry], most: int = 2, most_names: int = 8) -> st
     if entries and entries[0].status in (MISSING, UNEXPECTED):
         names = [entry.name for entry in entries]
         return ", ".join(names[:most_names]) + (" …" if len(names) > most_names else "")
-    firsts = {}
+    firsts: dict[str, str] = {}
     for entry in entries:
         if entry.status not in (LOADED, USED) or entry.reason:
             firsts.setdefault(entry.reason, entry.name)

@@ -51,7 +51,7 @@ class Target:
         """Copy values into the tensors of these names; of sharded ones every process its part."""
         for name, value in values.items():
             target = self.state[name]
-            if hasattr(target, "device_mesh"):  # a DTensor
+            if hasattr(target, "device_mesh") and hasattr(target, "placements"):  # a DTensor
                 from torch.distributed.tensor import distribute_tensor
 
                 value = value.to(target.device, target.dtype)

@@ -47,7 +47,8 @@ def to_own_names(content: Mapping, origin: str, wanted: Collection[str] = ()) ->
     weights = {n: state[name] for name, n in theirs.items() if name not in dropped}
     originals = {n: name for name, n in theirs.items()}
     prepared = dialect.prepare(list(weights)) if dialect.prepare else {}
-    renamed, sources = {}, {}
+    renamed: State = {}
+    sources: dict[str, tuple[str, ...]] = {}
     for name, tensor in weights.items():
         name_here, leading_dims = prepared.get(name, name), 0
         for row in dialect.rows:

@@ -9,14 +9,19 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from videonet.errors import ConfigError
 
-WORDS = {
+WORDS: dict[type, str] = {
     bool: "True or False",
     int: "a whole number from 0",
     float: "a number from 0",
     str: "a word",
     type(None): "None",
 }
-PLURALS = {bool: "truth values", int: "whole numbers", float: "numbers", str: "words"}
+PLURALS: dict[type, str] = {
+    bool: "truth values",
+    int: "whole numbers",
+    float: "numbers",
+    str: "words",
+}
 
 
 def checked_arguments(
@@ -100,7 +105,7 @@ def wanted(hint: Any, plural: bool = False) -> str:
         return f"a list of {wanted(parts[0], plural=True)}"
     if origin is Mapping:
         return f"a mapping from {wanted(parts[0], True)} to {wanted(parts[1], True)}"
-    return (PLURALS if plural else WORDS).get(hint) or getattr(hint, "__name__", str(hint))
+    return (PLURALS if plural else WORDS).get(hint) or str(getattr(hint, "__name__", hint))
 
 
 def as_tuples(value: Any) -> Any:

@@ -16,6 +16,7 @@ from torchvision.ops import StochasticDepth
 
 from videonet.errors import ConfigError
 from videonet.models.base import (
+    ModuleListOf,
     RunBlock,
     Stage,
     StageInfo,
@@ -148,8 +149,8 @@ class ASMLP(VideoModel):
                 raise ConfigError(f"a shift size of {size} is not odd: as many to either side")
         if num_frames == 1:
             temporal_kernel, temporal_stride, temporal_shift_size = 1, 1, 0
-        patch = (patch_size, patch_size) if isinstance(patch_size, int) else tuple(patch_size)
-        self.patch_size = patch
+        height, width = (patch_size, patch_size) if isinstance(patch_size, int) else patch_size
+        self.patch_size = patch = (height, width)
         self.patch_embed = PatchEmbed(
             in_channels,
             embed_dim,
@@ -183,7 +184,7 @@ class ASMLP(VideoModel):
     def _add_stages(
         self, dim: int, depths: Sequence[int], drop_path_rate: float, **options
     ) -> None:
-        self.layers = nn.ModuleList()
+        self.layers: ModuleListOf[Stage] = ModuleListOf()
         for i, rates in enumerate(stage_drop_path_rates(drop_path_rate, depths)):
             width = dim * 2**i
             blocks = [AxialShiftBlock(width, drop_path=rate, **options) for rate in rates]

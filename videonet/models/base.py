@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -20,6 +20,18 @@ from videonet.ops.pooling import to_volume
 
 RunBlock = Callable[..., Any]  # VideoModel.run_block
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+Kind = TypeVar("Kind", bound=nn.Module)
+
+if TYPE_CHECKING:
+
+    class ModuleListOf(nn.ModuleList, Generic[Kind]):
+        """``nn.ModuleList``, of which type checkers know the class of the modules in it."""
+
+        def __init__(self, modules: Iterable[Kind] = ()) -> None: ...
+        def __iter__(self) -> Iterator[Kind]: ...
+
+else:
+    ModuleListOf = nn.ModuleList
 
 
 class StageInfo(NamedTuple):
@@ -45,6 +57,12 @@ class StageOutput(NamedTuple):
 
     x: Tensor | list[Tensor]
     grid: Grid | None = None
+
+    def tensor(self) -> Tensor:
+        """`x` of an architecture without parallel branches."""
+        if not isinstance(self.x, Tensor):
+            raise TypeError(f"a stage gave {len(self.x)} branches where one tensor is expected")
+        return self.x
 
     def maps(self) -> list[Tensor]:
         """The cells as (B, C, T, H, W), without prefix tokens; one map for each branch."""
@@ -84,8 +102,16 @@ class Stage(nn.Module):
         return self.blocks(x, run)
 
 
+class StageInTurn(Protocol):
+    """What :class:`Stage` and its like have in common."""
+
+    downsample: nn.Module | None
+
+    def __call__(self, x: Tensor, run: RunBlock) -> Tensor: ...
+
+
 def run_stages_in_turn(
-    stages: Iterable[nn.Module], x: Tensor, run: RunBlock
+    stages: Iterable[StageInTurn], x: Tensor, run: RunBlock
 ) -> Iterator[StageOutput]:
     """Run stages that have the form of :class:`Stage`.
 
@@ -214,8 +240,9 @@ class VideoModel(nn.Module):
     """Base class of all architectures.
 
     A subclass sets ``num_features``, ``feature_info``, ``head_dropout`` and where it has one
-    ``head_init_scale``, calls :meth:`reset_classifier` last in its constructor, and has
-    :meth:`run_stages` and :meth:`pool_features`.
+    ``head_init_scale``, sets ``norm`` or has its own :meth:`finish`, calls
+    :meth:`reset_classifier` last in its constructor, and has :meth:`run_stages` and
+    :meth:`pool_features`.
 
     Attributes:
         num_features: width of the vector that the classifier reads.
@@ -226,6 +253,9 @@ class VideoModel(nn.Module):
     num_features: int
     feature_info: tuple[StageInfo, ...]
     num_classes: int
+    head_dropout: float
+    norm: nn.Module | None  # behind the last block
+    head: nn.Module
     # Beginnings of the last part of a parameter's name.
     undecayed: tuple[str, ...] = ("cls_token", "pos_embed")
     block_names = re.compile(r"(?:.*\.)?blocks\.\d+(?=\.)")
@@ -284,7 +314,7 @@ class VideoModel(nn.Module):
             ConfigError: there is no such stage.
         """
         wanted = self.stage_numbers(indices)
-        maps = {}
+        maps: dict[int, Tensor] = {}
         for number, stage in enumerate(self.run_stages(clip, self.run_block)):
             if number in wanted:
                 maps[number] = stage.maps()[0]
@@ -321,7 +351,8 @@ class VideoModel(nn.Module):
 
     def finish(self, last: StageOutput) -> Tensor:
         """What the last stage gives -> what :meth:`forward_features` gives."""
-        return self.norm(last.x)
+        x = last.tensor()
+        return x if self.norm is None else self.norm(x)
 
     def pool_features(self, features: Tensor) -> Tensor:
         """What :meth:`forward_features` gives -> one vector per clip, (B, num_features)."""
@@ -380,7 +411,9 @@ class VideoModel(nn.Module):
 
         Whatever lies between two blocks (a downsampling) goes with the block before it.
         """
-        stem, top, blocks = [], [], {}
+        stem: list[str] = []
+        top: list[str] = []
+        blocks: dict[str, list[str]] = {}
         group = stem
         for name, _ in self.named_parameters():
             if block := self.block_names.match(name):

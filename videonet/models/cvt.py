@@ -175,6 +175,7 @@ class CvT(VideoModel):
             last block, rising linearly from 0 within the last stage, as in the official configs.
     """
 
+    norm: nn.LayerNorm
     block_names = re.compile(r"stage\d+\.blocks\.\d+(?=\.)")
 
     def __init__(
@@ -254,7 +255,7 @@ class CvT(VideoModel):
     @property
     def stages(self) -> list[Stage]:
         """The stages from input to output."""
-        return [stage for name, stage in self.named_children() if name.startswith("stage")]
+        return [getattr(self, f"stage{i}") for i in range(len(self.feature_info))]
 
     def run_stages(self, clip: Tensor, run: RunBlock) -> Iterator[StageOutput]:
         """The tokens (B, [1+]T'*H'*W', C) at the end of each stage."""
@@ -266,7 +267,8 @@ class CvT(VideoModel):
 
     def finish(self, last: StageOutput) -> Tensor:
         """The tokens (B, [1+]N, C), normed where the head reads their mean."""
-        return last.x if self.stages[-1].cls_token is not None else self.norm(last.x)
+        x = last.tensor()
+        return x if self.stages[-1].cls_token is not None else self.norm(x)
 
     def pool_features(self, features: Tensor) -> Tensor:
         """Tokens (B, [1+]N, C) -> one normed vector per clip (B, C)."""

@@ -126,6 +126,7 @@ class CycleMLP(VideoModel):
         linear_init: of linear layers: "normal" with deviation 0.02, or "xavier".
     """
 
+    norm: nn.LayerNorm
     block_names = re.compile(r"network\.\d+\.\d+(?=\.)")
 
     def __init__(
@@ -201,7 +202,7 @@ class CycleMLP(VideoModel):
     ) -> None:
         """``network``: the stages, with a downsampling between two of them."""
         self.network = nn.ModuleList()
-        self.stage_ends = []  # their places in `network`
+        self.stage_ends: list[int] = []  # their places in `network`
         for i, rates in enumerate(stage_drop_path_rates(drop_path_rate, layers)):
             self.stage_ends.append(len(self.network))
             self.network.append(
@@ -221,7 +222,8 @@ class CycleMLP(VideoModel):
                 )
 
     def _stage_infos(self, dims: Sequence[int], temporal_stride: int) -> tuple[StageInfo, ...]:
-        infos, stride = [], 4
+        infos: list[StageInfo] = []
+        stride = 4
         for part in self.network:
             if isinstance(part, Downsample):
                 stride *= 2
@@ -229,7 +231,8 @@ class CycleMLP(VideoModel):
                 infos.append(StageInfo(dims[len(infos)], (temporal_stride, stride, stride)))
         return tuple(infos)
 
-    def forward(self, clip: Tensor) -> Tensor | list[Tensor]:
+    # Any, as with `fork_feat` this is no classifier like the others and gives a list.
+    def forward(self, clip: Tensor) -> Any:
         """(B, in_channels, T, H, W), or an image (B, in_channels, H, W), -> (B, num_classes).
 
         With ``fork_feat`` what :meth:`forward_intermediates` gives.
@@ -249,7 +252,7 @@ class CycleMLP(VideoModel):
 
     def finish(self, last: StageOutput) -> Tensor:
         """The normed tokens (B, T, H, W, C)."""
-        return last.x if self.fork_feat else self.norm(last.x)
+        return last.tensor() if self.fork_feat else self.norm(last.tensor())
 
     def pool_features(self, features: Tensor) -> Tensor:
         """Normed tokens (B, T, H, W, C) -> their mean (B, C)."""

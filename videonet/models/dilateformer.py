@@ -15,6 +15,7 @@ from torchvision.ops import StochasticDepth
 
 from videonet.errors import ConfigError
 from videonet.models.base import (
+    ModuleListOf,
     RunBlock,
     Stage,
     StageInfo,
@@ -28,9 +29,9 @@ from videonet.models.base import (
 )
 from videonet.models.variants import published
 from videonet.ops.conv import FastConv3d, depthwise
-from videonet.ops.grid import Grid
+from videonet.ops.grid import Grid, as_grid, same_padding
 from videonet.ops.mlp import Mlp
-from videonet.ops.self_attention import SelfAttention
+from videonet.ops.self_attention import AttentionOfAll
 from videonet.ops.sliding_window import MultiScaleDilatedAttention
 
 NORM_EPS = 1e-6
@@ -48,6 +49,8 @@ class Tokenizer(nn.Module):
 
     The first convolution is the one that sees several frames and strides in time.
     """
+
+    proj: FastConv3d | nn.Sequential
 
     def __init__(
         self,
@@ -70,11 +73,11 @@ class Tokenizer(nn.Module):
             self.proj = FastConv3d(in_channels, dim, kernel, stride, (temporal_kernel // 2, 0, 0))
             return
         widths = [in_channels, *(TOKENIZER_WIDTH * 2**i for i in range(3)), dim]
-        layers = []
+        layers: list[nn.Module] = []
         for i, (size, step) in enumerate(TOKENIZERS[kind]):
             frames, every = (temporal_kernel, temporal_stride) if i == 0 else (1, 1)
             kernel, stride = (frames, size, size), (every, step, step)
-            padding = tuple(k // 2 for k in kernel)
+            padding = same_padding(kernel)
             if i:
                 layers += [nn.BatchNorm3d(widths[i]), nn.GELU()]
             layers.append(FastConv3d(widths[i], widths[i + 1], kernel, stride, padding, bias=False))
@@ -85,12 +88,12 @@ class Tokenizer(nn.Module):
         return self.proj(clip).permute(0, 2, 3, 4, 1).contiguous()
 
 
-class GlobalAttention(SelfAttention):
+class GlobalAttention(AttentionOfAll):
     """Attention of every token of the clip to every other."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, H, W, dim) -> the same."""
-        return super().forward(x.flatten(1, 3), tuple(x.shape[1:4])).reshape(x.shape)
+        return self.attend(x.flatten(1, 3), as_grid(x.shape[1:4])).reshape(x.shape)
 
 
 class DilateBlock(nn.Module):
@@ -217,13 +220,13 @@ class DilateFormer(VideoModel):
         self.patch_size = patch_size if tokenizer == "patches" else 4
 
         def attention(stage: int, dim: int) -> nn.Module:
-            options = {"qkv_bias": qkv_bias, "qk_scale": qk_scale}
+            heads = num_heads[stage]
             if not dilate_attention[stage]:
-                return GlobalAttention(dim, num_heads[stage], **options)
+                return GlobalAttention(dim, heads, qkv_bias=qkv_bias, qk_scale=qk_scale)
             kernel = (temporal_kernel, kernel_size, kernel_size)
-            return MultiScaleDilatedAttention(dim, num_heads[stage], kernel, dilations, **options)
+            return MultiScaleDilatedAttention(dim, heads, kernel, dilations, qkv_bias, qk_scale)
 
-        self.stages = nn.ModuleList()
+        self.stages: ModuleListOf[Stage] = ModuleListOf()
         for i, rates in enumerate(stage_drop_path_rates(drop_path_rate, depths)):
             dim, last = embed_dim * 2**i, i == len(depths) - 1
             blocks = [

@@ -88,6 +88,7 @@ class HorNet(VideoModel):
         ConfigError: arguments that contradict each other.
     """
 
+    norm: nn.LayerNorm
     block_names = re.compile(r"stages\.\d+\.\d+(?=\.)")
 
     def __init__(
@@ -170,7 +171,7 @@ class HorNet(VideoModel):
 
     def finish(self, last: StageOutput) -> Tensor:
         """The tokens (B, T, H, W, C) as they are: the norm follows their mean."""
-        return last.x
+        return last.tensor()
 
     def pool_features(self, features: Tensor) -> Tensor:
         """Tokens (B, T, H, W, C) -> one normed vector per clip (B, C)."""

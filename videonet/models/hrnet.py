@@ -22,6 +22,7 @@ from torchvision.ops import StochasticDepth
 from videonet.errors import ConfigError
 from videonet.models.base import (
     BlockList,
+    ModuleListOf,
     RunBlock,
     StageInfo,
     StageOutput,
@@ -32,6 +33,7 @@ from videonet.models.base import (
 )
 from videonet.models.variants import published
 from videonet.ops.conv import FastConv3d
+from videonet.ops.grid import as_grid
 from videonet.ops.tracing import is_transformed
 
 BN_MOMENTUM = 0.1
@@ -150,7 +152,7 @@ class Bottleneck(nn.Module):
         return F.relu(self.drop_path(self.bn3(self.conv3(out))) + self.downsample(x))
 
 
-BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
+BLOCKS: dict[str, type[BasicBlock | Bottleneck]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
 
 
 def shortcut(dim: int, dim_out: int) -> nn.Module:
@@ -185,7 +187,7 @@ class HighResolutionModule(nn.Module):
             for dim, planes, depth in zip(dims, plan.num_channels, plan.num_blocks, strict=True)
         )
         places = range(len(dims))
-        self.fuse_layers = nn.ModuleList(
+        self.fuse_layers: ModuleListOf[nn.ModuleList] = ModuleListOf(
             nn.ModuleList(self._resample(dims, j, i, taps) for j in places) for i in places
         )
 
@@ -376,7 +378,7 @@ class HRNet(VideoModel):
             # Trilinear is bilinear here: time keeps its size.
             rest = [resize_space(x, maps[0], "trilinear") for x in maps[1:]]
             together = torch.cat([maps[0], *rest], dim=1)
-            grids = [x.shape[2:] for x in maps]
+            grids = [as_grid(x.shape[2:]) for x in maps]
             maps = [together]
             if self.features == "v2p":
                 maps = [F.adaptive_avg_pool3d(together, grid) for grid in grids]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -146,6 +147,23 @@ def max_pooled_shortcut(x: Tensor, grid: Grid, stride: Grid, num_prefix_tokens: 
     return torch.cat((first, pooled), dim=1) if num_prefix_tokens else pooled
 
 
+class AttentionOptions(TypedDict):
+    """What the attentions of all blocks are given alike, see ``PoolingAttention``."""
+
+    qkv_bias: bool
+    pool_mode: str
+    pool_first: bool
+    separate_qkv: bool
+    rel_pos_spatial: bool
+    rel_pos_temporal: bool
+    rel_pos_zero_init: bool
+    residual_pooling: bool
+    residual_with_cls_token: bool
+    cls_token: bool
+    cls_key_log_frames: bool
+    dropout: float
+
+
 class MultiscaleTransformer(VideoModel, AbsolutePositions):
     """Base of MViT and of the reversible MViT: all but the blocks and what joins them.
 
@@ -174,6 +192,7 @@ class MultiscaleTransformer(VideoModel, AbsolutePositions):
         ConfigError: both strides of keys and values are given, or heads do not divide a width.
     """
 
+    norm: nn.LayerNorm
     undecayed = ("cls_token", "pos_embed", "rel_pos_")
 
     def __init__(
@@ -232,7 +251,7 @@ class MultiscaleTransformer(VideoModel, AbsolutePositions):
         )
         self.mlp_ratio, self.pool_kernel = mlp_ratio, pool_kernel
         self.dim_mul_in_att, self.drop_path_rate = dim_mul_in_att, drop_path_rate
-        self.attention_options = {
+        self.attention_options: AttentionOptions = {
             "qkv_bias": qkv_bias,
             "pool_mode": pool_mode,
             "pool_first": pool_first,

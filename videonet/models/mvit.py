@@ -186,7 +186,7 @@ class MViT(MultiscaleTransformer):
 
     def finish(self, last: StageOutput) -> Tensor:
         """The tokens (B, [1+]N, C), normed unless the norm follows the mean."""
-        return last.x if self.mean_pooling else self.norm(last.x)
+        return last.tensor() if self.mean_pooling else self.norm(last.tensor())
 
 
 V1 = {  # what all sizes of MViT share; its image models have joint positions

@@ -17,8 +17,8 @@ def learned_tokens(rows: int, dim: int) -> nn.Parameter:
     return tokens
 
 
-class AbsolutePositions:
-    """For models that add a learned vector to every token, beside ``nn.Module``.
+class AbsolutePositions(nn.Module):
+    """For models that add a learned vector to every token, as a further base class.
 
     Attributes:
         grid: the cells (T, H, W) that the tables are made for.
@@ -28,6 +28,13 @@ class AbsolutePositions:
             :func:`videonet.ops.grid.resize_grid`.
     """
 
+    grid: Grid
+    num_prefix_positions: int
+    embed_prefix: bool
+    pos_embed: nn.Parameter | None
+    pos_embed_spatial: nn.Parameter | None
+    pos_embed_temporal: nn.Parameter | None
+    pos_embed_class: nn.Parameter | None
     position_resize = "trilinear"
     antialias_positions = True
 
@@ -75,14 +82,16 @@ class AbsolutePositions:
 
     def absolute_positions(self, grid: Grid) -> Tensor | None:
         """Positions (1, P + T*H*W, C) of prefix tokens and cells on `grid`; None where unused."""
-        if self.pos_embed is None and self.pos_embed_spatial is None:
-            return None
-        if self.pos_embed_spatial is not None:
-            space, time = self.pos_embed_spatial, self.pos_embed_temporal
+        joint, space, time = self.pos_embed, self.pos_embed_spatial, self.pos_embed_temporal
+        prefix: Tensor | None = None
+        if space is not None and time is not None:
             cells = (time.unsqueeze(2) + space.unsqueeze(1)).flatten(1, 2)  # (1, T*H*W, C)
-            first = self.pos_embed_class
+            prefix = self.pos_embed_class
+        elif joint is not None:
+            cells = joint[:, self.num_prefix_positions :]
+            if self.num_prefix_positions:
+                prefix = joint[:, : self.num_prefix_positions]
         else:
-            first = self.pos_embed[:, : self.num_prefix_positions]
-            cells = self.pos_embed[:, self.num_prefix_positions :]
+            return None
         cells = resize_grid(cells, self.grid, grid, self.position_resize, self.antialias_positions)
-        return torch.cat((first, cells), dim=1) if self.num_prefix_positions else cells
+        return cells if prefix is None else torch.cat((prefix, cells), dim=1)

@@ -15,6 +15,7 @@ from torchvision.ops import StochasticDepth
 
 from videonet.errors import ConfigError
 from videonet.models.base import (
+    ModuleListOf,
     RunBlock,
     StageInfo,
     StageOutput,
@@ -27,7 +28,7 @@ from videonet.models.base import (
 )
 from videonet.models.positions import AbsolutePositions
 from videonet.models.variants import published
-from videonet.ops.grid import Grid, volume
+from videonet.ops.grid import Grid, as_grid, volume
 from videonet.ops.mlp import Mlp
 from videonet.ops.patch_embed import PatchEmbed
 from videonet.ops.patch_merging import PatchMerging
@@ -52,7 +53,7 @@ def built_window(rule: str, window: Grid, grid: Grid) -> tuple[Grid, Grid]:
         return (t, shortest, shortest), (t // 2, 0, 0)
     if rule == "fit":
         window = (t, min(h, grid[1]), min(w, grid[2]))
-    return window, tuple(n // 2 for n in window)
+    return window, as_grid(n // 2 for n in window)
 
 
 def windows_on(rule: str, window: Grid, shift: Grid, grid: Grid) -> Windows:
@@ -67,10 +68,10 @@ def windows_on(rule: str, window: Grid, shift: Grid, grid: Grid) -> Windows:
         shift: by which windows move along each axis.
         grid: (T, H, W) of the clip.
     """
-    size = tuple(min(n, w) for n, w in zip(grid, window, strict=True))
+    size = as_grid(min(n, w) for n, w in zip(grid, window, strict=True))
     if rule == "torchvision":
         size = (size[0], *window[1:])
-    shift = tuple(s if n > w else 0 for n, w, s in zip(grid, window, shift, strict=True))
+    shift = as_grid(s if n > w else 0 for n, w, s in zip(grid, window, shift, strict=True))
     return Windows(grid, size, shift)
 
 
@@ -121,7 +122,7 @@ class SwinStage(nn.Module):
         self.blocks = nn.ModuleList(
             SwinBlock(dim, num_heads, self.window, drop_path=rate, **options) for rate in rates
         )
-        self.downsample = None
+        self.downsample: nn.Module | None = None
         if merges:
             norm = nn.LayerNorm(4 * dim, eps=NORM_EPS)
             self.downsample = PatchMerging(norm, nn.Linear(4 * dim, 2 * dim, bias=False))
@@ -129,7 +130,7 @@ class SwinStage(nn.Module):
     def plans(self, x: Tensor) -> tuple[StageWindows, StageWindows]:
         """The windows of even and of odd blocks on tokens (B, T, H, W, C)."""
         plain, shifted = (
-            windows_on(self.window_rule, self.window, shift, tuple(x.shape[1:4]))
+            windows_on(self.window_rule, self.window, shift, as_grid(x.shape[1:4]))
             for shift in ((0, 0, 0), self.shift)
         )
         # Video Swin numbers the cells of a reduced window as the first ones of the full window,
@@ -213,17 +214,17 @@ class Swin(VideoModel, AbsolutePositions):
         _check_arguments(window_rule, embed_dim, depths, num_heads)
         init = linear_initializer(linear_init)
         height, width = (crop_size, crop_size) if isinstance(crop_size, int) else crop_size
-        self.patch_size, self.window_rule = tuple(patch_size), window_rule
+        self.patch_size, self.window_rule = as_grid(patch_size), window_rule
         norm = nn.LayerNorm(embed_dim, eps=NORM_EPS) if patch_norm else None
         self.patch_embed = PatchEmbed(
             in_channels, embed_dim, self.patch_size, self.patch_size, (0, 0, 0), norm
         )
         sizes = (num_frames, height, width)
-        self.grid = tuple(-(-n // p) for n, p in zip(sizes, self.patch_size, strict=True))
+        self.grid = as_grid(-(-n // p) for n, p in zip(sizes, self.patch_size, strict=True))
         # One table for an image, separate ones of space and time for clips.
         self.add_positions(self.grid, embed_dim, 0, use=use_abs_pos, separate=self.grid[0] > 1)
         self.dropout = nn.Dropout(dropout)
-        self.layers = nn.ModuleList()
+        self.layers: ModuleListOf[SwinStage] = ModuleListOf()
         rates = stage_drop_path_rates(drop_path_rate, depths)
         dim, (t, h, w) = embed_dim, self.grid
         for stage, (heads, stage_rates) in enumerate(zip(num_heads, rates, strict=True)):
@@ -234,7 +235,7 @@ class Swin(VideoModel, AbsolutePositions):
                     heads,
                     stage_rates,
                     (t, h, w),
-                    tuple(window_size),
+                    as_grid(window_size),
                     window_rule,
                     merges=stage < len(depths) - 1,
                     mlp_ratio=mlp_ratio,

@@ -27,7 +27,7 @@ from videonet.models.base import (
 )
 from videonet.models.positions import AbsolutePositions, learned_tokens
 from videonet.models.variants import published
-from videonet.ops.grid import Grid
+from videonet.ops.grid import Grid, as_grid
 from videonet.ops.layer_scale import LayerScale
 from videonet.ops.mlp import Mlp
 from videonet.ops.patch_embed import PatchEmbed
@@ -206,6 +206,7 @@ class ViT(VideoModel, AbsolutePositions):
         linear_init: of linear layers: "normal" with deviation 0.02, or "xavier".
     """
 
+    norm: nn.LayerNorm | None
     position_resize = "bicubic"
     works_on_parts = True
     undecayed = ("cls_token", "reg_token", "pos_embed")
@@ -271,10 +272,10 @@ class ViT(VideoModel, AbsolutePositions):
         self.still_clips_are_exact = cls_key_log_frames or space_time == "divided"
 
         height, width = (crop_size, crop_size) if isinstance(crop_size, int) else crop_size
-        patch = (patch_size, patch_size) if isinstance(patch_size, int) else tuple(patch_size)
+        rows, columns = (patch_size, patch_size) if isinstance(patch_size, int) else patch_size
         if tubelet_frames is None:
             tubelet_frames = 1 if num_frames == 1 else 2
-        self.patch = (tubelet_frames, *patch)
+        self.patch = (tubelet_frames, rows, columns)
         self.patch_embed = PatchEmbed(
             in_channels, embed_dim, self.patch, self.patch, (0, 0, 0), bias=not pre_norm
         )
@@ -326,7 +327,7 @@ class ViT(VideoModel, AbsolutePositions):
     def _grid_of(self, sizes: Grid) -> Grid:
         """Tubelets along time, height and width of a clip of `sizes` frames and pixels."""
         round_up = (0, *(self.pad_to_patch * (p - 1) for p in self.patch[1:]))
-        return tuple(
+        return as_grid(
             max((n + more) // p, 1) for n, p, more in zip(sizes, self.patch, round_up, strict=True)
         )
 
@@ -356,10 +357,10 @@ class ViT(VideoModel, AbsolutePositions):
                 raise ConfigError("divided attention works on whole grids: leave out keep")
             x, positions = self._keep(x, positions, token_numbers(keep, *x.shape[:2]))
         first = [t for t in (self.cls_token, self.reg_token) if t is not None]
-        first = [t.expand(x.shape[0], -1, -1) for t in first]
+        prefix = [t.expand(x.shape[0], -1, -1) for t in first]
         if positions is not None and self.num_prefix_positions < self.num_prefix_tokens:
             x, positions = x + positions, None  # only the cells have a position
-        x = torch.cat((*first, x), dim=1) if first else x
+        x = torch.cat((*prefix, x), dim=1) if prefix else x
         x = self.dropout(x if positions is None else x + positions)
         return (x if self.norm_pre is None else self.norm_pre(x)), grid
 
@@ -384,10 +385,6 @@ class ViT(VideoModel, AbsolutePositions):
             x = run(block, x, grid)
             if i in self.stage_ends:
                 yield StageOutput(x, grid)
-
-    def finish(self, last: StageOutput) -> Tensor:
-        """The tokens (B, P + N, C), normed unless the norm follows the pooling."""
-        return last.x if self.norm is None else self.norm(last.x)
 
     def pool_features(self, features: Tensor) -> Tensor:
         """Tokens (B, P + N, C) -> what the head reads (B, num_features)."""

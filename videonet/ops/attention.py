@@ -104,15 +104,18 @@ def dot_product_attention(
     Args:
         q: (B, heads, Nq, D), k and v: (B, heads, Nk, D).
         rows: (B, heads, Nq, R), or None.
-        columns: constants (Nk, R) or (B, Nk, R), or None.
+        columns: constants (Nk, R) or (B, Nk, R), or None where `rows` is.
     """
-    if columns is not None:
-        columns = columns.expand(k.shape[0], -1, -1)
-    cast = q, k, v, rows, columns = autocast_inputs(q, k, v, rows, columns)
-    if q.shape[2] * k.shape[2] >= MIN_LOGITS and cpu.preferred(*cast):
-        return chunked_attention(*cast)
-    if rows is None:
+    is_large = q.shape[2] * k.shape[2] >= MIN_LOGITS
+    if rows is None or columns is None:
+        q, k, v = autocast_inputs(q, k, v)
+        if is_large and cpu.preferred(q, k, v):
+            return chunked_attention(q, k, v)
         return fused_attention(q, k, v, scale=1.0)
+    columns = columns.expand(k.shape[0], -1, -1)
+    q, k, v, rows, columns = autocast_inputs(q, k, v, rows, columns)
+    if is_large and cpu.preferred(q, k, v, rows, columns):
+        return chunked_attention(q, k, v, rows, columns)
     columns = columns.unsqueeze(1).expand(-1, k.shape[1], -1, -1)
     if gpu.attends(q, rows, k, v):
         return gpu.TWO_PART_ATTENTION(q, rows, torch.cat((k, columns), dim=-1), v)

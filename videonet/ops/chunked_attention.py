@@ -63,7 +63,7 @@ class _ChunkedAttention(FastFunction):
     @staticmethod
     def plain(q: Tensor, k: Tensor, v: Tensor, rows: Tensor | None, columns: Tensor | None):
         logits = q @ k.transpose(-2, -1)  # (B, heads, Nq, Nk)
-        if rows is not None:
+        if rows is not None and columns is not None:
             logits = logits + rows @ columns.transpose(-2, -1).unsqueeze(1)
         return logits.softmax(dim=-1) @ v
 
@@ -87,7 +87,7 @@ class _ChunkedAttention(FastFunction):
                 grad_k[i] += cpu.transposed_product(grad_logits, query[:, :width])
                 grad_query = cpu.product(grad_logits, keys)  # (piece, D+R)
                 grad_q[i][piece] = grad_query[:, :width]
-                if rows is not None:
+                if grad_rows is not None:
                     grad_rows[i][piece] = grad_query[:, width:]
         return grad_q, grad_k.to(k.dtype), grad_v.to(v.dtype), grad_rows, None
 

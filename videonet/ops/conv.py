@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from videonet.errors import ConfigError
-from videonet.ops.depthwise import depthwise_conv, is_depthwise
-from videonet.ops.grid import volume
+from videonet.ops.depthwise import depthwise_conv, depthwise_sizes
+from videonet.ops.grid import same_padding, volume
 from videonet.ops.kernels import cpu
 
 
@@ -21,8 +21,8 @@ class FastConv3d(nn.Conv3d):
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, T, H, W) -> (B, out_channels, T', H', W')."""
         single = x.dim() == 5 and x.shape[0] == 1
-        if x.is_cuda and x.dim() == 5 and is_depthwise(self):
-            return depthwise_conv(x, self.weight, self.bias, self.stride, self.padding)
+        if x.is_cuda and x.dim() == 5 and (sizes := depthwise_sizes(self)) is not None:
+            return depthwise_conv(x, self.weight, self.bias, *sizes)
         if single and self.padding_mode == "zeros" and cpu.convolves(x, self.weight, self.bias):
             return cpu.CONVOLUTION(
                 x, self.weight, self.bias, self.padding, self.stride, self.dilation, self.groups
@@ -52,4 +52,4 @@ def depthwise(dim: int, temporal_kernel: int, kernel: int, bias: bool = True) ->
     size = (temporal_kernel, kernel, kernel)
     if any(k % 2 == 0 for k in size):
         raise ConfigError(f"a depth-wise kernel of {size} has no centre: use odd sizes")
-    return TokenConv(dim, dim, size, padding=tuple(k // 2 for k in size), groups=dim, bias=bias)
+    return TokenConv(dim, dim, size, padding=same_padding(size), groups=dim, bias=bias)

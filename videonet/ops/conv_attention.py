@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from videonet.errors import ConfigError
 from videonet.ops.attention import attention, check_heads
-from videonet.ops.depthwise import depthwise_layout, is_depthwise
-from videonet.ops.grid import Grid
+from videonet.ops.depthwise import depthwise_layout, depthwise_sizes
+from videonet.ops.grid import Grid, same_padding
 from videonet.ops.kernels.modules import is_plain
 from videonet.ops.pooling import avg_pool, conv_pool, to_tokens, to_volume
 
@@ -32,10 +32,8 @@ class ConvProjection(nn.Module):
     def _convolve(self, tokens: Tensor, grid: Grid) -> Tensor:
         """(B, T*H*W, dim) -> (B, dim, T', H', W')."""
         conv = self.conv
-        if is_plain(conv, nn.Conv3d) and is_depthwise(conv):
-            tokens, grid = conv_pool(
-                tokens, grid, conv.weight, conv.stride, conv.padding, conv.bias
-            )
+        if is_plain(conv, nn.Conv3d) and (sizes := depthwise_sizes(conv)) is not None:
+            tokens, grid = conv_pool(tokens, grid, conv.weight, *sizes, conv.bias)
             return to_volume(tokens, grid)
         return conv(depthwise_layout(to_volume(tokens, grid)))
 
@@ -68,6 +66,10 @@ class ConvAttention(nn.Module):
         cls_key_log_frames: see :class:`videonet.ops.self_attention.SelfAttention`.
     """
 
+    conv_proj_q: ConvProjection | None
+    conv_proj_k: ConvProjection | AverageProjection
+    conv_proj_v: ConvProjection | AverageProjection
+
     def __init__(
         self,
         dim: int,
@@ -92,8 +94,7 @@ class ConvAttention(nn.Module):
         self.scale = dim**-0.5
         self.dropout = nn.Dropout(dropout)
         if projection == "dw_bn":
-            same = tuple(k // 2 for k in kernel)
-            self.conv_proj_q = ConvProjection(dim, kernel, (1, 1, 1), same)
+            self.conv_proj_q = ConvProjection(dim, kernel, (1, 1, 1), same_padding(kernel))
             self.conv_proj_k = ConvProjection(dim, kernel, kv_stride, kv_padding)
             self.conv_proj_v = ConvProjection(dim, kernel, kv_stride, kv_padding)
         else:

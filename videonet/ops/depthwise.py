@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_weight
 
-from videonet.ops.grid import Grid
+from videonet.ops.grid import Grid, as_grid
 from videonet.ops.kernels import cpu, gpu
 from videonet.ops.kernels.autograd import FastFunction
 from videonet.ops.precision import autocast_inputs
@@ -43,14 +43,16 @@ def depthwise_conv(
     return F.conv3d(volume, weight, bias, stride, padding, groups=volume.shape[1])
 
 
-def is_depthwise(conv: nn.Conv3d) -> bool:
-    """Whether :func:`depthwise_conv` is what the layer computes."""
-    return (
+def depthwise_sizes(conv: nn.Conv3d) -> tuple[Grid, Grid] | None:
+    """Stride and padding where :func:`depthwise_conv` is what the layer computes; else None."""
+    if (
         conv.groups == conv.in_channels == conv.out_channels > 1
         and tuple(conv.dilation) == (1, 1, 1)
         and conv.padding_mode == "zeros"
         and not isinstance(conv.padding, str)
-    )
+    ):
+        return as_grid(conv.stride), as_grid(conv.padding)
+    return None
 
 
 def depthwise_layout(volume: Tensor) -> Tensor:
@@ -96,8 +98,8 @@ def _volume_gradient(
         sparse[:, :, ::st, ::sh, ::sw] = grad
         grad = sparse
     turned = weight.flip(2, 3, 4)
-    padding = tuple(k - 1 - p for k, p in zip(kernel, padding, strict=True))
-    return F.conv3d(grad, turned, None, 1, padding, groups=grad.shape[1])
+    around = tuple(k - 1 - p for k, p in zip(kernel, padding, strict=True))
+    return F.conv3d(grad, turned, None, 1, around, groups=grad.shape[1])
 
 
 def _weight_gradient(

@@ -29,6 +29,8 @@ class RecursiveGatedConv(nn.Module):
         ConfigError: `dim` is too narrow for `order`.
     """
 
+    dwconv: TokenConv | GlobalLocalFilter
+
     def __init__(
         self,
         dim: int,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from videonet.errors import ConfigError
 from videonet.ops.conv import depthwise
-from videonet.ops.grid import Grid
+from videonet.ops.grid import Grid, as_grid
 
 NORM_EPS = 1e-6
 AXES = (1, 2, 3)
@@ -44,7 +44,7 @@ def global_filter(x: Tensor, weight: Tensor) -> Tensor:
 
     Computed in single precision; the result has the type of x.
     """
-    grid = tuple(x.shape[1:4])
+    grid = as_grid(x.shape[1:4])
     weight = resize_filter(weight.float(), filter_size(grid)).movedim(0, 3)  # (t, h, w, C, 2)
     frequencies = torch.fft.rfftn(x.float(), dim=AXES, norm="ortho")
     frequencies = frequencies * torch.view_as_complex(weight.contiguous())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,13 @@ from videonet.ops.tracing import once_per_shape
 Grid = tuple[int, int, int]  # (T, H, W)
 
 
-def volume(grid: Grid) -> int:
+def as_grid(sizes: Iterable[int]) -> Grid:
+    """Three sizes, such as those of a shape, as a grid."""
+    t, h, w = sizes
+    return t, h, w
+
+
+def volume(grid: Sequence[int]) -> int:
     """Number of cells of a grid (or of taps of a kernel)."""
     return math.prod(grid)
 

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 from videonet.ops.kernels import cpu
 from videonet.ops.kernels.autograd import FastFunction
 from videonet.ops.kernels.modules import is_plain
-from videonet.ops.precision import autocast_inputs
+from videonet.ops.precision import autocast_input
 
 
 def fast_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """(..., K), (M, K), (M,) -> (..., M): the same numbers as ``F.linear``."""
-    cast = autocast_inputs(x, weight, bias)
+    cast = autocast_input(x), autocast_input(weight), autocast_input(bias)
     if not cpu.preferred(*cast):
         return F.linear(x, weight, bias)
     rows = cast[0].reshape(-1, weight.shape[1])

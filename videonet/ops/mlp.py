@@ -14,7 +14,7 @@ from videonet.ops.kernels import cpu
 from videonet.ops.kernels.autograd import FastFunction
 from videonet.ops.kernels.modules import is_plain
 from videonet.ops.linear import call_linear
-from videonet.ops.precision import autocast_inputs
+from videonet.ops.precision import autocast_input, autocast_inputs
 
 
 def quick_gelu(x: Tensor) -> Tensor:
@@ -22,7 +22,7 @@ def quick_gelu(x: Tensor) -> Tensor:
     return x * torch.sigmoid(1.702 * x)
 
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "gelu_tanh": partial(F.gelu, approximate="tanh"),
     "quick_gelu": quick_gelu,
@@ -64,25 +64,24 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., dim) -> (..., dim_out)."""
-        if self._is_plain():
-            parameters = (self.fc1.weight, self.fc2.weight, self.fc1.bias, self.fc2.bias)
-            cast = autocast_inputs(x, *parameters)
-            if cpu.preferred(*cast):
-                y = _Mlp.apply(cast[0].reshape(-1, x.shape[-1]), *cast[1:])
+        fc1, fc2 = self.fc1, self.fc2
+        if self._is_gelu_alone() and is_plain(fc1, nn.Linear) and is_plain(fc2, nn.Linear):
+            rows = autocast_input(x)
+            parameters = autocast_inputs(fc1.weight, fc2.weight, fc1.bias, fc2.bias)
+            if cpu.preferred(rows, *parameters):
+                y = _Mlp.apply(rows.reshape(-1, x.shape[-1]), *parameters)
                 return y.view(*x.shape[:-1], y.shape[-1])
-        x = self.dropout(self.activation(call_linear(self.fc1, x)))
+        x = self.dropout(self.activation(call_linear(fc1, x)))
         if self.norm is not None:
             x = self.norm(x)
-        return self.dropout(call_linear(self.fc2, x))
+        return self.dropout(call_linear(fc2, x))
 
-    def _is_plain(self) -> bool:
-        """Linear, GELU, linear and nothing else."""
+    def _is_gelu_alone(self) -> bool:
+        """Whether there is nothing but the exact GELU between and behind the two layers."""
         return (
             self.activation is F.gelu
             and self.norm is None
             and not (self.training and self.dropout.p)
-            and is_plain(self.fc1, nn.Linear)
-            and is_plain(self.fc2, nn.Linear)
         )
 
 

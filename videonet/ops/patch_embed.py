@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from videonet.ops.conv import FastConv3d
-from videonet.ops.grid import Grid
+from videonet.ops.grid import Grid, as_grid
 
 
 class PatchEmbed(nn.Module):
@@ -37,4 +37,4 @@ class PatchEmbed(nn.Module):
         """(B, in_channels, T, H, W) -> tokens (B, T'*H'*W', C) and their grid (T', H', W')."""
         volume = self.proj(clip)  # (B, C, T', H', W')
         tokens = volume.flatten(2).transpose(1, 2)
-        return tokens if self.norm is None else self.norm(tokens), tuple(volume.shape[2:])
+        return tokens if self.norm is None else self.norm(tokens), as_grid(volume.shape[2:])

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from videonet.ops.depthwise import depthwise_conv
-from videonet.ops.grid import Grid, same_padding
+from videonet.ops.grid import Grid, as_grid, same_padding
 
 POOL_MODES = ("conv", "conv_unshared", "max", "avg")
 
@@ -23,7 +23,7 @@ def to_volume(tokens: Tensor, grid: Grid) -> Tensor:
 
 def to_tokens(volume: Tensor) -> tuple[Tensor, Grid]:
     """(B, C, T, H, W) -> tokens (B, T*H*W, C) and the grid; a view for channels-last memory."""
-    return volume.permute(0, 2, 3, 4, 1).flatten(1, 3), tuple(volume.shape[2:])
+    return volume.permute(0, 2, 3, 4, 1).flatten(1, 3), as_grid(volume.shape[2:])
 
 
 def conv_pool(
@@ -45,7 +45,7 @@ def conv_pool(
     Returns:
         Tokens (B, T'*H'*W', C) and the new grid.
     """
-    padding = same_padding(tuple(weight.shape[2:])) if padding is None else padding
+    padding = same_padding(as_grid(weight.shape[2:])) if padding is None else padding
     return to_tokens(depthwise_conv(to_volume(tokens, grid), weight, bias, stride, padding))
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from videonet.errors import ConfigError
 from videonet.ops.attention import attention
-from videonet.ops.grid import Grid, pooled_grid, volume
+from videonet.ops.grid import Grid, as_grid, pooled_grid, volume
 from videonet.ops.kernels import gpu
 from videonet.ops.kernels.modules import is_plain
 from videonet.ops.linear import call_linear, fast_linear
@@ -87,6 +87,16 @@ class PoolingAttention(nn.Module):
             attention. Windows follow the pooling, which does see across their borders.
     """
 
+    pool_q: TokenPool | None
+    pool_k: TokenPool | None
+    pool_v: TokenPool | None
+    norm_q: nn.LayerNorm | None
+    norm_k: nn.LayerNorm | None
+    norm_v: nn.LayerNorm | None
+    rel_pos_t: nn.Parameter | None
+    rel_pos_h: nn.Parameter | None
+    rel_pos_w: nn.Parameter | None
+
     def __init__(
         self,
         dim: int,
@@ -145,10 +155,15 @@ class PoolingAttention(nn.Module):
             ("k", kv_kernel, kv_stride),
             ("v", kv_kernel, kv_stride),
         ):
-            pools = kernel is not None and not volume(kernel) == volume(stride) == 1
-            pool = TokenPool(channels, kernel, stride, pool_mode) if pools else None
+            pool = None
+            if (
+                kernel is not None
+                and stride is not None
+                and not volume(kernel) == volume(stride) == 1
+            ):
+                pool = TokenPool(channels, kernel, stride, pool_mode)
             self.add_module(f"pool_{name}", pool)
-            norm = nn.LayerNorm(channels, eps=NORM_EPS) if pools and pool.conv else None
+            norm = nn.LayerNorm(channels, eps=NORM_EPS) if pool is not None and pool.conv else None
             self.add_module(f"norm_{name}", norm)
 
         head_dim = dim_out // num_heads
@@ -168,8 +183,8 @@ class PoolingAttention(nn.Module):
 
     def forward(self, x: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
         """(B, [1+]T*H*W, dim) -> (B, [1+]T'*H'*W', dim_out) and the grid of the queries."""
-        if self._pools_at_once(x):
-            heads, q_grid, k_grid = self._pool_at_once(x, grid)
+        if gpu.usable(x) and (poolings := self._plain_poolings()) is not None:
+            heads, q_grid, k_grid = self._pool_at_once(x, grid, *poolings)
             y = self._attend(*heads, q_grid, k_grid)
             return self.dropout(call_linear(self.proj, y)), q_grid
         if self.pool_first:
@@ -183,47 +198,45 @@ class PoolingAttention(nn.Module):
         if self.window is None:
             y = self._attend(*map(self._heads, (q, k, v)), q_grid, k_grid)
         else:
-            queries, keys = self._windows(grid, q_grid, k_grid)
+            queries, keys = self._windows(self.window, grid, q_grid, k_grid)
             q, k, v = cut_tokens(q, queries), cut_tokens(k, keys), cut_tokens(v, keys)
             bias = padding_mask(keys, k)
-            heads = map(self._heads, (q, k, v))
-            y = join_tokens(self._attend(*heads, queries.size, keys.size, bias), queries)
+            q, k, v = self._heads(q), self._heads(k), self._heads(v)
+            y = join_tokens(self._attend(q, k, v, queries.size, keys.size, bias), queries)
         return self.dropout(call_linear(self.proj, y)), q_grid
 
-    def _pools_at_once(self, x: Tensor) -> bool:
-        """Whether one kernel of the device pools queries, keys and values and normalises them."""
-        return (
-            gpu.usable(x)
-            and not torch.compiler.is_compiling()
-            and self.window is None
-            and hasattr(self, "qkv")
-            and all(is_plain(pool, TokenPool) and pool.conv for pool in self._pools)
-            and self.pool_q.kernel == self.pool_k.kernel
-            and all(is_plain(norm, nn.LayerNorm) for norm in self._norms)
-        )
+    def _plain_poolings(self) -> tuple[Sequence[TokenPool], Sequence[nn.LayerNorm]] | None:
+        """Those of queries, keys and values and their norms, where one kernel may run them all."""
+        if torch.compiler.is_compiling() or self.window is not None or not hasattr(self, "qkv"):
+            return None
+        pools = [
+            pool
+            for pool in (self.pool_q, self.pool_k, self.pool_v)
+            if pool is not None and is_plain(pool, TokenPool) and pool.conv
+        ]
+        norms = [
+            norm
+            for norm in (self.norm_q, self.norm_k, self.norm_v)
+            if norm is not None and is_plain(norm, nn.LayerNorm)
+        ]
+        if len(pools) < 3 or len(norms) < 3 or pools[0].kernel != pools[1].kernel:
+            return None
+        return pools, norms
 
     def _pool_at_once(
-        self, x: Tensor, grid: Grid
+        self, x: Tensor, grid: Grid, pools: Sequence[TokenPool], norms: Sequence[nn.LayerNorm]
     ) -> tuple[tuple[Tensor, Tensor, Tensor], Grid, Grid]:
         """Queries, keys and values (B, heads, N', D); the grids of queries and of keys."""
         qkv = call_linear(self.qkv, x).unflatten(2, (3, self.num_heads, -1))  # (B, N, 3, heads, D)
-        weights = torch.stack([pool.weight for pool in self._pools])
-        gains = torch.stack([norm.weight for norm in self._norms])
-        offsets = torch.stack([norm.bias for norm in self._norms])
-        strides = self.pool_q.stride, self.pool_k.stride
+        weights = torch.stack([pool.weight for pool in pools])
+        gains = torch.stack([norm.weight for norm in norms])
+        offsets = torch.stack([norm.bias for norm in norms])
+        strides = pools[0].stride, pools[1].stride
         heads = gpu.POOL_NORM(
             *autocast_inputs(qkv, weights), gains, offsets, grid, *strides, NORM_EPS
         )
-        q_grid, k_grid = (pooled_grid(grid, self.pool_q.kernel, stride) for stride in strides)
+        q_grid, k_grid = (pooled_grid(grid, pools[0].kernel, stride) for stride in strides)
         return heads, q_grid, k_grid
-
-    @property
-    def _pools(self) -> tuple[TokenPool | None, ...]:
-        return self.pool_q, self.pool_k, self.pool_v
-
-    @property
-    def _norms(self) -> tuple[nn.LayerNorm | None, ...]:
-        return self.norm_q, self.norm_k, self.norm_v
 
     def _attend(
         self,
@@ -254,16 +267,18 @@ class PoolingAttention(nn.Module):
             )
         return y.transpose(1, 2).flatten(2)
 
-    def _windows(self, grid: Grid, q_grid: Grid, k_grid: Grid) -> tuple[Windows, Windows]:
+    def _windows(
+        self, window: Grid, grid: Grid, q_grid: Grid, k_grid: Grid
+    ) -> tuple[Windows, Windows]:
         """The same windows on the grids of queries and of keys; none is larger than its grid."""
         cuts = []
         for pool, pooled in ((self.pool_q, q_grid), (self.pool_k, k_grid)):
             strides = (1, 1, 1) if pool is None else pool.stride
             size = (
                 p if w >= n else w // s
-                for n, p, w, s in zip(grid, pooled, self.window, strides, strict=True)
+                for n, p, w, s in zip(grid, pooled, window, strides, strict=True)
             )
-            cuts.append(Windows(pooled, tuple(size)))
+            cuts.append(Windows(pooled, as_grid(size)))
         return cuts[0], cuts[1]
 
     def _project(self, x: Tensor) -> Sequence[Tensor]:

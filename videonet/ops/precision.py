@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+MaybeTensor = TypeVar("MaybeTensor", Tensor, Tensor | None)
 
-def autocast_inputs(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+
+def autocast_inputs(*tensors: MaybeTensor) -> tuple[MaybeTensor, ...]:
     """The inputs of a matrix product in the type in which autocast hands them to torch's own.
 
     An ``autograd.Function`` and a kernel of the project see tensors as they are, where autocast
     casts for torch's operators: whoever calls one casts before, so that autograd knows of it.
     Double precision stays, as with torch; outside of autocast everything does.
     """
-    return tuple(None if t is None else _cast(t) for t in tensors)
+    return tuple(autocast_input(tensor) for tensor in tensors)
+
+
+def autocast_input(tensor: MaybeTensor) -> MaybeTensor:
+    """One input, see :func:`autocast_inputs`."""
+    return tensor if tensor is None else _cast(tensor)
 
 
 def without_autocast(like: Tensor) -> AbstractContextManager:

@@ -6,13 +6,15 @@ query with ``R_t + R_h + R_w``, one learned table per axis.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from videonet.ops.grid import Grid, resize_rows
 from videonet.ops.kernels.autograd import FastFunction
-from videonet.ops.precision import autocast_inputs
+from videonet.ops.precision import autocast_input, autocast_inputs
 from videonet.ops.tracing import is_traced, once_per_shape
 
 Tables = tuple[Tensor | None, Tensor | None, Tensor | None]  # rel_pos_t, rel_pos_h, rel_pos_w
@@ -50,11 +52,11 @@ def position_rows(
         (B, heads, Nq, Tk+Hk+Wk): the bias between a query and key (t, h, w) is the sum of
         columns ``t``, ``Tk + h`` and ``Tk + Hk + w``; zeros for class tokens.
     """
-    embeddings = tuple(
+    embeddings = [
         None if table is None else axis_embeddings(table, n_q, n_k).to(q.dtype)
         for table, n_q, n_k in zip(tables, q_grid, k_grid, strict=True)
-    )
-    q, *embeddings = autocast_inputs(q, *embeddings)
+    ]
+    q, embeddings = autocast_input(q), list(autocast_inputs(*embeddings))
     if is_traced():  # compilers decide what to keep, torch.func wants plain operators
         return _rows(q, q_grid, k_grid, num_prefix_tokens, embeddings)
     return _PositionRows.apply(q, q_grid, k_grid, num_prefix_tokens, *embeddings)
@@ -64,7 +66,11 @@ AXES = "thw"  # in einsum: q is bnthwd, the embeddings of an axis are e.g. (quer
 
 
 def _rows(
-    q: Tensor, q_grid: Grid, k_grid: Grid, num_prefix_tokens: int, embeddings: Tables
+    q: Tensor,
+    q_grid: Grid,
+    k_grid: Grid,
+    num_prefix_tokens: int,
+    embeddings: Sequence[Tensor | None],
 ) -> Tensor:
     cells = q[:, :, num_prefix_tokens:].unflatten(2, q_grid)  # (B, heads, T, H, W, D)
     parts = (
@@ -95,7 +101,7 @@ class _PositionRows(FastFunction):
         cells, grad_cells, grad = (
             x[:, :, num_prefix_tokens:].unflatten(2, q_grid) for x in (q, grad_q, grad)
         )
-        grad_tables = []
+        grad_tables: list[Tensor | None] = []
         for axis, part, table in zip(AXES, grad.split(k_grid, dim=-1), embeddings, strict=True):
             if table is None:
                 grad_tables.append(None)

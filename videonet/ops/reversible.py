@@ -27,9 +27,20 @@ Streams = tuple[Tensor, Tensor]
 class ReversibleBlock(nn.Module):
     """``first += attend(second)``, then ``second += transform(first)``.
 
-    A subclass has ``attend(tokens, grid)``, ``transform(tokens)`` and ``keep(tokens)``, which
-    draws the factor (B, 1, 1) on both for this call.
+    A subclass has the three methods that raise here.
     """
+
+    def keep(self, tokens: Tensor) -> Tensor:
+        """Draw the factor (B, 1, 1) on both additions for this call."""
+        raise NotImplementedError
+
+    def attend(self, tokens: Tensor, grid: Grid) -> Tensor:
+        """What the first stream gets, of the second one: (B, N, C) -> the same."""
+        raise NotImplementedError
+
+    def transform(self, tokens: Tensor) -> Tensor:
+        """What the second stream gets, of the first one: (B, N, C) -> the same."""
+        raise NotImplementedError
 
     def forward(self, first: Tensor, second: Tensor, grid: Grid) -> Streams:
         """Two times (B, N, C) -> the same."""
@@ -39,7 +50,7 @@ class ReversibleBlock(nn.Module):
 
 
 def run_reversible(
-    blocks: Sequence[ReversibleBlock],
+    blocks: nn.ModuleList,
     first: Tensor,
     second: Tensor,
     grid: Grid,
@@ -54,31 +65,39 @@ def run_reversible(
     which would be called twice, and for weights that are no plain parameters (sharded, quantised).
 
     Args:
-        blocks: in the order of the forward pass.
+        blocks: each a :class:`ReversibleBlock`, in the order of the forward pass.
         first, second: (B, N, C).
         run: ``run(block, first, second, grid)`` calls a block where activations are kept.
     """
-    if not blocks or not _can_recompute(blocks, first, second):
+    reversible = _recomputable(blocks, first, second)
+    if not reversible:
         for block in blocks:
             first, second = run(block, first, second, grid)
         return first, second
-    parameters = [p for block in blocks for p in block.parameters() if p.requires_grad]
-    return _Reversible.apply(blocks, grid, first, second, *parameters)
+    parameters = [p for block in reversible for p in block.parameters() if p.requires_grad]
+    return _Reversible.apply(reversible, grid, first, second, *parameters)
 
 
-def _can_recompute(blocks: Sequence[ReversibleBlock], first: Tensor, second: Tensor) -> bool:
+def _recomputable(
+    blocks: nn.ModuleList, first: Tensor, second: Tensor
+) -> Sequence[ReversibleBlock]:
+    """The blocks, where the backward pass can compute all of them again; else none."""
     if not torch.is_grad_enabled() or is_traced() or has_global_hooks():
-        return False
+        return ()
     exact = (torch.float32, torch.float64)
     if first.dtype not in exact or second.dtype not in exact:
-        return False
+        return ()
+    reversible = []
     for block in blocks:
-        if not block.training or any(type(p) is not nn.Parameter for p in block.parameters()):
-            return False
+        if not isinstance(block, ReversibleBlock) or not block.training:
+            return ()
+        if any(type(p) is not nn.Parameter for p in block.parameters()):
+            return ()
         for module in block.modules():
             if any(vars(module).get(name, True) for name in HOOKS):
-                return False
-    return True
+                return ()
+        reversible.append(block)
+    return reversible
 
 
 class _Replay:

@@ -10,8 +10,10 @@ from videonet.ops.attention import attention, check_heads
 from videonet.ops.grid import Grid
 
 
-class SelfAttention(nn.Module):
+class AttentionOfAll(nn.Module):
     """Every token attends to every token; names as in timm.
+
+    A subclass has the ``forward`` that brings its tokens into a row.
 
     Args:
         dim: width of the tokens.
@@ -53,7 +55,7 @@ class SelfAttention(nn.Module):
         self.norm = nn.LayerNorm(dim, eps=norm_eps) if out_norm else None
         self.proj = nn.Linear(dim, dim, bias=proj_bias)
 
-    def forward(self, x: Tensor, grid: Grid) -> Tensor:
+    def attend(self, x: Tensor, grid: Grid) -> Tensor:
         """(B, num_prefix_tokens + N, dim) -> the same shape.
 
         Args:
@@ -61,7 +63,7 @@ class SelfAttention(nn.Module):
         """
         cells = (1, 1, x.shape[1] - self.num_prefix_tokens)
         q, k, v = self.qkv(x).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        if self.q_norm is not None:
+        if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         y = attention(
             q,
@@ -76,3 +78,11 @@ class SelfAttention(nn.Module):
         y = y.transpose(1, 2).flatten(2)  # (B, N, dim)
         y = self.proj(y if self.norm is None else self.norm(y))
         return self.dropout(y)
+
+
+class SelfAttention(AttentionOfAll):
+    """The same of tokens that are in a row already."""
+
+    def forward(self, x: Tensor, grid: Grid) -> Tensor:
+        """(B, num_prefix_tokens + N, dim) -> the same shape, see :meth:`attend`."""
+        return self.attend(x, grid)

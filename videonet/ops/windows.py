@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from videonet.ops.grid import Grid, volume
+from videonet.ops.grid import Grid, as_grid, volume
 
 MASKED = -100.0  # added to the logits of masked pairs, as in the official code
 SPATIOTEMPORAL = (1, 2, 3)  # the axes T, H, W of (B, T, H, W, C)
@@ -36,12 +36,12 @@ class Windows:
     @property
     def counts(self) -> Grid:
         """Number of windows along each axis; the last one may reach beyond the grid."""
-        return tuple(-(-n // w) for n, w in zip(self.grid, self.size, strict=True))
+        return as_grid(-(-n // w) for n, w in zip(self.grid, self.size, strict=True))
 
     @property
     def padded(self) -> Grid:
         """The grid that the windows cover."""
-        return tuple(n * w for n, w in zip(self.counts, self.size, strict=True))
+        return as_grid(n * w for n, w in zip(self.counts, self.size, strict=True))
 
     @property
     def shifted_axes(self) -> list[int]:
@@ -87,10 +87,12 @@ def relative_rows(
         window: (t, h, w) that the table is made for. It has a row for each offset, query minus
             key: ``(2t - 1) * (2h - 1) * (2w - 1)``, from the most negative, time slowest.
     """
-    row = 0
-    for x, w in zip(coordinates(cells, layout, device), window, strict=True):
-        row = row * (2 * w - 1) + (x[:, None] - x[None, :] + w - 1)
-    return row
+    t, h, w = (
+        x[:, None] - x[None, :] + n - 1
+        for x, n in zip(coordinates(cells, layout, device), window, strict=True)
+    )
+    _, height, width = window
+    return (t * (2 * height - 1) + h) * (2 * width - 1) + w
 
 
 def shift_mask(windows: Windows, axis: int, device: torch.device | None = None) -> Tensor:

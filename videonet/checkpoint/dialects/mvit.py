@@ -68,12 +68,11 @@ PYSLOWFAST_REVERSIBLE = (
 def number_blocks_through(names: list[str]) -> dict[str, str]:
     """Timm counts blocks anew in each stage: ``stages.1.blocks.0`` -> ``blocks.<depth so far>``."""
     pattern = re.compile(r"stages\.(\d+)\.blocks\.(\d+)\.(.+)")
-    places = {name: (int(m[1]), int(m[2])) for name in names if (m := pattern.fullmatch(name))}
+    found = {name: match for name in names if (match := pattern.fullmatch(name))}
+    places = {name: (int(match[1]), int(match[2])) for name, match in found.items()}
     numbers = {place: i for i, place in enumerate(sorted(set(places.values())))}
     return {
-        name: f"blocks.{numbers[places[name]]}.{pattern.fullmatch(name)[3]}"
-        if name in places
-        else name
+        name: f"blocks.{numbers[places[name]]}.{found[name][3]}" if name in found else name
         for name in names
     }
 

@@ -23,16 +23,16 @@ PIECE_BYTES = 2**21  # temporary memory per thread: about what a core's own cach
 MIN_ROWS = 256  # of a piece: with fewer, a product spends its time on packing
 
 
-def preferred(*tensors: Tensor | None) -> bool:
+def preferred(first: Tensor, *others: Tensor | None) -> bool:
     """Whether all tensors are of one type and on a CPU that gains from the products here.
 
     Never while traced: compilers, export, FLOP counters and modes that record attention see
     torch's own operators.
     """
     return (
-        _usable(tensors, (torch.float32, torch.bfloat16))
+        _usable((first, *others), (torch.float32, torch.bfloat16))
         and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
-        and PRODUCT.trust(tensors[0].dtype)
+        and PRODUCT.trust(first.dtype)
     )
 
 
@@ -56,7 +56,7 @@ def _usable(tensors: Iterable[Tensor | None], dtypes: tuple[torch.dtype, ...]) -
         and all(type(t) in (Tensor, nn.Parameter) and t.is_cpu and t.dtype is dtype for t in given)
         and all(t.numel() for t in given)
         and torch.backends.mkldnn.is_available()
-        and torch.backends.mkldnn.enabled
+        and bool(torch.backends.mkldnn.enabled)  # a bool, which torch annotates as something else
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeGuard, TypeVar
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -20,8 +22,10 @@ RUNS = tuple(
     )
 )
 
+Kind = TypeVar("Kind", bound=nn.Module)
 
-def is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
+
+def is_plain(module: nn.Module, kind: type[Kind]) -> TypeGuard[Kind]:
     """Whether calling the module is ``kind.forward`` on its own parameters and nothing else.
 
     A faster implementation may read the weights of such a module; any other one has to be called.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Hashable
 from threading import Thread
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,8 +15,10 @@ logger = logging.getLogger(__name__)
 # Largest difference to the plain operator in a trial, in units of the largest number there.
 TOLERANCES = {torch.bfloat16: 5e-2, torch.float16: 5e-3, torch.float32: 1e-4, torch.float64: 1e-9}
 
+Key = TypeVar("Key", bound=Hashable)
 
-class Probed:
+
+class Probed(Generic[Key]):
     """A private function that is tested before its first use, once for each key (a dtype).
 
     Args:
@@ -25,9 +28,9 @@ class Probed:
 
     def __init__(self, name: str, stand_in: str):
         self.name, self.stand_in = name, stand_in
-        self.trusted: dict[Hashable, bool] = {}
+        self.trusted: dict[Key, bool] = {}
 
-    def trust(self, key: Hashable = None) -> bool:
+    def trust(self, key: Key) -> bool:
         """Whether the function passed its test; runs the test where that has not been done."""
         if key not in self.trusted:
             reason = _in_new_thread(lambda: self.find_fault(key))
@@ -36,7 +39,7 @@ class Probed:
                 self.distrust(key, reason)
         return self.trusted[key]
 
-    def distrust(self, key: Hashable, reason: str) -> None:
+    def distrust(self, key: Key, reason: str) -> None:
         """Use the replacement from here on, and log the reason."""
         self.trusted[key] = False
         logger.warning(
@@ -47,12 +50,12 @@ class Probed:
             self.stand_in,
         )
 
-    def find_fault(self, key: Hashable) -> str | None:
+    def find_fault(self, key: Key) -> str | None:
         """What is wrong with the function, None if nothing is."""
         raise NotImplementedError
 
 
-class Kernel(Probed):
+class Kernel(Probed[torch.dtype]):
     """A faster function of tensors, whose key is the dtype of the first one.
 
     Args:
@@ -88,7 +91,7 @@ class Kernel(Probed):
         return difference(self.fast(*arguments), self.plain(*arguments), TOLERANCES[key])
 
 
-class Question(Probed):
+class Question(Probed[None]):
     """A private function that tells whether torch is in some state, such as a transform.
 
     Where it fails the answer is True, which makes all callers use plain operators.
@@ -105,7 +108,7 @@ class Question(Probed):
         self.ask, self.when_so = ask, when_so
 
     def __call__(self) -> bool:
-        if not self.trust():
+        if not self.trust(None):
             return True
         try:
             return self.ask()
