@@ -92,3 +92,17 @@ def test_a_checkpoint_of_another_architecture_is_named():
         load_checkpoint(create_model("mvit_v2_xs"), swin(0).state_dict())
     with pytest.raises(CheckpointError, match="looks like an MViT"):
         load_checkpoint(swin(0), create_model("mvit_v2_xs").state_dict())
+
+
+def test_a_foreign_table_of_another_size_is_left_as_it_is():
+    class Foreign(torch.nn.Module):
+        def __init__(self, rows):
+            super().__init__()
+            self.relative_position_bias_table = torch.nn.Parameter(torch.zeros(rows, 2))
+
+    fits, larger = Foreign(9), Foreign(25)
+    state = {"relative_position_bias_table": torch.ones(9, 2)}
+    assert load_checkpoint(fits, state).loaded == ["relative_position_bias_table"]
+    report = load_checkpoint(larger, state, strict=False)
+    assert "a Foreign has no window" in report.target[0].reason
+    assert not larger.relative_position_bias_table.any()

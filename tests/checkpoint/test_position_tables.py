@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from videonet.checkpoint import load_checkpoint
+from videonet.errors import CheckpointError
 from videonet.models import create_model
 
 SMALL = {"num_frames": 1, "patch_size": 4, "embed_dim": 8, "depth": 1, "num_heads": 1}
@@ -54,3 +55,13 @@ def test_a_clip_of_another_size_is_resized_alike():
     positions = model.absolute_positions((1, 8, 8))
     expected = interpolated(model.pos_embed[:, 1:], 8, antialias=False)
     torch.testing.assert_close(positions[:, 1:], expected)
+
+
+def test_positions_of_a_foreign_model_are_refused_by_name():
+    class Foreign(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.pos_embed = torch.nn.Parameter(torch.zeros(1, 5, 8))
+
+    with pytest.raises(CheckpointError, match="a Foreign, which does not say what grid"):
+        load_checkpoint(Foreign(), {"pos_embed": torch.ones(1, 5, 8)})

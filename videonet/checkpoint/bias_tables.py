@@ -6,7 +6,7 @@ import re
 from typing import Protocol, runtime_checkable
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from videonet.checkpoint.fit import Fit, misfit
 from videonet.checkpoint.position_tables import guess_grid
@@ -23,7 +23,7 @@ class HasWindow(Protocol):
     window: Grid
 
 
-def fit_bias_table(module: HasWindow, target: Tensor, source: Tensor, image: bool) -> Fit:
+def fit_bias_table(module: nn.Module, target: Tensor, source: Tensor, image: bool) -> Fit:
     """A bias table (offsets, heads), for ``2w - 1`` offsets along each axis, time slowest.
 
     One without time is repeated over the temporal offsets: in a still clip every frame of a window
@@ -31,11 +31,13 @@ def fit_bias_table(module: HasWindow, target: Tensor, source: Tensor, image: boo
     in space as in the official code and linearly in time.
 
     Args:
-        module: the owner of the table, with ``window`` (t, h, w).
+        module: the owner of the table, see :class:`HasWindow`.
         image: the checkpoint is an image model's.
     """
     if target.shape == source.shape:
         return Fit(source, LOADED)
+    if not isinstance(module, HasWindow):
+        return misfit(target, source, f"a {type(module).__name__} has no window")
     new = as_grid(2 * w - 1 for w in module.window)
     old = _guess_offsets(source, new, image)
     if old is None or source.shape[1] != target.shape[1]:

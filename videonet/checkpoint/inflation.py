@@ -11,15 +11,15 @@ import re
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from videonet.checkpoint.bias_tables import BIAS_TABLE, HasWindow, fit_bias_table
+from videonet.checkpoint.bias_tables import BIAS_TABLE, fit_bias_table
 from videonet.checkpoint.filters import GLOBAL_FILTER, fit_filter
 from videonet.checkpoint.fit import Fit, misfit
-from videonet.checkpoint.position_tables import POSITION_NAMES, HasPositions, fit_positions
+from videonet.checkpoint.position_tables import POSITION_NAMES, fit_positions
 from videonet.checkpoint.report import INFLATED, INTERPOLATED, LOADED, REINITIALISED
 from videonet.checkpoint.target import Target
-from videonet.errors import CheckpointError, ConfigError
+from videonet.errors import ConfigError
 from videonet.ops.grid import resize_rows
 
 METHODS = ("centre", "average")
@@ -116,8 +116,6 @@ def fit_model(
 
     Raises:
         ConfigError: unknown `method`.
-        CheckpointError: a module of the model has tables that are named like ours, but not what
-            ours say of them.
     """
     if method not in METHODS:
         raise ConfigError(f"inflation is {method!r}, expected {' or '.join(METHODS)}")
@@ -128,15 +126,9 @@ def fit_model(
         prefix, _, leaf = name.rpartition(".")
         if leaf in POSITION_NAMES:
             if name not in fits:  # the tables of one module are fitted together
-                module = target.modules[prefix]
-                if not isinstance(module, HasPositions):
-                    raise _foreign_table(name, module)
-                fits |= fit_positions(module, prefix, state, source, antialias)
+                fits |= fit_positions(target.modules[prefix], prefix, state, source, antialias)
         elif name in source and BIAS_TABLE.fullmatch(name):
-            module = target.modules[prefix]
-            if not isinstance(module, HasWindow):
-                raise _foreign_table(name, module)
-            fits[name] = fit_bias_table(module, own, source[name], image)
+            fits[name] = fit_bias_table(target.modules[prefix], own, source[name], image)
         elif name in source:
             fits[name] = fit_tensor(name, own, source[name], method)
         elif (
@@ -148,10 +140,3 @@ def fit_model(
         elif leaf == "cls_token":
             fits[name] = Fit(None, REINITIALISED, "no class token in the checkpoint")
     return fits
-
-
-def _foreign_table(name: str, module: nn.Module) -> CheckpointError:
-    return CheckpointError(
-        f"nothing can be loaded into {name}: a {type(module).__name__} does not say which grid or "
-        "window the table is for, expected a module of videonet"
-    )

@@ -13,10 +13,11 @@ from functools import partial
 from typing import Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from videonet.checkpoint.fit import Fit, misfit
 from videonet.checkpoint.report import INFLATED, INTERPOLATED, LOADED, REINITIALISED
+from videonet.errors import CheckpointError
 from videonet.ops.grid import Grid, resize_grid
 
 JOINT, SPACE, TIME, CLASS = (
@@ -133,7 +134,7 @@ def read_positions(
 
 
 def fit_positions(
-    module: HasPositions,
+    module: nn.Module,
     prefix: str,
     target: Mapping[str, Tensor],
     source: Mapping[str, Tensor],
@@ -142,19 +143,27 @@ def fit_positions(
     """What the position tables of `module` get.
 
     Args:
-        module: the owner of the tables.
+        module: the owner of the tables, see :class:`HasPositions`.
         prefix: its name in the model.
         target, source: all parameters of the model and of the checkpoint.
         antialias: whether bicubic resizing is antialiased; None for what `module` does.
 
     Returns:
         Full parameter name -> fit; empty where the checkpoint has no positions.
+
+    Raises:
+        CheckpointError: `module` does not say what its tables are made for.
     """
     dot = f"{prefix}." if prefix else ""
     here = {name: target[dot + name] for name in POSITION_NAMES if dot + name in target}
     there = {name: source[dot + name] for name in POSITION_NAMES if dot + name in source}
     if JOINT not in there and SPACE not in there:
         return {}
+    if not isinstance(module, HasPositions):
+        raise CheckpointError(
+            f"no positions can be loaded into a {type(module).__name__}, which does not say what "
+            f"grid its {', '.join(here)} is for: expected a model of videonet"
+        )
     main = there[JOINT if JOINT in there else SPACE]
     num_prefix_tokens = _prefix_rows(module, dot, source)
     image = all(kernel.shape[2] == 1 for kernel in source.values() if kernel.dim() == 5)

@@ -231,7 +231,7 @@ class CycleMLP(VideoModel):
                 infos.append(StageInfo(dims[len(infos)], (temporal_stride, stride, stride)))
         return tuple(infos)
 
-    # Any, as with `fork_feat` this is no classifier like the others and gives a list.
+    # Any: with `fork_feat` a list of maps, which the forward of no other model gives.
     def forward(self, clip: Tensor) -> Any:
         """(B, in_channels, T, H, W), or an image (B, in_channels, H, W), -> (B, num_classes).
 

@@ -31,7 +31,7 @@ from videonet.models.variants import published
 from videonet.ops.conv import FastConv3d, depthwise
 from videonet.ops.grid import Grid, as_grid, same_padding
 from videonet.ops.mlp import Mlp
-from videonet.ops.self_attention import AttentionOfAll
+from videonet.ops.self_attention import FullAttention
 from videonet.ops.sliding_window import MultiScaleDilatedAttention
 
 NORM_EPS = 1e-6
@@ -88,7 +88,7 @@ class Tokenizer(nn.Module):
         return self.proj(clip).permute(0, 2, 3, 4, 1).contiguous()
 
 
-class GlobalAttention(AttentionOfAll):
+class GlobalAttention(FullAttention):
     """Attention of every token of the clip to every other."""
 
     def forward(self, x: Tensor) -> Tensor:

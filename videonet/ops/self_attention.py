@@ -10,7 +10,7 @@ from videonet.ops.attention import attention, check_heads
 from videonet.ops.grid import Grid
 
 
-class AttentionOfAll(nn.Module):
+class FullAttention(nn.Module):
     """Every token attends to every token; names as in timm.
 
     A subclass has the ``forward`` that brings its tokens into a row.
@@ -80,7 +80,7 @@ class AttentionOfAll(nn.Module):
         return self.dropout(y)
 
 
-class SelfAttention(AttentionOfAll):
+class SelfAttention(FullAttention):
     """The same of tokens that are in a row already."""
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
