@@ -196,7 +196,8 @@ class PoolingAttention(nn.Module):
                 self.pool(t, grid, n) for t, n in zip((q, k, v), "qkv", strict=True)
             )
         if self.window is None:
-            y = self._attend(*map(self._heads, (q, k, v)), q_grid, k_grid)
+            q, k, v = self._heads(q), self._heads(k), self._heads(v)
+            y = self._attend(q, k, v, q_grid, k_grid)
         else:
             queries, keys = self._windows(self.window, grid, q_grid, k_grid)
             q, k, v = cut_tokens(q, queries), cut_tokens(k, keys), cut_tokens(v, keys)

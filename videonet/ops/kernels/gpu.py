@@ -12,7 +12,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from videonet.ops.kernels.probing import TOLERANCES, Kernel, difference
+from videonet.ops.kernels.probing import TOLERANCES, Kernel, Result, first_difference, tensors_of
 from videonet.ops.tracing import is_exported, is_transformed
 
 INSTALLED = find_spec("triton") is not None
@@ -68,10 +68,10 @@ def _draw(dtype: torch.dtype, *shape: int) -> Tensor:
     return numbers.mul(0.7).sin().reshape(shape).to(dtype).requires_grad_()
 
 
-class TritonKernel(Kernel):
+class TritonKernel(Kernel[Result]):
     """An operator whose trial compares gradients too. Compilers take it without a trial."""
 
-    def __call__(self, x: Tensor, *arguments):
+    def __call__(self, x: Tensor, *arguments) -> Result:
         if torch.compiler.is_compiling():
             return self.fast(x, *arguments)
         return super().__call__(x, *arguments)
@@ -80,18 +80,16 @@ class TritonKernel(Kernel):
         arguments = self.example(key)
         with torch.enable_grad():
             found, expected = (_with_gradients(f, arguments) for f in (self.fast, self.plain))
-        faults = (difference(a, b, TOLERANCES[key]) for a, b in zip(found, expected, strict=True))
-        return next(filter(None, faults), None)
+        return first_difference(found, expected, TOLERANCES[key])
 
 
 def _with_gradients(function: Callable, arguments: Sequence) -> list[Tensor]:
     """The results of a function, and the gradients of a weighted sum of them."""
-    results = function(*arguments)
-    results = [results] if isinstance(results, Tensor) else list(results)
+    results = tensors_of(function(*arguments))
     wanted = [a for a in arguments if isinstance(a, Tensor)]
     weights = (torch.arange(r.numel(), device=r.device).cos().view(r.shape) for r in results)
-    total = sum((r * w).sum() for r, w in zip(results, weights, strict=True))
-    return [*results, *torch.autograd.grad(total, wanted)]
+    sums = [(r * w).sum() for r, w in zip(results, weights, strict=True)]
+    return [*results, *torch.autograd.grad(sums, wanted)]
 
 
 def _depthwise(*arguments) -> Tensor:

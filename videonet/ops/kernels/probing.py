@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from threading import Thread
 from typing import Generic, TypeVar
 
@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 TOLERANCES = {torch.bfloat16: 5e-2, torch.float16: 5e-3, torch.float32: 1e-4, torch.float64: 1e-9}
 
 Key = TypeVar("Key", bound=Hashable)
+Result = TypeVar("Result", bound=Tensor | tuple[Tensor, ...])
 
 
 class Probed(Generic[Key]):
@@ -55,7 +56,7 @@ class Probed(Generic[Key]):
         raise NotImplementedError
 
 
-class Kernel(Probed[torch.dtype]):
+class Kernel(Probed[torch.dtype], Generic[Result]):
     """A faster function of tensors, whose key is the dtype of the first one.
 
     Args:
@@ -67,14 +68,14 @@ class Kernel(Probed[torch.dtype]):
     def __init__(
         self,
         name: str,
-        fast: Callable[..., Tensor],
-        plain: Callable[..., Tensor],
+        fast: Callable[..., Result],
+        plain: Callable[..., Result],
         example: Callable[[torch.dtype], tuple],
     ):
         super().__init__(name, "torch's own operator runs, more slowly")
         self.fast, self.plain, self.example = fast, plain, example
 
-    def __call__(self, x: Tensor, *arguments) -> Tensor:
+    def __call__(self, x: Tensor, *arguments) -> Result:
         if not self.trust(x.dtype):
             return self.plain(x, *arguments)
         try:
@@ -88,7 +89,8 @@ class Kernel(Probed[torch.dtype]):
 
     def find_fault(self, key: torch.dtype) -> str | None:
         arguments = self.example(key)
-        return difference(self.fast(*arguments), self.plain(*arguments), TOLERANCES[key])
+        found, expected = (tensors_of(f(*arguments)) for f in (self.fast, self.plain))
+        return first_difference(found, expected, TOLERANCES[key])
 
 
 class Question(Probed[None]):
@@ -119,6 +121,19 @@ class Question(Probed[None]):
     def find_fault(self, key: None) -> str | None:
         self.ask()
         return None if self.when_so(self.ask) is True else "it does not say yes when it should"
+
+
+def tensors_of(result: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The tensors that a function gives, one or several."""
+    return (result,) if isinstance(result, Tensor) else result
+
+
+def first_difference(
+    found: Iterable[Tensor], expected: Iterable[Tensor], tolerance: float
+) -> str | None:
+    """What is wrong with the results of a trial, None if nothing is."""
+    pairs = zip(found, expected, strict=True)
+    return next(filter(None, (difference(a, b, tolerance) for a, b in pairs)), None)
 
 
 def difference(found: Tensor, expected: Tensor, tolerance: float) -> str | None:

@@ -34,7 +34,8 @@ def two_part_attention(q: Tensor, rows: Tensor, k: Tensor, v: Tensor) -> tuple[T
         out.copy_(logits.softmax(dim=-1) @ v)
         logsums.copy_(logits.float().logsumexp(dim=-1) / math.log(2))
         return out, logsums
-    kernels.forward(*map(_rows_contiguous, (q, rows, k, v)), out, logsums)
+    q, rows, k, v = map(_rows_contiguous, (q, rows, k, v))
+    kernels.forward(q, rows, k, v, out, logsums)
     return out, logsums
 
 

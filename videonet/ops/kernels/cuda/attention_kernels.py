@@ -234,9 +234,8 @@ def backward(
     )
     share = triton.cdiv(triton.cdiv(queries, shares), BLOCK_Q) * BLOCK_Q
     shares = triton.cdiv(queries, max(share, 1))
-    like = {"dtype": torch.float32, "device": k.device}
-    grad_k = torch.empty(shares, *k.shape, **like)
-    grad_v = torch.empty(shares, *v.shape, **like)
+    grad_k = torch.empty(shares, *k.shape, dtype=torch.float32, device=k.device)
+    grad_v = torch.empty(shares, *v.shape, dtype=torch.float32, device=k.device)
     if grad_k.numel():
         _key_gradient[(triton.cdiv(keys, BLOCK_K), clips * heads, shares)](
             q, rows, k, v, grad, logsums, deltas, grad_k, grad_v, *sizes, share,

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.library import custom_op
 from torch.utils.flop_counter import register_flop_formula
 
+from videonet.ops.grid import as_grid
 from videonet.ops.kernels.autograd import differentiable_gradients
 from videonet.ops.kernels.cuda import depthwise_kernels as kernels
 
@@ -44,7 +45,7 @@ def depthwise_conv(
         return out.copy_(plain_depthwise_conv(volume, weight, bias, stride, padding))
     width = weight.shape[0]
     x, y = _by_heads(_side_by_side(volume), width), _by_heads(out, width)
-    kernels.forward(x, weight, bias, y, tuple(stride), tuple(padding))
+    kernels.forward(x, weight, bias, y, as_grid(stride), as_grid(padding))
     return out
 
 
@@ -74,11 +75,11 @@ def depthwise_conv_backward(
     if of_volume:
         grad_volume = _empty_channels_last(volume, volume.shape[2:])
         out = _by_heads(grad_volume, width)
-        kernels.input_gradient(grad, weight, out, tuple(stride), tuple(padding))
+        kernels.input_gradient(grad, weight, out, as_grid(stride), as_grid(padding))
     if of_weight:
-        kernel = tuple(weight.shape[2:])
+        kernel = as_grid(weight.shape[2:])
         x = _by_heads(_side_by_side(volume), width)
-        grad_weight = kernels.weight_gradient(grad, x, kernel, tuple(stride), tuple(padding))
+        grad_weight = kernels.weight_gradient(grad, x, kernel, as_grid(stride), as_grid(padding))
         grad_weight = grad_weight.to(weight.dtype)
     return grad_volume, grad_weight
 

@@ -11,13 +11,14 @@ from torch import Tensor
 from torch.library import custom_op
 from torch.utils.flop_counter import register_flop_formula
 
-from videonet.ops.grid import pooled_grid, same_padding, volume
+from videonet.ops.grid import as_grid, pooled_grid, same_padding, volume
 from videonet.ops.kernels.autograd import differentiable_gradients
 from videonet.ops.kernels.cuda import depthwise_kernels as kernels
 from videonet.ops.kernels.cuda.depthwise import plain_depthwise_conv, runs_triton
 from videonet.ops.kernels.cuda.norm_kernels import norm_gradient
 
 Three = tuple[Tensor, Tensor, Tensor]
+Nine = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 @custom_op("videonet::pool_norm", mutates_args=())
@@ -43,13 +44,13 @@ def pool_norm(
     """
     if not runs_triton(x):
         plain = plain_pool_norm(x, weights, gains, offsets, grid, q_stride, k_stride, eps)
-        contiguous = (t.clone(memory_format=torch.contiguous_format) for t in plain)
-        return *contiguous, *_empty_pool_norm(x, weights, grid, q_stride, k_stride, keep)[3:]
+        q, k, v = (t.clone(memory_format=torch.contiguous_format) for t in plain)
+        return q, k, v, *_empty_pool_norm(x, weights, grid, q_stride, k_stride, keep)[3:]
     found = _empty_pool_norm(x, weights, grid, q_stride, k_stride, keep)
     kernel = weights.shape[3:]
     kernels.pool_norm(
         x if x.stride(-1) == 1 else x.contiguous(),
-        tuple(grid),
+        as_grid(grid),
         weights.squeeze(2).permute(0, 2, 3, 4, 1).contiguous(),
         gains.contiguous(),
         offsets.contiguous(),
@@ -58,8 +59,8 @@ def pool_norm(
         list(found[6:]) if keep else [],
         pooled_grid(grid, kernel, q_stride),
         pooled_grid(grid, kernel, k_stride),
-        tuple(q_stride),
-        tuple(k_stride),
+        as_grid(q_stride),
+        as_grid(k_stride),
         eps,
     )
     return found
@@ -79,11 +80,11 @@ def pool_norm_backward(
     """Gradients of x, weights, gains and offsets, from those of queries, keys and values."""
     prefix = x.shape[1] - volume(grid)
     of_x = torch.empty_like(x, memory_format=torch.contiguous_format)
-    kernel, strides = tuple(weights.shape[3:]), (q_stride, k_stride, k_stride)
+    kernel, strides = as_grid(weights.shape[3:]), (q_stride, k_stride, k_stride)
     padding = same_padding(kernel)
     of_weights, of_gains, of_offsets = [], [], []
     for which, (grad, before, kept) in enumerate(zip(grads, pooled, moments, strict=True)):
-        stride = tuple(strides[which])
+        stride = as_grid(strides[which])
         grad, of_gain, of_offset = norm_gradient(grad.contiguous(), before, gains[which], kept)
         of_gains.append(of_gain)
         of_offsets.append(of_offset)
@@ -117,7 +118,7 @@ def plain_pool_norm(
     for which, stride in enumerate((q_stride, k_stride, k_stride)):
         cells = _cells_of(x, which, grid)  # (B, heads, T, H, W, D)
         channels = cells.permute(0, 1, 5, 2, 3, 4).flatten(1, 2)  # (B, heads*D, T, H, W)
-        padding = same_padding(tuple(weights.shape[3:]))
+        padding = same_padding(as_grid(weights.shape[3:]))
         pooled = plain_depthwise_conv(channels, weights[which], None, stride, padding)
         pooled = pooled.unflatten(1, x.shape[3:]).flatten(3).transpose(2, 3)
         first = x[:, : x.shape[1] - volume(grid), which].transpose(1, 2)
@@ -148,8 +149,9 @@ def _pool_norm_gradients(ctx, *grads):
 
 
 def _plain_pool_norm_gradients(inputs, ctx, grads):
-    def function(*tensors: Tensor) -> Tensor:
-        results = plain_pool_norm(*tensors, ctx.grid, ctx.q_stride, ctx.k_stride, ctx.eps)
+    def function(x: Tensor, weights: Tensor, gains: Tensor, offsets: Tensor) -> Tensor:
+        steps = ctx.grid, ctx.q_stride, ctx.k_stride
+        results = plain_pool_norm(x, weights, gains, offsets, *steps, ctx.eps)
         pairs = zip(results, grads, strict=True)
         return sum((result * grad).sum() for result, grad in pairs if grad is not None)
 
@@ -178,15 +180,16 @@ def _cells_of(x: Tensor, which: int, grid: Sequence[int]) -> Tensor:
     return cells.unflatten(1, tuple(grid)).permute(0, 4, 1, 2, 3, 5)
 
 
-def _empty_pool_norm(x, weights, grid, q_stride, k_stride, keep: bool) -> tuple[Tensor, ...]:
+def _empty_pool_norm(x, weights, grid, q_stride, k_stride, keep: bool) -> Nine:
     clips, tokens, _, heads, width = x.shape
     sizes = [
         tokens - volume(grid) + volume(pooled_grid(grid, weights.shape[3:], stride))
         for stride in (q_stride, k_stride, k_stride)
     ]
     kept = [n if keep else 0 for n in sizes]
-    return (
-        *(x.new_empty(clips, heads, n, width) for n in sizes),
-        *(x.new_empty(clips, heads, n, width) for n in kept),
-        *(x.new_empty(2, clips, heads, n, dtype=torch.float32) for n in kept),
+    q, k, v = (x.new_empty(clips, heads, n, width) for n in sizes)
+    before_q, before_k, before_v = (x.new_empty(clips, heads, n, width) for n in kept)
+    moments_q, moments_k, moments_v = (
+        x.new_empty(2, clips, heads, n, dtype=torch.float32) for n in kept
     )
+    return q, k, v, before_q, before_k, before_v, moments_q, moments_k, moments_v
