@@ -95,14 +95,14 @@ def test_a_checkpoint_of_another_architecture_is_named():
 
 
 def test_a_foreign_table_of_another_size_is_left_as_it_is():
-    class Foreign(torch.nn.Module):
+    class Foreign(torch.nn.Linear):
         def __init__(self, rows):
-            super().__init__()
+            super().__init__(4, 4)
             self.relative_position_bias_table = torch.nn.Parameter(torch.zeros(rows, 2))
 
     fits, larger = Foreign(9), Foreign(25)
-    state = {"relative_position_bias_table": torch.ones(9, 2)}
-    assert load_checkpoint(fits, state).loaded == ["relative_position_bias_table"]
+    state = Foreign(9).state_dict() | {"relative_position_bias_table": torch.ones(9, 2)}
+    assert "relative_position_bias_table" in load_checkpoint(fits, state).loaded
     report = load_checkpoint(larger, state, strict=False)
-    assert "a Foreign has no window" in report.target[0].reason
+    assert "a Foreign has no window" in "".join(entry.reason for entry in report.target)
     assert not larger.relative_position_bias_table.any()
