@@ -147,7 +147,9 @@ def _videonet(cfg: CfgNode, dataset: VideoDataset, workers: int):
 
 
 def _decord(cfg: CfgNode, dataset: VideoDataset, workers: int):
-    pool = WorkerPool(DecordAlone(dataset.make_clips), workers)
+    pool: WorkerPool[int, tuple[str, tuple[int, ...]], int | str] = WorkerPool(
+        DecordAlone(dataset.make_clips), workers
+    )
     sampler = TrainingBatches(len(dataset), cfg.TRAIN.BATCH_SIZE, cfg.RNG_SEED)
 
     def epoch(number: int) -> int:

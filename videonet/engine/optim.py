@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Protocol
 
 import torch
 from fvcore.common.config import CfgNode
@@ -20,8 +21,24 @@ KINDS = {
 }
 
 
+class LayeredModel(Protocol):
+    """A model that says which of its weights belong to which layer."""
+
+    def modules(self) -> Iterator[nn.Module]:
+        """Torch's."""
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Torch's."""
+
+    def layer_groups(self) -> list[list[str]]:
+        """Names of the parameters of each layer, from the stem to the head."""
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of class tokens and positions."""
+
+
 def parameter_groups(
-    model: nn.Module,
+    model: LayeredModel,
     weight_decay: float,
     *,
     no_decay_1d: bool = True,
@@ -67,7 +84,7 @@ def parameter_groups(
     return list(groups.values())
 
 
-def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+def build_optimizer(cfg: CfgNode, model: LayeredModel) -> torch.optim.Optimizer:
     """The optimiser of ``SOLVER``; the schedule sets its learning rate at every step."""
     solver = cfg.SOLVER
     groups = parameter_groups(
