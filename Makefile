@@ -81,7 +81,8 @@ docs: $(INSTALLED)
 lint: $(INSTALLED)
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy videonet
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache $(DEMO_DATA) $(DEMO_RUN)
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache $(DEMO_DATA) $(DEMO_RUN)
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

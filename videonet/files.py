@@ -9,14 +9,13 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Literal
 
 from videonet.errors import WriteError
 
 GUARDED = 1  # bytes that are locked, behind the text; Windows lets nobody read locked bytes
 BEHIND = 1 << 20
 LONGEST_TEMPORARY = 180  # bytes of a name that its temporary name repeats
-_CODING: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}
 _TEMPORARY = re.compile(r"\.part\.(?P<process>\d{1,9})\.")
 
 
@@ -96,12 +95,12 @@ def _is_zombie(process: int) -> bool:
 
 
 @contextlib.contextmanager
-def replacing_text(path: Path, **options: Any) -> Iterator[IO[str]]:
+def replacing_text(path: Path, *, newline: str | None = None) -> Iterator[IO[str]]:
     """An open text file that takes the place of `path` when it is written, see :func:`replacing`.
 
-    UTF-8; names of files that are no UTF-8 keep their bytes. `options` are those of ``open``.
+    UTF-8; names of files that are no UTF-8 keep their bytes. `newline` is that of ``open``.
     """
-    with replacing(path) as temporary, open(temporary, "w", **_CODING, **options) as file:
+    with replacing(path) as temporary, _open_text(temporary, "w", newline) as file:
         yield file
 
 
@@ -122,7 +121,7 @@ class AppendedText:
         with replacing_text(path, newline="") as file:
             file.writelines(start)
         with writing(path):
-            self._file = open(path, "a", newline="", **_CODING)  # noqa: SIM115
+            self._file = _open_text(path, "a", newline="")
 
     def append(self, text: str) -> None:
         """Write a piece. Raises WriteError where it cannot be written."""
@@ -134,6 +133,10 @@ class AppendedText:
         """End writing."""
         with contextlib.suppress(OSError):  # what a full disk did not take was reported
             self._file.close()
+
+
+def _open_text(path: Path, mode: Literal["w", "a"], newline: str | None) -> IO[str]:
+    return open(path, mode, encoding="utf-8", errors="surrogateescape", newline=newline)
 
 
 def make_folder(path: Path) -> None:
@@ -149,10 +152,8 @@ def lock(file: IO[str]) -> None:
         BlockingIOError: another process holds the lock.
         OSError: the file system has no locks.
     """
-    try:
-        import fcntl
-    except ImportError:
-        import msvcrt  # Windows
+    if sys.platform == "win32":
+        import msvcrt
 
         file.seek(BEHIND)
         try:
@@ -160,4 +161,6 @@ def lock(file: IO[str]) -> None:
         except OSError as error:
             raise BlockingIOError(*error.args) from error
     else:
+        import fcntl
+
         fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -35,9 +35,10 @@ class PrintableFormatter(logging.Formatter):
     """Log records without what would steer a terminal; names in them begin no line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        if isinstance(record.args, tuple):
+        arguments = record.args
+        if isinstance(arguments, tuple):
             record = copy.copy(record)
-            record.args = tuple(map(_one_line, record.args))
+            record.args = tuple(map(_one_line, arguments))
         return printable_lines(super().format(record))
 
 

@@ -3,6 +3,8 @@
 import os
 import shutil
 import socket
+from fractions import Fraction
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from PIL import Image
 from videonet.data.decode import open_video
 from videonet.data.prepare import Encoder
 from videonet.data.verify import Examiner
-from videonet.data.video.access import DEMUXERS
+from videonet.data.video.access import DEMUXERS, seconds_per_tick
 from videonet.data.video.pictures import read_picture
 from videonet.errors import DecodeError
 from videonet.inference.sources import find_videos
@@ -40,6 +42,12 @@ def test_only_plain_files_are_opened(odd_files, tmp_path):
         reason = str(caught.value).removeprefix(f"cannot read {path}: ")
         assert Examiner()(str(path))["reason"] == reason and "\n" not in reason
         assert reason in str(Encoder(32, 4, 30)((str(path), str(tmp_path / "out" / "x.mp4"))))
+
+
+def test_a_stream_without_a_unit_of_time_is_refused():
+    assert seconds_per_tick("a.mp4", SimpleNamespace(time_base=Fraction(1, 8))) == 0.125
+    with pytest.raises(DecodeError, match="cannot read a.mp4: nothing says how long a unit"):
+        seconds_per_tick("a.mp4", SimpleNamespace(time_base=None))
 
 
 def test_playlists_and_lists_of_files_are_no_videos(tmp_path, make_video):

@@ -4,7 +4,7 @@ import time
 import numpy as np
 import pytest
 
-from videonet.data.arrays import PathArray
+from videonet.data.arrays import MultiHot, PathArray
 from videonet.data.lists import read_list
 from videonet.errors import DataError
 
@@ -94,8 +94,16 @@ def test_path_array_is_a_sequence_of_strings():
     names = ["a", "", "über/ä b.mp4", "c"]
     array = PathArray(names)
     assert list(array) == names and len(array) == 4 and array[-1] == "c"
+    assert array[1:3] == names[1:3] and array[::-2] == names[::-2] and array[7:] == []
     with pytest.raises(IndexError):
         array[4]
+
+
+def test_label_sets_are_a_sequence_of_rows():
+    labels = MultiHot([[0, 2], [], [1]], 3)
+    rows = [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
+    assert [row.tolist() for row in labels] == rows and labels[-1].tolist() == rows[-1]
+    assert [row.tolist() for row in labels[1:]] == rows[1:] and labels.labels(-3) == [0, 2]
 
 
 @pytest.mark.parametrize(

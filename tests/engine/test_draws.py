@@ -61,6 +61,18 @@ def test_outside_of_steps_and_in_evaluation_layers_are_torchs():
     assert torch.equal(model.eval()(x), 3 * x)
 
 
+def test_the_draws_attached_last_count():
+    model, x = Layers(), torch.ones(4, 6)
+    first, second = ClipDraws(4), ClipDraws(4)
+    first.attach(model)
+    first.begin(torch.arange(4), seed=5)
+    expected = model(x)
+    first.end()
+    second.attach(model)
+    second.begin(torch.arange(4), seed=5)
+    assert torch.equal(model(x), expected)
+
+
 def test_recomputed_layers_find_the_same_masks():
     model, draws = Layers(), ClipDraws(4)
     draws.attach(model)

@@ -153,7 +153,9 @@ def _videonet(cfg: CfgNode, dataset: VideoDataset, workers: int):
 
 
 def _decord(cfg: CfgNode, dataset: VideoDataset, workers: int):
-    pool = WorkerPool(DecordAlone(training_recipe(dataset)), workers)
+    pool: WorkerPool[int, tuple[str, tuple[int, ...]], int | str] = WorkerPool(
+        DecordAlone(training_recipe(dataset)), workers
+    )
     sampler = TrainingBatches(len(dataset), cfg.TRAIN.BATCH_SIZE, cfg.RNG_SEED)
     paths: dict[Hashable, str] = dict(enumerate(dataset.paths))  # by the keys of the pool
 

@@ -6,12 +6,43 @@ Python objects would be copied page by page into every worker as their reference
 from __future__ import annotations
 
 import os
+from abc import abstractmethod
 from collections.abc import Iterable, Sequence
+from typing import Any, Protocol, TypeVar, overload
 
 import numpy as np
 
+T = TypeVar("T")
 
-class PathArray(Sequence[str]):
+
+class Rows(Protocol):
+    """One thing for every video, by its place: a list, an array, or one of the classes below."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+class PackedSequence(Sequence[T]):
+    """A sequence that makes its members when they are asked for."""
+
+    @abstractmethod
+    def _member(self, index: int) -> T:
+        """The one at ``0 … len - 1``."""
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[T]: ...
+
+    def __getitem__(self, index: int | slice) -> T | list[T]:
+        if isinstance(index, slice):
+            return [self._member(k) for k in range(len(self))[index]]
+        return self._member(range(len(self))[index])  # negative ones and IndexError as in a list
+
+
+class PathArray(PackedSequence[str]):
     """The names of files."""
 
     def __init__(self, paths: Iterable[str]):
@@ -22,13 +53,12 @@ class PathArray(Sequence[str]):
     def __len__(self) -> int:
         return len(self._ends)
 
-    def __getitem__(self, index: int) -> str:
-        index = range(len(self))[index]  # negative indices and IndexError as a list has them
+    def _member(self, index: int) -> str:
         start = self._ends[index - 1] if index else 0
         return os.fsdecode(self._bytes[start : self._ends[index]].tobytes())
 
 
-class MultiHot(Sequence[np.ndarray]):
+class MultiHot(PackedSequence[np.ndarray]):
     """The label sets of videos, given out as rows of zeros and ones ``(num_classes,)`` float32."""
 
     def __init__(self, sets: Iterable[Sequence[int]], num_classes: int):
@@ -46,7 +76,7 @@ class MultiHot(Sequence[np.ndarray]):
         start = self._ends[index - 1] if index else 0
         return self._labels[start : self._ends[index]].tolist()
 
-    def __getitem__(self, index: int) -> np.ndarray:
+    def _member(self, index: int) -> np.ndarray:
         row = np.zeros(self.num_classes, dtype=np.float32)
         row[self.labels(index)] = 1
         return row

@@ -31,11 +31,15 @@ from videonet.data.dataset import (
 )
 from videonet.data.tables import rows_as_text, text_of
 from videonet.data.target_buffers import Large, TargetBuffers, shared_memory
+from videonet.data.video.info import VideoInfo
 from videonet.data.workers import WorkerFailure, WorkerPool
 from videonet.errors import DataError, DecodeError
 from videonet.files import make_folder, writing
 
 logger = logging.getLogger(__name__)
+
+# What a worker is given: SampleRequest.arguments(), then the batch's place in the ring, and a row.
+ReadTask = tuple[str, tuple[int, ...], VideoInfo | None, Any, int, int]
 
 PATIENCE = 1.0  # seconds between two looks at whether anybody still wants batches
 
@@ -66,7 +70,9 @@ class SharedMemoryBatcher:
         specs = {} if dataset.annotations is None else dataset.annotations.maker.specs
         self._targets = TargetBuffers(specs, clip_shape, slots, rows)
         work = ReadInto(dataset.make_clips, self._buffers, self._targets)
-        self._pool = WorkerPool(work, workers, timeout)
+        self._pool: WorkerPool[tuple[_PendingBatch, int], ReadTask, Large | str] = WorkerPool(
+            work, workers, timeout
+        )
         self._bad_list = bad_list
         self._copies = BufferPool()
 
@@ -123,9 +129,9 @@ class SharedMemoryBatcher:
             pending.large.update(outcome)
             return
         if isinstance(outcome, WorkerFailure):
-            path = self._dataset.paths[request.video]
+            path = self._dataset.paths[request.present]
             outcome = f"cannot read {path}: {outcome.reason}"
-            self._remember(request.video, path, outcome)
+            self._remember(request.present, path, outcome)
         request.fail(outcome)
         self._ask(pending, place, first=True)
 
@@ -177,12 +183,12 @@ class ReadInto:
     ):
         self._make_clips, self._buffers, self._targets = make_clips, buffers, targets
 
-    def __call__(self, task: tuple[Any, ...]) -> Large | str:
+    def __call__(self, task: ReadTask) -> Large | str:
         """The targets that the batch has no room for, or why the video cannot be read."""
-        *arguments, slot, row = task
+        path, key, known, annotation, slot, row = task
         rows = self._buffers[slot, row : row + self._make_clips.count]
         try:
-            targets = self._make_clips(*arguments, rows).targets
+            targets = self._make_clips(path, key, known, annotation, rows).targets
         except DecodeError as error:
             return str(error)
         return self._targets.write(slot, row, targets)
@@ -211,10 +217,10 @@ def read_bad_list(path: Path, paths: Iterable[str]) -> dict[int, str]:
 
 def in_background(make: Callable[[threading.Event], Iterator[Batch]]) -> Iterator[Batch]:
     """Iterate in a thread, one batch ahead, so that the workers are kept busy all the time."""
-    stop, ready = threading.Event(), Queue(maxsize=1)
-    end = object()
+    stop = threading.Event()
+    ready: Queue[Batch | BaseException | None] = Queue(maxsize=1)  # None: the end
 
-    def put(thing: object) -> None:
+    def put(thing: Batch | BaseException | None) -> None:
         while not stop.is_set():
             try:
                 return ready.put(thing, timeout=PATIENCE)
@@ -225,14 +231,14 @@ def in_background(make: Callable[[threading.Event], Iterator[Batch]]) -> Iterato
         try:
             for batch in make(stop):
                 put(batch)
-            put(end)
+            put(None)
         except BaseException as error:  # it belongs to whoever iterates
             put(error)
 
     thread = threading.Thread(target=run, name="videonet-loader", daemon=True)
     thread.start()
     try:
-        while (thing := ready.get()) is not end:
+        while (thing := ready.get()) is not None:
             if isinstance(thing, BaseException):
                 raise thing
             yield thing

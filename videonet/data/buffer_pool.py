@@ -17,7 +17,7 @@ KEPT = 2**28  # bytes; memory larger than this goes back to the system
 class BufferPool:
     """Gives out uint8 tensors whose memory comes back when nobody holds them or a view of them."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._free: deque[np.ndarray] = deque()
 
     def empty(self, shape: Sequence[int]) -> Tensor:

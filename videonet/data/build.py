@@ -38,6 +38,7 @@ def build_dataset(cfg: CfgNode, split: str, annotate: Annotate = annotations_of)
     """
     videos = read_videos(cfg, split)
     annotations = annotate(videos)
+    make_clips: TrainingClips | EvaluationViews
     if split == "train":
         make_clips = training_clips(cfg, annotations.maker)
     else:

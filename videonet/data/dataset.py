@@ -102,8 +102,9 @@ class TrainingClips:
                 for sample, row in enumerate(indices)
             ]
             frames, rows = read_frames(reader, indices)
-        clips, targets = zip(*self.change(frames, rows, rngs, targets), strict=True)
-        return Sample(to_batch(list(clips), out), _finish_targets(self, annotation, targets))
+        changed = self.change(frames, rows, rngs, targets)
+        clips = to_batch([clip for clip, _ in changed], out)
+        return Sample(clips, _finish_targets(self, annotation, [moved for _, moved in changed]))
 
     def choose(self, reader: VideoReader, rngs: list[np.random.Generator]) -> np.ndarray:
         """Numbers of the frames ``(clips, T)`` of a clip for every generator."""
@@ -302,10 +303,10 @@ class VideoDataset(Dataset):
 
     def batch(self, clips: Tensor, targets: Targets, requests: list[SampleRequest]) -> Batch:
         """The batch of the clips of some videos, all clips of a video after one another."""
-        videos = [request.video for request in requests if request.video is not None]
-        videos = np.repeat(np.array(videos, dtype=np.int64), self.make_clips.count)
+        read = [request.video for request in requests if request.video is not None]
+        videos = torch.tensor(read, dtype=torch.int64).repeat_interleave(self.make_clips.count)
         failures = [failure for request in requests for failure in request.failures]
-        return Batch(clips, targets, torch.from_numpy(videos), failures)
+        return Batch(clips, targets, videos, failures)
 
 
 class SampleRequest:
@@ -328,9 +329,16 @@ class SampleRequest:
             rng = np.random.default_rng((dataset.seed, self._epoch, index))
             yield from rng.integers(len(dataset), size=dataset.MOST_IN_A_ROW - 1).tolist()
 
+    @property
+    def present(self) -> int:
+        """The video that is tried; nobody asks when none is left."""
+        if self.video is None:
+            raise RuntimeError("no video is left to try")
+        return self.video
+
     def arguments(self) -> tuple[str, tuple[int, ...], VideoInfo | None, Any]:
         """What ``make_clips`` needs for the present video."""
-        dataset, video = self._dataset, self.video
+        dataset, video = self._dataset, self.present
         known = dataset.manifest.info(video) if dataset.manifest else None
         annotation = dataset.annotations.rows[video] if dataset.annotations else None
         return dataset.paths[video], (dataset.seed, self._epoch, video), known, annotation
@@ -342,7 +350,7 @@ class SampleRequest:
         """
         dataset = self._dataset
         while True:
-            self.failures.append(Failure(self.video, dataset.paths[self.video], reason))
+            self.failures.append(Failure(self.present, dataset.paths[self.present], reason))
             self.video = next(self._others, None)
             if self.video not in dataset.bad:
                 break

@@ -40,13 +40,20 @@ def mirroring(width: int) -> Tensor:
     return matrix
 
 
+def frame_size(clip: Tensor) -> Size:
+    """Height and width of the frames of a clip or mask (…, H, W)."""
+    height, width = clip.shape[-2:]
+    return height, width
+
+
 def canvas(targets: Mapping[str, Tensor]) -> Size | None:
     """The size of the frames that targets have their places in; None where none has a place."""
     for value in targets.values():
         if isinstance(value, Mask):
-            return value.shape[-2], value.shape[-1]
+            return frame_size(value)
         if isinstance(value, TVTensor):
-            return tuple(value.canvas_size)
+            height, width = value.canvas_size
+            return height, width
     return None
 
 

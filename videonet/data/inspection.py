@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import av
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -77,8 +78,8 @@ def _streams(reader: PyAVReader) -> Iterator[str]:
     for stream in reader.all_streams:
         context = stream.codec_context
         words = [f"{stream.index}", stream.type, context.name if context else "unknown codec"]
-        if stream.type == "video" and context:
-            words.append(f"{context.width} x {context.height}")
+        if isinstance(stream, av.VideoStream) and context:
+            words.append(f"{stream.codec_context.width} x {stream.codec_context.height}")
             words.append("attached picture" if is_attached(stream) else "")
         words.append("<- read" if stream.index == reader.stream_index else "")
         yield " ".join(filter(None, words))

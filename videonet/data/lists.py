@@ -54,7 +54,7 @@ class VideoList:
 
     def classes_of(self, index: int) -> list[int]:
         """The labels of one video, one or several."""
-        if self.is_multi_label:
+        if isinstance(self.labels, MultiHot):
             return self.labels.labels(index)
         return [int(self.labels[index])]
 
@@ -83,34 +83,37 @@ def read_list(
     split = _split_labels if multi_label else _split
     classes = ClassNames(names)
 
-    def fields(k: int, line: str, separator: str) -> tuple[str, str | list[str]]:
+    def fields(k: int, line: str, separator: str) -> tuple[str, list[str]]:
         pair = classes.split(line, several=multi_label)
         if pair is None:
-            video, label = split(path, k, line, separator)
-            if not numbers and label and all(map(_is_integer, label if multi_label else [label])):
+            video, written = split(path, k, line, separator)
+            if not numbers and written and all(map(_is_integer, written)):
                 raise DataError(
                     f"{path}, line {k}: the label in {line[:200]!r} is a number, but the labels of "
                     "the training list are names, so nothing says which class it is: give "
                     "DATA.CLASS_NAMES, a file with one name a line, or use names everywhere"
                 )
-            return video, label
-        return pair[0], pair[1] if multi_label else pair[1][0]
+            return video, written
+        return pair
 
     lines = _lines(path, separator, classes)
     rows = [(k, *fields(k, line, separator)) for k, line, separator in lines]
     root = Path(prefix) if prefix else path.parent
     videos = [os.path.join(root, video) for _, video, _ in rows]
+    labels: np.ndarray | MultiHot
     if multi_label:
         sets = [
-            sorted({_label(path, line, label, num_classes, names) for label in labels})
-            for line, _, labels in rows
+            sorted({_label(path, line, label, num_classes, names) for label in written})
+            for line, _, written in rows
         ]
         labels = MultiHot(sets, num_classes)
     else:
-        labels = [_label(path, line, label, num_classes, names) for line, _, label in rows]
-        labels = np.array(labels, dtype=np.int64)
-    written = [video for _, video, _ in rows]
-    check_exist(path, videos, [f"line {line}" for line, _, _ in rows], _prefix_hint(written, root))
+        labels = np.array(
+            [_label(path, line, label, num_classes, names) for line, _, (label,) in rows],
+            dtype=np.int64,
+        )
+    listed = [video for _, video, _ in rows]
+    check_exist(path, videos, [f"line {line}" for line, _, _ in rows], _prefix_hint(listed, root))
     return VideoList(str(path), PathArray(videos), labels, str(root))
 
 
@@ -155,11 +158,11 @@ def label_texts(path: Path, separator: str, several: bool) -> list[str]:
     """
     lines = _lines(path, separator)
     if has_named_labels(path, separator, several):
-        rows = guess_names([line for _, line, _ in lines], separator, several=several)
-        return [label for row in rows for label in row]
+        guessed = guess_names([line for _, line, _ in lines], separator, several=several)
+        return [label for row in guessed for label in row]
     split = _split_labels if several else _split
     rows = [(k, split(path, k, line, found)[1]) for k, line, found in lines]
-    labels = [(k, label) for k, row in rows for label in ([row] if isinstance(row, str) else row)]
+    labels = [(k, label) for k, row in rows for label in row]
     for k, label in labels:
         if not _is_integer(label):
             raise DataError(f"{path}, line {k}: the label {shortened(label)} is not an integer")
@@ -169,10 +172,9 @@ def label_texts(path: Path, separator: str, several: bool) -> list[str]:
 
 def _written_labels(path: Path, line: str, separator: str, several: bool) -> list[str]:
     try:
-        labels = (_split_labels if several else _split)(path, 0, line, separator)[1]
+        return (_split_labels if several else _split)(path, 0, line, separator)[1]
     except DataError:  # no numbers at its end
         return [line]
-    return [labels] if isinstance(labels, str) else labels
 
 
 def _lines(
@@ -217,7 +219,8 @@ def _is_header(
     return len(names) >= 2 and all(name.isidentifier() for name in names)
 
 
-def _split(path: Path, line: int, text: str, separator: str) -> tuple[str, str]:
+def _split(path: Path, line: int, text: str, separator: str) -> tuple[str, list[str]]:
+    """Path and label of a line: the label is what stands behind the last separator."""
     video, found, label = text.rpartition(separator)
     video, label = video.strip(), label.strip()
     if not found or not video:
@@ -225,7 +228,7 @@ def _split(path: Path, line: int, text: str, separator: str) -> tuple[str, str]:
             f"{path}, line {line}: no label in {text!r}, expected 'path label' separated by "
             f"{separator!r}"
         )
-    return unquoted(video), _bare(label)
+    return unquoted(video), [_bare(label)]
 
 
 def _split_labels(path: Path, line: int, text: str, separator: str) -> tuple[str, list[str]]:

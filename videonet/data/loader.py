@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,7 @@ def build_loader(
             f"TRAIN.BATCH_SIZE is {cfg.TRAIN.BATCH_SIZE}, expected a multiple of the "
             f"{world_size} processes"
         )
+    sampler: TrainingBatches | EvaluationBatches
     if split == "train":
         sampler = TrainingBatches(
             len(dataset), cfg.TRAIN.BATCH_SIZE, cfg.RNG_SEED, rank=rank, world_size=world_size
@@ -163,7 +165,7 @@ class VideoLoader:
         """Let the next iteration run ``epoch`` from batch number ``batch`` on."""
         self._epoch, self._start = epoch, batch
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Generator[Batch, None, None]:
         self._sampler.epoch, self._sampler.start = self._epoch, self._start
         self.set_position(self._epoch + 1)
         for batch in self._batches():
@@ -182,8 +184,9 @@ class VideoLoader:
                 batch = collate([self.dataset[position] for position in positions])
                 yield batch.pin_memory() if self._pin_memory else batch
             return
-        if self._batcher is None:
-            self._batcher = SharedMemoryBatcher(
+        batcher = self._batcher
+        if batcher is None:
+            batcher = self._batcher = SharedMemoryBatcher(
                 self.dataset,
                 self._workers,
                 videos=self._sampler.videos_per_batch,
@@ -191,7 +194,7 @@ class VideoLoader:
                 bad_list=self._bad_list,
                 pin_memory=self._pin_memory,
             )
-        yield from in_background(lambda stop: self._batcher.batches(iter(self._sampler), stop))
+        yield from in_background(partial(batcher.batches, iter(self._sampler)))
 
     def _note_failures(self, batch: Batch) -> None:
         for failure in batch.failures:

@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 
@@ -105,17 +105,14 @@ class Manifest:
         if not self._known[index] or state_of(path) != tuple(self._states[index].tolist()):
             return None
         row = self._table[index]
-        values = {
+        values: dict[str, Any] = {
             key: self._words[int(row[key])] if key in _WORDS else _TYPES[key](row[key])
             for key in INFO
         }
         return VideoInfo(**values)
 
 
-_TYPES = {
-    field.name: {"int": int, "float": float, "bool": bool}.get(field.type, str)
-    for field in fields(VideoInfo)
-}
+_TYPES: dict[str, Callable[[Any], Any]] = get_type_hints(VideoInfo)
 
 
 def read_manifest(videos: VideoList) -> Manifest | None:

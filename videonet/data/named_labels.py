@@ -38,7 +38,8 @@ class ClassNames:
         Args:
             several: a line may have several names, in quotes or not.
         """
-        rest, found = text.strip(), []
+        rest = text.strip()
+        found: list[str] = []
         if not self.numbers or (rest[-1:].isdigit() and not self._end_in_digits):
             return None
         if several and rest[-1:] in QUOTES:

@@ -90,7 +90,9 @@ def _encode_all(
     failed: dict[str, str] = {}
     if not todo:
         return failed
-    pool = WorkerPool(encode, min(workers, len(todo)), timeout)
+    pool: WorkerPool[int, tuple[str, str], str | None] = WorkerPool(
+        encode, min(workers, len(todo)), timeout
+    )
     bar = tqdm(total=len(targets), initial=len(targets) - len(todo), desc="prepare")
     try:
         for k in todo:
@@ -170,7 +172,8 @@ def _read_plan(path: Path) -> dict[str, list]:
 
 def _targets(videos: VideoList, folder: Path) -> list[Path]:
     """The file that each video is written to: its name in the list, with the ending .mp4."""
-    targets, owners = [], {}
+    targets: list[Path] = []
+    owners: dict[Path, str] = {}
     for video in videos.paths:
         name = relative(video, videos.root).replace("\n", "_").replace("\r", "_")
         if os.path.isabs(name) or ".." in Path(name).parts:
@@ -215,8 +218,8 @@ class Encoder:
 
     def _write(self, reader: VideoReader, path: Path) -> None:
         # One thread for the encoder: the workers are the parallelism.
-        quality = {"crf": self.crf, "gop": self.gop}
-        with VideoWriter(path, reader.info.fps, threads=1, **quality) as writer:
+        writer = VideoWriter(path, reader.info.fps, crf=self.crf, gop=self.gop, threads=1)
+        with writer:
             for start in range(0, reader.info.frames, _CHUNK):
                 indices = np.arange(start, min(start + _CHUNK, reader.info.frames))
                 for index, picture in zip(indices, reader.frames_at(indices), strict=True):

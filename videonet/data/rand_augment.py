@@ -17,10 +17,11 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as F
 
-from videonet.data.geometry import move, scaling, shifting
+from videonet.data.geometry import frame_size, move, scaling, shifting
 from videonet.errors import ConfigError
 
 MAX_MAGNITUDE = 10.0
+POLICY_KEYS = ("m", "n", "mstd", "p", "inc", "mmax")
 TRANSLATE_SHARE = 0.45  # of the picture's side, at the largest magnitude
 
 
@@ -43,21 +44,23 @@ class RandAugmentPolicy:
             raise ConfigError(
                 f"AUG.AA_TYPE is {text!r}, expected a policy such as 'rand-m7-n4-mstd0.5-inc1'"
             )
-        names = {"m": "magnitude", "n": "count", "mstd": "noise", "p": "probability"}
-        names |= {"inc": "increasing", "mmax": "max_magnitude"}
-        values: dict[str, float | int | bool] = {}
+        values: dict[str, float] = {}
         for part in parts:
             match = re.fullmatch(r"([a-z]+)(\d+(?:\.\d+)?)", part)
-            if not match or match[1] not in names:
+            if not match or match[1] not in POLICY_KEYS:
                 raise ConfigError(
                     f"AUG.AA_TYPE is {text!r}: {part!r} is not one of "
-                    f"{', '.join(f'{name}<number>' for name in names)}"
+                    f"{', '.join(f'{name}<number>' for name in POLICY_KEYS)}"
                 )
-            values[names[match[1]]] = float(match[2])
-        if "count" in values:
-            values["count"] = int(values["count"])
-        values["increasing"] = bool(values.get("increasing", False))
-        return cls(**values)
+            values[match[1]] = float(match[2])
+        return cls(
+            magnitude=values.get("m", cls.magnitude),
+            count=int(values.get("n", cls.count)),
+            noise=values.get("mstd", cls.noise),
+            probability=values.get("p", cls.probability),
+            increasing=bool(values.get("inc", cls.increasing)),
+            max_magnitude=values.get("mmax", cls.max_magnitude),
+        )
 
 
 class RandAugment:
@@ -73,7 +76,7 @@ class RandAugment:
 
     def __call__(self, clip: Tensor, targets: Mapping[str, Tensor] | None = None) -> Any:
         clip = clip.contiguous()  # colours apart: most operations are faster on planes
-        matrix, size = shifting(0, 0), tuple(clip.shape[-2:])
+        matrix, size = shifting(0, 0), frame_size(clip)
         for index in torch.randint(len(OPERATIONS), (self.policy.count,)).tolist():
             if torch.rand(()) >= self.policy.probability:
                 continue

@@ -151,7 +151,7 @@ def draw_shape(
     x, y, radius, angle = (
         trajectory[name].astype(np.float32)[:, None, None] for name in ("x", "y", "radius", "angle")
     )
-    half = int(np.ceil(radius.max())) + 2
+    half = int(np.ceil(np.max(radius))) + 2
     offsets = np.arange(-half, half + 1, dtype=np.float32) + np.float32(0.5)
     left, top = np.floor(x).astype(int) - half, np.floor(y).astype(int) - half
     dx = offsets[None, None, :] + (np.floor(x) - x)  # (T, 1, P)

@@ -186,8 +186,9 @@ def _boxes(shape: str, trajectory: Trajectory, size: int) -> np.ndarray:
 def _encode(frames: np.ndarray, fps: int) -> bytes:
     """An H.264 mp4 file of frames (T, H, W, 3), the same bytes on every run."""
     buffer = io.BytesIO()
-    reproducible = {"threads": 1, "clock": None, "bitexact": True}
-    with VideoWriter(buffer, fps, crf=CRF, preset="ultrafast", **reproducible) as writer:
+    with VideoWriter(
+        buffer, fps, crf=CRF, preset="ultrafast", threads=1, clock=None, bitexact=True
+    ) as writer:
         for image in frames:
             writer.add(image)
     return buffer.getvalue()

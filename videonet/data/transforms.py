@@ -17,7 +17,15 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
-from videonet.data.geometry import KeyPoints, fitted, mirroring, move, scaling, shifting
+from videonet.data.geometry import (
+    KeyPoints,
+    fitted,
+    frame_size,
+    mirroring,
+    move,
+    scaling,
+    shifting,
+)
 from videonet.data.rand_augment import RandAugment, RandAugmentPolicy
 from videonet.errors import ConfigError
 
@@ -80,7 +88,7 @@ class InceptionCrop:
     ) -> Any:
         """Crop ``(T, 3, H, W)``, or what ``rows`` picks of it, each distinct frame once."""
         box = self._crop.make_params([clip])
-        whole, square = clip.shape[-2:], (self.size, self.size)
+        whole, square = frame_size(clip), (self.size, self.size)
         clip = F.crop(clip, **box)
         rows = torch.arange(len(clip)) if rows is None else rows
         distinct, place = rows.unique(return_inverse=True)
@@ -140,7 +148,7 @@ class RandomErasing:
         clip = clip.clone()
         count = int(torch.randint(1, self.count + 1, ()))
         for _ in range(count):
-            top, left, height, width = self._draw_box(*clip.shape[-2:], count)
+            top, left, height, width = self._draw_box(*frame_size(clip), count)
             clip[..., top : top + height, left : left + width] = self._filling(height, width)
         return clip
 
@@ -227,7 +235,7 @@ def _cut(clip: Tensor, targets: Moving | None, top: int, left: int, size: int) -
     out = F.crop(clip, top, left, size, size)
     if targets is None:
         return out
-    matrix = shifting(-left, -top) @ fitted(targets, clip.shape[-2:])
+    matrix = shifting(-left, -top) @ fitted(targets, frame_size(clip))
     return out, move(targets, matrix, (size, size))
 
 

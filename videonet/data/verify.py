@@ -96,7 +96,9 @@ def _examine_all(
     frames_fps: float,
 ) -> None:
     """Add the rows of the videos ``todo``; rows so far are on disk about every minute."""
-    pool = WorkerPool(Examiner(frames_fps), min(workers, len(todo)), timeout)
+    pool: WorkerPool[str, str, dict[str, Any]] = WorkerPool(
+        Examiner(frames_fps), min(workers, len(todo)), timeout
+    )
     videos = dict(todo)
     bar = tqdm(total=len(todo), desc="verify", unit="video")
     saved, bad, pause = time.monotonic(), 0, SAVE_EVERY

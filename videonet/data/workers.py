@@ -20,18 +20,25 @@ import time
 import traceback
 import weakref
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import torch
 
 from videonet.data.processes import end_with_parent
 from videonet.errors import DataError, VideonetError, too_many_files
 
+if TYPE_CHECKING:  # Windows has no fork server
+    from multiprocessing.context import ForkServerContext, SpawnContext
+
 logger = logging.getLogger(__name__)
+
+Key = TypeVar("Key")
+Content = TypeVar("Content")  # what a worker is sent of a task
+Result = TypeVar("Result")
 
 TASKS_AHEAD = 2  # tasks that a worker holds: one under way and the next
 TRIES = 2  # of a task that ends its process or takes too long
@@ -54,23 +61,23 @@ class WorkerFailure:
 
 
 @dataclass(eq=False)
-class _Task:
-    key: Hashable
-    content: Any
+class _Task(Generic[Key, Content]):
+    key: Key
+    content: Content
     losses: int = 0  # processes that ended while they were at it
 
 
 @dataclass(eq=False)
-class _Worker:
+class _Worker(Generic[Key, Content]):
     process: multiprocessing.process.BaseProcess
     connection: Connection
     ready: bool = False
-    tasks: deque[_Task] = field(default_factory=deque)  # the first is under way
+    tasks: deque[_Task[Key, Content]] = field(default_factory=deque)  # the first is under way
     spent: float = 0.0  # seconds on the first task
     overdue: bool = False  # it was ended because of them
 
 
-class WorkerPool:
+class WorkerPool(Generic[Key, Content, Result]):
     """Runs ``work(task)`` in processes of their own; results come in the order they are done.
 
     ``work`` has to be picklable, as the processes start from a clean one and not from this, whose
@@ -81,14 +88,14 @@ class WorkerPool:
     Not safe for use by several threads at once.
     """
 
-    def __init__(self, work: Callable[[Any], Any], workers: int, timeout: float = 0.0):
+    def __init__(self, work: Callable[[Content], Result], workers: int, timeout: float = 0.0):
         self._work, self._timeout = work, timeout
         self._context = _clean_context()
-        self._queue: deque[_Task] = deque()
+        self._queue: deque[_Task[Key, Content]] = deque()
         self._said: set[str] = set()
         self._stopped_starts = 0
         self._clock = time.monotonic()
-        self._workers: list[_Worker] = []
+        self._workers: list[_Worker[Key, Content]] = []
         self._finalizer = weakref.finalize(self, _end, self._workers)
         try:
             for _ in range(workers):
@@ -101,7 +108,7 @@ class WorkerPool:
         """Tasks without a result so far."""
         return len(self._queue) + sum(len(worker.tasks) for worker in self._workers)
 
-    def submit(self, key: Hashable, task: Any, *, first: bool = False) -> None:
+    def submit(self, key: Key, task: Content, *, first: bool = False) -> None:
         """Queue a task; its result comes with ``key``. ``first``: before those that wait."""
         if first:
             self._queue.appendleft(_Task(key, task))
@@ -109,7 +116,7 @@ class WorkerPool:
             self._queue.append(_Task(key, task))
         self._feed()
 
-    def result(self, patience: float | None = None) -> tuple[Hashable, Any] | None:
+    def result(self, patience: float | None = None) -> tuple[Key, Result | WorkerFailure] | None:
         """The key and result of a task that is done, waited for at most ``patience`` seconds.
 
         A result is what ``work`` returned, or :class:`WorkerFailure`. None: none is done by then,
@@ -118,11 +125,14 @@ class WorkerPool:
         until = None if patience is None else time.monotonic() + patience
         while len(self):
             self._feed()
-            connections = {worker.connection: worker for worker in self._workers}
+            connections = [worker.connection for worker in self._workers]
+            owners: dict[object, _Worker[Key, Content]] = dict(
+                zip(connections, self._workers, strict=True)
+            )
             left = None if until is None else max(until - time.monotonic(), 0.0)
-            ready = wait(list(connections), self._tick(left))
+            ready = wait(connections, self._tick(left))
             for connection in ready:
-                done = self._receive(connections[connection])
+                done = self._receive(owners[connection])
                 if done is not None:
                     self._feed()
                     return done
@@ -142,7 +152,7 @@ class WorkerPool:
         """End the processes, whatever they do."""
         self._finalizer()
 
-    def _start(self) -> _Worker:
+    def _start(self) -> _Worker[Key, Content]:
         """A new process.
 
         Raises:
@@ -198,14 +208,14 @@ class WorkerPool:
                 if self._queue and len(worker.tasks) == held:
                     self._hand(worker, self._queue.popleft())
 
-    def _hand(self, worker: _Worker, task: _Task) -> None:
+    def _hand(self, worker: _Worker[Key, Content], task: _Task[Key, Content]) -> None:
         if not worker.tasks:
             worker.spent = 0.0
         worker.tasks.append(task)
         with contextlib.suppress(OSError):  # its end is noticed when it is read from
             worker.connection.send(task.content)
 
-    def _receive(self, worker: _Worker) -> tuple[Hashable, Any] | None:
+    def _receive(self, worker: _Worker[Key, Content]) -> tuple[Key, Result | WorkerFailure] | None:
         try:
             message = worker.connection.recv()
         except (EOFError, OSError):
@@ -224,7 +234,7 @@ class WorkerPool:
             raise outcome
         return task.key, outcome
 
-    def _bury(self, worker: _Worker) -> tuple[Hashable, Any] | None:
+    def _bury(self, worker: _Worker[Key, Content]) -> tuple[Key, WorkerFailure] | None:
         """Replace a dead worker. Its successor tries the task it was at again, or that is lost."""
         worker.connection.close()
         worker.process.join()
@@ -258,7 +268,7 @@ class WorkerPool:
             return None
         return lost.key, WorkerFailure(reason)
 
-    def _restart(self, worker: _Worker) -> bool:
+    def _restart(self, worker: _Worker[Key, Content]) -> bool:
         """Replace a worker that a signal ended while it started, a few times."""
         code = worker.process.exitcode
         stopped = code is not None and (code < 0 or code == _SERVER_GONE)
@@ -270,7 +280,7 @@ class WorkerPool:
         return True
 
 
-def _clean_context() -> multiprocessing.context.BaseContext:
+def _clean_context() -> SpawnContext | ForkServerContext:
     """Processes forked from a server that has the package imported, where that can be had."""
     if sys.platform != "linux":
         return torch.multiprocessing.get_context("spawn")
@@ -296,7 +306,7 @@ def _is_stopped(pid: int | None) -> bool:
         return False
 
 
-def _end(workers: list[_Worker]) -> None:
+def _end(workers: list[_Worker[Key, Content]]) -> None:
     for worker in workers:
         worker.connection.close()
         worker.process.kill()
@@ -307,7 +317,7 @@ def _end(workers: list[_Worker]) -> None:
 class _Records(logging.Handler):
     """Collects what is logged, for the process that decides where it goes."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(logging.INFO)
         self.records: list[tuple[str, int, str]] = []
 
@@ -319,7 +329,7 @@ class _Records(logging.Handler):
         return records
 
 
-def _serve(connection: Connection, work: Callable[[Any], Any]) -> None:
+def _serve(connection: Connection, work: Callable[[Content], object]) -> None:
     """The life of a worker process: until the connection ends, or it does itself."""
     for number in STOP_SIGNALS:  # they are for the process that has us, which ends us
         signal.signal(number, signal.SIG_IGN)
@@ -338,7 +348,7 @@ def _serve(connection: Connection, work: Callable[[Any], Any]) -> None:
             connection.send((outcome, records.take()))
 
 
-def _attempt(work: Callable[[Any], Any], task: Any) -> Any:
+def _attempt(work: Callable[[Content], Result], task: Content) -> Result | Exception:
     """The result of ``work``, or its exception in a form that another process can raise."""
     try:
         return work(task)

@@ -13,14 +13,22 @@ from torch.autograd.function import once_differentiable
 from videonet.engine.distributed import Process
 from videonet.models.base import BATCH_NORMS, statistics_kept
 
+BatchNorm = nn.modules.batchnorm._BatchNorm  # torch's base class of BATCH_NORMS
 
-def batch_norms(model: nn.Module) -> dict[str, nn.Module]:
+
+def batch_norms(model: nn.Module) -> dict[str, BatchNorm]:
     """The batch norms of a model that keep running statistics, by name."""
     return {
         name: module
         for name, module in model.named_modules()
         if isinstance(module, BATCH_NORMS) and module.running_mean is not None
     }
+
+
+def _statistics(norm: BatchNorm) -> tuple[Tensor, Tensor]:
+    """The running mean and variance of one of :func:`batch_norms`."""
+    assert norm.running_mean is not None and norm.running_var is not None
+    return norm.running_mean, norm.running_var
 
 
 def synchronize(model: nn.Module) -> None:
@@ -53,13 +61,14 @@ class SyncBatchNorm(nn.BatchNorm3d):
     @torch.no_grad()
     def _follow(self, mean: Tensor, var: Tensor) -> None:
         """Move the running statistics towards those of a batch, as torch's batch norm does."""
-        share = self.momentum
+        share = self.momentum or 0.0
         if self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
-            if share is None:  # a plain mean over all batches
+            if self.momentum is None:  # a plain mean over all batches
                 share = 1.0 / float(self.num_batches_tracked)
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
-        self.running_var.lerp_(var.to(self.running_var.dtype), share)
+        running_mean, running_var = _statistics(self)
+        running_mean.lerp_(mean.to(running_mean.dtype), share)
+        running_var.lerp_(var.to(running_var.dtype), share)
 
 
 class _Normalize(torch.autograd.Function):
@@ -82,7 +91,7 @@ class _Normalize(torch.autograd.Function):
         ctx.save_for_backward(x, weight, mean, scale, total)
         ctx.mark_non_differentiable(mean, var, total)
         y = (_wide(x) - _channels(mean, x)) * _channels(scale, x)
-        if weight is not None:
+        if weight is not None and bias is not None:  # torch's batch norms have both or neither
             y = y * _channels(weight, x) + _channels(bias, x)
         return y.to(x.dtype), mean, var, total
 
@@ -139,8 +148,8 @@ def average_statistics(
     for name, module in batch_norms(model).items():
         if isinstance(module, SyncBatchNorm):
             continue
-        for key in ("running_mean", "running_var"):
-            values = [getattr(module, key)]
+        for key, own in zip(("running_mean", "running_var"), _statistics(module), strict=True):
+            values = [own]
             if average is not None:
                 values.append(average[f"{name}.{key}" if name else key])
             for value in values:
@@ -170,7 +179,7 @@ def precise_statistics(
         norm: torch.zeros(3, norm.num_features, dtype=torch.float64) for norm in norms
     }
 
-    def note(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def note(norm: BatchNorm, inputs: tuple[Tensor, ...]) -> None:
         x = inputs[0].float()
         var, mean = torch.var_mean(x, [0, *range(2, x.dim())], correction=0)
         count, mean, var = x.numel() // x.shape[1], mean.double().cpu(), var.double().cpu()
@@ -186,7 +195,8 @@ def precise_statistics(
             hook.remove()
     for norm, found in sums.items():
         # Float32 would lose the small differences of large sums, and MPS has no float64.
-        count, total, squares = sum(torch.stack(process.gather(found)))
+        count, total, squares = sum(process.gather(found), start=torch.zeros_like(found))
         mean = total / count
-        norm.running_mean.copy_(mean)
-        norm.running_var.copy_(squares / count - mean**2)
+        running_mean, running_var = _statistics(norm)
+        running_mean.copy_(mean)
+        running_var.copy_(squares / count - mean**2)

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from fvcore.common.config import CfgNode
@@ -96,11 +96,15 @@ def _open_one_of_each(sets: Mapping[str, VideoDataset], cfg: CfgNode) -> None:
         for split, dataset in sets.items():
             _open_one(split, dataset, lambda split, path: opener((split, path)))
         return
-    pool = WorkerPool(opener, 1, cfg.DATA_LOADER.VIDEO_TIMEOUT)
+    pool: WorkerPool[str, tuple[str, str], str | None] = WorkerPool(
+        opener, 1, cfg.DATA_LOADER.VIDEO_TIMEOUT
+    )
 
     def ask(split: str, path: str) -> str | None:
         pool.submit(path, (split, path))
-        _, outcome = pool.result()
+        done = pool.result()
+        assert done is not None  # without a limit on patience there is a result of every task
+        _, outcome = done
         return (
             f"cannot read {path}: {outcome.reason}"
             if isinstance(outcome, WorkerFailure)
@@ -114,9 +118,11 @@ def _open_one_of_each(sets: Mapping[str, VideoDataset], cfg: CfgNode) -> None:
         pool.close()
 
 
-def _open_one(split: str, dataset: VideoDataset, ask) -> None:
+def _open_one(split: str, dataset: VideoDataset, ask: Callable[[str, str], str | None]) -> None:
+    """Have `ask` open videos of a split, by its name and their path, until it can read one."""
     first, tried = "", 0
     for index in range(len(dataset)):
+        reason: str | None
         if index in dataset.bad:
             reason = dataset.bad[index]
         elif tried == TRIES:

@@ -6,12 +6,15 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from videonet.devices import select_device
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Process:
         """Whether this is the process that writes files."""
         return self.rank == 0
 
-    def gather(self, value: object) -> list:
+    def gather(self, value: T) -> list[T]:
         """Collect a value from all processes; called by all of them.
 
         Returns:
@@ -41,7 +44,7 @@ class Process:
         """
         if self.world_size == 1:
             return [value]
-        values: list = [None] * self.world_size
+        values = [value] * self.world_size
         dist.all_gather_object(values, value)
         return values
 

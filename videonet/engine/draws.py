@@ -38,9 +38,8 @@ class ClipDraws:
                 module.__class__ = _Dropout
             elif type(module) is StochasticDepth and module.mode == "row":
                 module.__class__ = _DropPath
-            else:
-                continue
-            module.draws = self
+            if isinstance(module, _Dropout | _DropPath):
+                module.draws = self
 
     def begin(self, rows: Tensor, seed: int) -> None:
         """The model is about to see the clips at these places; `seed` is that of the step."""
@@ -54,6 +53,8 @@ class ClipDraws:
 
 class _Dropout(nn.Dropout):
     """Dropout with a mask per clip; (n·k, …), the k entries of a clip after one another."""
+
+    draws: ClipDraws
 
     def forward(self, x: Tensor) -> Tensor:
         rows = self.draws.rows
@@ -75,6 +76,8 @@ def _keep(x: Tensor, n: int, draws: ClipDraws, share: float) -> Tensor:
 
 class _DropPath(StochasticDepth):
     """Stochastic depth with draws per clip; (n·k, …), the k entries of a clip after one another."""
+
+    draws: ClipDraws
 
     def forward(self, x: Tensor) -> Tensor:
         rows = self.draws.rows

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from torch import nn
 
+from videonet.engine.optim import LayeredModel
 from videonet.errors import ConfigError
 from videonet.models.base import BATCH_NORMS
 
 
-def freeze(model: nn.Module, layers: int) -> list[str]:
+def freeze(model: LayeredModel, layers: int) -> list[str]:
     """Exclude the first `layers` of ``model.layer_groups()`` from training.
 
     Args:

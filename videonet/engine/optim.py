@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Protocol
 
 import torch
 from fvcore.common.config import CfgNode
@@ -20,8 +21,24 @@ KINDS = {
 }
 
 
+class LayeredModel(Protocol):
+    """A model that says which of its weights belong to which layer."""
+
+    def modules(self) -> Iterator[nn.Module]:
+        """Torch's."""
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Torch's."""
+
+    def layer_groups(self) -> list[list[str]]:
+        """Names of the parameters of each layer, from the stem to the head."""
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of class tokens and positions."""
+
+
 def parameter_groups(
-    model: nn.Module,
+    model: LayeredModel,
     weight_decay: float,
     *,
     no_decay_1d: bool = True,
@@ -67,7 +84,7 @@ def parameter_groups(
     return list(groups.values())
 
 
-def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+def build_optimizer(cfg: CfgNode, model: LayeredModel) -> torch.optim.Optimizer:
     """The optimiser of ``SOLVER``; the schedule sets its learning rate at every step."""
     solver = cfg.SOLVER
     groups = parameter_groups(
@@ -90,7 +107,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     if name in ("adam", "adamw"):
         kind = torch.optim.AdamW if name == "adamw" else torch.optim.Adam
         # One kernel for all parameters, where every device has it.
-        fused = True if all(p.is_cuda for p in model.parameters()) else None
+        fused = True if all(p.is_cuda for _, p in model.named_parameters()) else None
         return kind(groups, lr=solver.BASE_LR, betas=tuple(solver.BETAS), eps=1e-8, fused=fused)
     raise ConfigError(f"SOLVER.OPTIMIZING_METHOD is {name!r}, expected sgd, adam or adamw")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import nn
@@ -57,7 +58,8 @@ def averaging_gradients(model: nn.Module, process: Process) -> nn.Module:
     # Running statistics are averaged where they are used, not taken from the first process.
     known = inspect.signature(DistributedDataParallel).parameters
     name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-    return DistributedDataParallel(model, device_ids=devices, **{name: False})
+    options: dict[str, Any] = {name: False}  # the name depends on the release of torch
+    return DistributedDataParallel(model, device_ids=devices, **options)
 
 
 @contextlib.contextmanager
@@ -68,7 +70,7 @@ def gradient_sync(model: nn.Module, now: bool) -> Iterator[None]:
         model: as :func:`averaging_gradients` returns it.
         now: False to add up the gradients of this process alone.
     """
-    if is_sharded(model):
+    if isinstance(model, FSDPModule):
         model.set_requires_gradient_sync(now)
         yield
     elif now or not isinstance(model, DistributedDataParallel):

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 
 import torch
 from fvcore.common.config import CfgNode
-from torch import nn
 
 from videonet.checkpoint import load_checkpoint
 from videonet.checkpoint.checkpoint_dir import newest_checkpoint
@@ -20,12 +19,13 @@ from videonet.engine.parallel import shard
 from videonet.engine.resume import newest_of_this_run, resume
 from videonet.engine.state import TrainingState
 from videonet.engine.step import gradient_scaler
+from videonet.models.base import VideoModel
 from videonet.tasks.task import Task
 
 logger = logging.getLogger(__name__)
 
 
-def build_model(cfg: CfgNode, process: Process, task: Task) -> nn.Module:
+def build_model(cfg: CfgNode, process: Process, task: Task) -> VideoModel:
     """The model with random weights, the same on all processes.
 
     Args:
@@ -47,7 +47,7 @@ def build_model(cfg: CfgNode, process: Process, task: Task) -> nn.Module:
 def start_state(
     cfg: CfgNode,
     process: Process,
-    model: nn.Module,
+    model: VideoModel,
     task: Task,
     dtype: torch.dtype | None,
     facts: Mapping,

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib import colormaps
+from matplotlib import color_sequences, colormaps
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -46,7 +46,7 @@ def plot_timeline(
     """
     borders = cell_borders(times)
     strongest = np.argsort(-scores.max(axis=0))[: min(TOP_CURVES, scores.shape[1])]
-    colours = dict(zip(strongest.tolist(), colormaps["tab10"].colors, strict=False))
+    colours = dict(zip(strongest.tolist(), color_sequences["tab10"], strict=False))
     figure = Figure(figsize=(11, 4), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     for index in strongest:
@@ -205,7 +205,7 @@ def plot_prediction(
     frames = clip.permute(1, 2, 3, 0).numpy()  # (T, H, W, 3)
     shown = _spread_frames(len(frames))
     figure = Figure(figsize=(11, 4.2), layout="constrained")
-    upper, lower = figure.subfigures(2, 1, height_ratios=(1, 1.3))
+    upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=(1, 1.3))[:, 0]
     for axes, index in zip(np.atleast_1d(upper.subplots(1, len(shown))), shown, strict=True):
         axes.imshow(frames[index])
         axes.set_title(f"frame {index}", fontsize=8)

@@ -47,8 +47,8 @@ def find_videos(inputs: Iterable[str | Path]) -> list[Source]:
         DataError: an input without a single video, or a list that cannot be read.
     """
     found: dict[str, Source] = {}
-    for item in map(os.fspath, inputs):
-        for source in _expand(item):
+    for item in inputs:
+        for source in _expand(os.fspath(item)):
             found.setdefault(source.path, source)
     return list(found.values())
 

@@ -35,7 +35,8 @@ def plot_confusion(counts: Tensor, class_names: Sequence[str], path: Path) -> No
     if size <= 30:
         for row, column in np.argwhere(share > 0):
             shade = "white" if share[row, column] > 0.5 else "black"
-            axes.text(column, row, int(counts[row, column]), ha="center", va="center", color=shade)
+            count = f"{int(counts[row, column])}"
+            axes.text(column, row, count, ha="center", va="center", color=shade)
     save_figure(figure, path)
 
 

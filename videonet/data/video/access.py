@@ -7,6 +7,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
+from typing import Any
 
 import av
 
@@ -32,7 +33,9 @@ _OPTIONS = {"protocol_whitelist": "file", "format_whitelist": DEMUXERS}
 # What a decoder calls an error is one: no picture is made up from its neighbours.
 _DECODER = {"err_detect": "crccheck+explode"}
 # Titles and comments are not always UTF-8: av 19 reads them all, older ones when told to.
-_METADATA = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+_METADATA: dict[str, Any] = (
+    {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+)
 # What PyAV raises for files: its own errors, those of the system, and for broken structures.
 READ_ERRORS = (
     *(av.FFmpegError, OSError, ValueError, IndexError, OverflowError, MemoryError),
@@ -73,7 +76,9 @@ def open_container(
     check_plain_file(path)
     try:
         # With the protocol before it, a colon in the name is a part of the name.
-        container = av.open(f"file:{path}", container_options=dict(_OPTIONS), **_METADATA)
+        container: av.container.InputContainer = av.open(
+            f"file:{path}", container_options=dict(_OPTIONS), **_METADATA
+        )
     except READ_ERRORS as error:
         raise decode_error(path, error) from None
     try:
@@ -121,6 +126,13 @@ def choose_stream(path: str, container: av.container.InputContainer) -> av.Video
     return max(usable, key=rank)
 
 
+def seconds_per_tick(path: str, stream: av.VideoStream) -> float:
+    """The unit of a stream's time stamps. Raises DecodeError where the file does not say."""
+    if stream.time_base is None:
+        raise DecodeError(f"cannot read {path}: nothing says how long a unit of its times lasts")
+    return float(stream.time_base)
+
+
 def is_attached(stream: av.VideoStream) -> bool:
     """Whether a stream is a cover or a thumbnail, and not a video."""
     return _disposition(stream, "attached_pic") or _disposition(stream, "timed_thumbnails")
@@ -152,8 +164,8 @@ def is_key(stream: av.VideoStream, packet: av.Packet) -> bool:
     FFmpeg takes the mark from a packet that it cannot split into its parts; the container's index
     still has it. PyAV before 17 does not show the index.
     """
-    entries = getattr(stream, "index_entries", ())
-    if packet.is_keyframe or not len(entries):
+    entries = getattr(stream, "index_entries", None)
+    if packet.is_keyframe or not entries:
         return packet.is_keyframe
     return entries[0].is_keyframe and entries[0].timestamp in (packet.pts, packet.dts)
 

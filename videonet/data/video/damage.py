@@ -18,7 +18,7 @@ import torch
 class Complaints:
     """What was said while :func:`listening`."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.entries: list[tuple[int, str, str]] = []
 
     def about(self, *names: str, since: int = 0) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import av
 import numpy as np
+from av.buffer import Buffer
 
 # Outside of it a sample aspect ratio is damage: nothing is filmed with such pixels.
 WIDEST_PIXEL = 8.0
@@ -46,7 +47,7 @@ def orientation_of(frame: av.VideoFrame) -> Orientation:
         matrix = frame.side_data.get("DISPLAYMATRIX")
     except (KeyError, ValueError):
         matrix = None
-    if matrix is None:
+    if not isinstance(matrix, Buffer):
         return Orientation()
     values = np.frombuffer(bytes(matrix), dtype=np.int32)
     return orientation_from(values) if len(values) == 9 else Orientation()

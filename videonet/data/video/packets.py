@@ -21,6 +21,7 @@ from videonet.data.video.access import (
     demux,
     is_key,
     open_container,
+    seconds_per_tick,
 )
 from videonet.data.video.info import (
     HIGHEST_RATE,
@@ -102,11 +103,11 @@ def table_from_packets(
     # The decoder puts them into another order.
     if coded and len(rows) > 1 and stream.codec_context.has_b_frames:
         return None
-    return _table(rows, stream, stamped=name in INDEXED)
+    return _table(path, rows, stream, stamped=name in INDEXED)
 
 
 def _table(
-    rows: list[tuple[int, bool]], stream: av.VideoStream, *, stamped: bool
+    path: str, rows: list[tuple[int, bool]], stream: av.VideoStream, *, stamped: bool
 ) -> FrameTable | None:
     """The table of ``(stamp, start)`` rows in the order of the file; None for equal stamps."""
     open_gop = _has_open_gop(rows)
@@ -116,9 +117,9 @@ def _table(
     pts = np.array([stamp for stamp, _ in rows], dtype=np.int64)
     if (np.diff(pts) <= 0).any():
         return None
-    keys = np.flatnonzero([start for _, start in rows]) if stamped else []
-    keys = np.union1d(keys, [0]).astype(np.int64)
-    times = times_of(pts, float(stream.time_base), header_rate(stream))
+    starts = [k for k, (_, start) in enumerate(rows) if start and stamped]
+    keys = np.union1d(starts, [0]).astype(np.int64)
+    times = times_of(pts, seconds_per_tick(path, stream), header_rate(stream))
     return FrameTable(pts, times, keys, stamped, open_gop)
 
 
@@ -145,7 +146,9 @@ def count_frames(path: str) -> tuple[FrameTable, av.VideoFrame]:
     announced: list[int] = []  # stamps of packets from the first key frame on
     first_key: int | None = None
     starts: set[int] = set()
-    open_gop, newest_key, first, failed = False, None, None, 0
+    newest_key: int | None = None
+    first: av.VideoFrame | None = None
+    open_gop, failed = False, 0
     with container:
         try:
             for packet in demux(container, stream):
@@ -161,7 +164,8 @@ def count_frames(path: str) -> tuple[FrameTable, av.VideoFrame]:
                         announced.append(packet.pts)
                 frames = _shown(packet)
                 if frames is None:
-                    leads = None not in (packet.pts, newest_key) and packet.pts < newest_key
+                    stamp = packet.pts
+                    leads = stamp is not None and newest_key is not None and stamp < newest_key
                     failed += first is not None and not leads
                 for frame in frames or ():
                     first = first or frame
@@ -174,10 +178,12 @@ def count_frames(path: str) -> tuple[FrameTable, av.VideoFrame]:
         pts = np.array(stamps, dtype=np.int64)
         rising = bool((np.diff(pts) > 0).all()) and NO_STAMP not in stamps
         stamped = rising and container.format.name in INDEXED and look is not None
-        keys = [k for k, stamp in enumerate(stamps) if stamp in starts] if stamped else []
-        keys = np.union1d(keys, [0]).astype(np.int64)
-        times = times_of(pts, float(stream.time_base), header_rate(stream))
-    lost = failed + (sum(first_key <= stamp < pts[0] for stamp in announced) if stamped else 0)
+        sought = [k for k, shown in enumerate(stamps) if stamped and shown in starts]
+        keys = np.union1d(sought, [0]).astype(np.int64)
+        times = times_of(pts, seconds_per_tick(path, stream), header_rate(stream))
+    lost = failed
+    if stamped and first_key is not None:
+        lost += sum(first_key <= stamp < pts[0] for stamp in announced)
     return FrameTable(pts, times, keys, stamped, open_gop, counted=True, lost=lost), first
 
 

@@ -53,8 +53,9 @@ class PictureReader(VideoReader):
     ):
         self._files = numbered_files(path) if os.path.isdir(path) else [path]
         self.path = path
-        self._first: Image.Image | None = self._decode(self._files[0])  # an image is decoded once
-        frames, (width, height) = len(self._files), self._first.size
+        first = self._decode(self._files[0])
+        self._first: Image.Image | None = first  # an image is decoded once
+        frames, (width, height) = len(self._files), first.size
         kind = os.path.splitext(self._files[0])[1].lower().lstrip(".").replace("jpg", "jpeg")
         info = VideoInfo(
             frames, fps, width, height, 0, frames / fps, kind, "rgb24", "frames", False
@@ -65,14 +66,15 @@ class PictureReader(VideoReader):
         width, height = self.size
         out = np.empty((len(wanted), height, width, 3), dtype=np.uint8)
         for place, index in enumerate(wanted):
-            picture = self._first if index == 0 else self._decode(self._files[index])
+            kept = self._first if index == 0 else None
+            picture = kept or self._decode(self._files[index])
             if picture.size != (self.info.width, self.info.height):
                 raise DecodeError(
                     f"cannot read {self.path}: {os.path.basename(self._files[index])} has "
                     f"{picture.size} pixels (width, height), the first picture "
                     f"{(self.info.width, self.info.height)}"
                 )
-            out[place] = picture.resize(self.size, Image.Resampling.BILINEAR)
+            out[place] = np.asarray(picture.resize(self.size, Image.Resampling.BILINEAR))
         return torch.from_numpy(out)
 
     def _decode(self, file: str) -> Image.Image:

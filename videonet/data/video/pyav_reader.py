@@ -18,6 +18,7 @@ from videonet.data.video.access import (
     demux,
     is_key,
     open_container,
+    seconds_per_tick,
 )
 from videonet.data.video.colours import RGBConverter, describe_colours
 from videonet.data.video.cropping import Crop, find_crop
@@ -77,7 +78,8 @@ class PyAVReader(VideoReader):
         self._container, self._stream = open_container(path)
         self.crop = self._find_crop()  # what the container shows of each picture; None: all
         self._decoded: Iterator[av.VideoFrame] = iter(())
-        self._frame, self._index = None, -1  # the frame last decoded, and its index
+        self._frame: av.VideoFrame | None = None  # the frame last decoded
+        self._index = -1  # its index
         self._key = 0  # the key frame that decoding started at
         self._needed: frozenset[int] | None = None  # time stamps to decode; None: all
         self._last = 0  # the last of them
@@ -149,7 +151,8 @@ class PyAVReader(VideoReader):
     def _find_table(self, known: VideoInfo | None) -> FrameTable:
         """The frames of the file, from the manifest, its packets, or by decoding."""
         if known is not None and known.counted:
-            tick, rate = float(self._stream.time_base), header_rate(self._stream)
+            tick = seconds_per_tick(self._path, self._stream)
+            rate = header_rate(self._stream)
             try:
                 return unpack_table(known.counted, tick, rate, os.path.getsize(self._path))
             except DecodeError as error:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from videonet.data.video.info import VideoInfo
+
+Reader = TypeVar("Reader", bound="VideoReader")
 
 
 class VideoReader(ABC):
@@ -51,7 +54,7 @@ class VideoReader(ABC):
     def close(self) -> None:
         """Give back the file and the decoder's memory."""
 
-    def __enter__(self) -> VideoReader:
+    def __enter__(self: Reader) -> Reader:
         return self
 
     def __exit__(self, *_: object) -> None:
