@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 import torch
@@ -25,6 +26,8 @@ from videonet.data.transforms import spatial_crops
 from videonet.devices import apply_to_clips, autocast_dtype, select_device
 from videonet.errors import ConfigError, ScoreError
 from videonet.heads.aggregation import VideoAttentionHead
+from videonet.inference.display import as_html, as_text
+from videonet.inference.inputs import Video, is_several, open_input
 from videonet.inference.windows import Picture, SlidingPlan, Window, WindowBuffer, sliding_windows
 from videonet.models.base import VideoModel
 from videonet.tasks import Task, Trained, build_task
@@ -50,6 +53,13 @@ class Prediction:
     scores: Tensor
     clip_scores: Tensor
     clip: Tensor
+
+    def __str__(self) -> str:
+        return as_text(self.top)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: names, scores and frames."""
+        return as_html(self.top, self.clip)
 
 
 @dataclass(frozen=True)
@@ -151,27 +161,58 @@ class Predictor:
         predictor.origin = str(path)
         return predictor
 
-    def __call__(self, video: str | Path, top_k: int = 5, aggregate: str = "") -> Prediction:
-        """Score one video file with the temporal views and spatial crops of ``TEST``.
+    @overload
+    def __call__(
+        self, video: Video, top_k: int = ..., aggregate: str = ..., *, fps: float | None = ...
+    ) -> Prediction: ...
+
+    @overload
+    def __call__(
+        self,
+        video: Sequence[Video],
+        top_k: int = ...,
+        aggregate: str = ...,
+        *,
+        fps: float | None = ...,
+    ) -> list[Prediction]: ...
+
+    def __call__(
+        self,
+        video: Video | Sequence[Video],
+        top_k: int = 5,
+        aggregate: str = "",
+        *,
+        fps: float | None = None,
+    ) -> Prediction | list[Prediction]:
+        """Score a video, or several, with the temporal views and spatial crops of ``TEST``.
 
         Args:
-            video: the file.
+            video: a path, an address (http, https), the bytes of a file, an open binary file, or
+                frames: an array or tensor uint8 (T, H, W, 3), (3, T, H, W) or (T, 3, H, W), or a
+                list of pictures. A list of videos gives a list of predictions, in its order.
             top_k: the most outputs that are named.
             aggregate: see :meth:`aggregate`; by default the views are joined as ``TEST.ENSEMBLE``
                 says.
+            fps: frames per second of frames in memory, which have none of their own.
 
         Raises:
-            DecodeError: the file cannot be read.
+            DecodeError: the video cannot be read, or frames are not what they should be.
+            ConfigError: it is nothing of these, or frames come without `fps`.
         """
-        return self.score(self.views(video), top_k, aggregate)
+        if is_several(video):
+            return [self(one, top_k, aggregate, fps=fps) for one in video]
+        return self.score(self.views(video, fps=fps), top_k, aggregate)
 
-    def views(self, video: str | Path) -> Tensor:
-        """The views of a video file, uint8 (V, 3, T, H, W).
+    def views(self, video: Video, *, fps: float | None = None) -> Tensor:
+        """The views of a video, uint8 (V, 3, T, H, W); see :meth:`__call__`.
 
         Raises:
-            DecodeError: the file cannot be read.
+            DecodeError: the video cannot be read, or frames are not what they should be.
+            ConfigError: it is no video, or frames come without `fps`.
         """
-        return evaluation_views(self.cfg)(str(video)).clips
+        views = evaluation_views(self.cfg)
+        with open_input(video, views, fps) as reader:
+            return views.of(reader).clips
 
     def score(self, clips: Tensor, top_k: int = 5, aggregate: str = "") -> Prediction:
         """Score the views of one video, uint8 (V, 3, T, H, W); see :meth:`__call__`."""

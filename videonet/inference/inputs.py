@@ -1,0 +1,120 @@
+"""What a prediction takes for a video: paths, addresses, bytes, open files, frames in memory."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from videonet.data.dataset import EvaluationViews
+from videonet.data.video.memory import Frames, FramesReader, stack_frames
+from videonet.data.video.reader import VideoReader
+from videonet.errors import CheckpointError, ConfigError, DecodeError
+
+Video = str | os.PathLike[str] | bytes | IO[bytes] | Frames
+SCHEMES = ("http://", "https://")
+# How the files of pictures begin; what lies in memory has no name that tells.
+_PICTURES = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"BM": ".bmp"}
+CHUNK = 2**20
+
+
+def is_several(video: Any) -> bool:
+    """Whether a list or tuple holds videos; pictures are the frames of one."""
+    if not isinstance(video, list | tuple) or not video:
+        return False
+    first = video[0]
+    if isinstance(first, Image.Image):
+        return False
+    return not isinstance(first, np.ndarray | Tensor) or first.ndim == 4
+
+
+@contextlib.contextmanager
+def open_input(video: Any, views: EvaluationViews, fps: float | None) -> Iterator[VideoReader]:
+    """A reader of a video, at the size that its views are cropped from where that is cheaper.
+
+    Args:
+        video: see :data:`Video`: a path, an address (http, https), the bytes of a file, an open
+            binary file, or frames as :func:`~videonet.data.video.memory.stack_frames` takes them.
+        views: that will be made of it.
+        fps: frames per second of frames in memory.
+
+    Raises:
+        DecodeError: it cannot be read or fetched, or frames are not what they should be.
+        ConfigError: it is nothing of these, or the frames' rate is missing.
+    """
+    if isinstance(video, np.ndarray | Tensor | list | tuple):
+        frames = stack_frames(video)
+        with FramesReader(frames, _rate(views, fps)) as reader:
+            yield reader
+    elif isinstance(video, str) and video.lower().startswith(SCHEMES):
+        with _fetched(video) as path, views.open(str(path)) as reader:
+            yield reader
+    elif isinstance(video, str | os.PathLike):
+        with views.open(os.fspath(video)) as reader:
+            yield reader
+    elif isinstance(video, bytes | bytearray | memoryview) or hasattr(video, "read"):
+        with _stored(video) as path, views.open(str(path)) as reader:
+            yield reader
+    else:
+        raise ConfigError(
+            f"a video is given as a {type(video).__name__}, expected a path, an address, bytes, an "
+            "open file or frames"
+        )
+
+
+def _rate(views: EvaluationViews, fps: float | None) -> float:
+    if fps is None:
+        raise ConfigError(
+            "frames in memory do not say how fast they follow: give fps, their number per second"
+        )
+    if not 0 < fps < float("inf"):
+        raise ConfigError(f"fps is {fps}, expected a number of frames per second above 0")
+    return float(fps)
+
+
+@contextlib.contextmanager
+def _stored(content: Any) -> Iterator[Path]:
+    """Bytes, or what an open file has from its position on, as a file for the decoders."""
+    with tempfile.TemporaryDirectory(prefix="videonet-") as folder:
+        first, rest = _pieces(content)
+        if not first:
+            raise DecodeError("the video has no bytes")
+        suffix = next((s for start, s in _PICTURES.items() if first.startswith(start)), "")
+        if first[:4] == b"RIFF" and first[8:12] == b"WEBP":
+            suffix = ".webp"
+        path = Path(folder, f"video{suffix}")
+        with path.open("wb") as file:
+            file.write(first)
+            file.writelines(rest)
+        yield path
+
+
+def _pieces(content: Any) -> tuple[bytes, Iterator[bytes] | Sequence[bytes]]:
+    """The first bytes, and the rest."""
+    if not hasattr(content, "read"):
+        return bytes(content), ()
+    first = content.read(CHUNK)
+    if not isinstance(first, bytes):
+        raise ConfigError("the video's file is open as text, expected it open as binary ('rb')")
+    return first, iter(lambda: content.read(CHUNK), b"")
+
+
+@contextlib.contextmanager
+def _fetched(address: str) -> Iterator[Path]:
+    from videonet.checkpoint.download import download
+
+    name = address.split("?")[0].split("#")[0].rpartition("/")[2]
+    suffix = Path(name).suffix if Path(name).suffix[1:].isalnum() else ""
+    with tempfile.TemporaryDirectory(prefix="videonet-") as folder:
+        try:
+            path = download(address, Path(folder, f"video{suffix}"))
+        except CheckpointError as error:
+            raise DecodeError(f"cannot read {address}: {error}") from error
+        yield path
