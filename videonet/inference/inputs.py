@@ -7,7 +7,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeGuard
 
 import numpy as np
 from PIL import Image
@@ -18,14 +18,15 @@ from videonet.data.video.memory import Frames, FramesReader, stack_frames
 from videonet.data.video.reader import VideoReader
 from videonet.errors import CheckpointError, ConfigError, DecodeError
 
-Video = str | os.PathLike[str] | bytes | IO[bytes] | Frames
+File = str | os.PathLike[str] | bytes | IO[bytes]
+Video = File | Frames
 SCHEMES = ("http://", "https://")
 # How the files of pictures begin; what lies in memory has no name that tells.
 _PICTURES = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"BM": ".bmp"}
 CHUNK = 2**20
 
 
-def is_several(video: Any) -> bool:
+def is_several(video: Any) -> TypeGuard[Sequence[Any]]:
     """Whether a list or tuple holds videos; pictures are the frames of one."""
     if not isinstance(video, list | tuple) or not video:
         return False

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from videonet.devices import apply_to_clips, autocast_dtype, select_device
 from videonet.errors import ConfigError, ScoreError
 from videonet.heads.aggregation import VideoAttentionHead
 from videonet.inference.display import as_html, as_text
-from videonet.inference.inputs import Video, is_several, open_input
+from videonet.inference.inputs import File, Video, is_several, open_input
 from videonet.inference.windows import Picture, SlidingPlan, Window, WindowBuffer, sliding_windows
 from videonet.models.base import VideoModel
 from videonet.tasks import Task, Trained, build_task
@@ -168,22 +168,12 @@ class Predictor:
 
     @overload
     def __call__(
-        self,
-        video: Sequence[Video],
-        top_k: int = ...,
-        aggregate: str = ...,
-        *,
-        fps: float | None = ...,
+        self, video: list[File], top_k: int = ..., aggregate: str = ..., *, fps: float | None = ...
     ) -> list[Prediction]: ...
 
     def __call__(
-        self,
-        video: Video | Sequence[Video],
-        top_k: int = 5,
-        aggregate: str = "",
-        *,
-        fps: float | None = None,
-    ) -> Prediction | list[Prediction]:
+        self, video: Any, top_k: int = 5, aggregate: str = "", *, fps: float | None = None
+    ) -> Any:
         """Score a video, or several, with the temporal views and spatial crops of ``TEST``.
 
         Args:
