@@ -30,7 +30,13 @@ from videonet.errors import DataError, DecodeError
 
 @dataclass(frozen=True)
 class Failure:
-    """A video that could not be read, and why."""
+    """A video that could not be read, and why.
+
+    Attributes:
+        index: of the video in its list.
+        path: its file.
+        reason: one sentence.
+    """
 
     index: int
     path: str
@@ -39,9 +45,13 @@ class Failure:
 
 @dataclass
 class Batch:
-    """Clips uint8 ``(N, 3, T, H, W)``, their targets, and the index of each one's video.
+    """Clips of some videos, all clips of a video after one another.
 
-    ``videos`` is ``(N,)`` int64, in the order of the clips.
+    Attributes:
+        clips: uint8 (N, 3, T, H, W).
+        targets: of the clips, by name.
+        videos: index of each clip's video, (N,) int64.
+        failures: the videos that could not be read on the way.
     """
 
     clips: Tensor
@@ -56,7 +66,12 @@ class Batch:
 
 
 class Sample(NamedTuple):
-    """Clips of one video, uint8 ``(N, 3, T, H, W)``, and the targets of each, if it has any."""
+    """Clips of one video.
+
+    Attributes:
+        clips: uint8 (N, 3, T, H, W).
+        targets: of each clip, by name; empty where the data set has none.
+    """
 
     clips: Tensor
     targets: list[dict[str, Tensor]]
@@ -64,9 +79,16 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainingClips:
-    """Makes ``count`` random clips of a video; their frames are decoded once.
+    """Makes random clips of a video, whose frames are decoded once.
 
-    ``maker``: of their targets; None: they have none.
+    Attributes:
+        sampler: draws the frames of a clip.
+        crop: draws the crop of a clip.
+        augment: what follows the crop.
+        count: the number of clips.
+        backend: see :func:`~videonet.data.decode.open_video`.
+        frames_fps: frame rate of pictures.
+        maker: of the clips' targets; None for none.
     """
 
     sampler: ClipSampler
@@ -89,10 +111,17 @@ class TrainingClips:
         annotation: Any = None,
         out: Tensor | None = None,
     ) -> Sample:
-        """Clips uint8 ``(count, 3, T, H, W)`` and targets, the same for the same path and key.
+        """Clips uint8 (count, 3, T, H, W) and targets, the same for the same path and key.
 
-        ``known`` is what a manifest says of the video; from its ``annotation`` the targets are
-        made, none where that is None; ``out`` receives the clips.
+        Args:
+            path: of the video.
+            key: seed of all draws.
+            known: what a manifest says of the video.
+            annotation: what the targets are made from; None for no targets.
+            out: receives the clips.
+
+        Raises:
+            DecodeError: the video cannot be read.
         """
         rngs = [np.random.default_rng((*key, sample)) for sample in range(self.count)]
         with self.open(path, known) as reader:
@@ -107,7 +136,7 @@ class TrainingClips:
         return Sample(clips, _finish_targets(self, annotation, [moved for _, moved in changed]))
 
     def choose(self, reader: VideoReader, rngs: list[np.random.Generator]) -> np.ndarray:
-        """Numbers of the frames ``(clips, T)`` of a clip for every generator."""
+        """Numbers of the frames of a clip for every generator, (clips, T)."""
         info, times = reader.info, reader.times
         return np.stack([self.sampler.random(info.frames, info.fps, rng, times) for rng in rngs])
 
@@ -129,9 +158,16 @@ class TrainingClips:
         rngs: list[np.random.Generator],
         targets: list[dict[str, Tensor]],
     ) -> list[tuple[Tensor, dict[str, Tensor]]]:
-        """Crop and augment every clip ``frames[row]`` with the draws of its generator.
+        """Crop and augment every clip with the draws of its generator.
 
-        Returns each clip with its targets, moved as its pixels.
+        Args:
+            frames: the decoded frames, uint8 (distinct, 3, H, W).
+            rows: which of them each clip takes, (clips, T).
+            rngs: one generator per clip.
+            targets: of each clip, with places in whole frames.
+
+        Returns:
+            Each clip (T, 3, crop, crop) with its targets, moved as its pixels.
         """
         samples = []
         with torch.random.fork_rng(devices=[]):
@@ -143,10 +179,17 @@ class TrainingClips:
 
 @dataclass(frozen=True)
 class EvaluationViews:
-    """Makes all ``temporal · spatial`` views of a video.
+    """Makes all views of a video: clips at `temporal` times, each cropped `spatial` times.
 
-    ``crop_ratio``: the crop's share of the short side. ``maker``: of their targets; None: they
-    have none.
+    Attributes:
+        sampler: chooses the frames of the clips.
+        crop_size: pixels.
+        temporal: the number of clips over time.
+        spatial: the number of crops of a clip, 1 or 3.
+        backend: see :func:`~videonet.data.decode.open_video`.
+        frames_fps: frame rate of pictures.
+        crop_ratio: the crop's share of the short side.
+        maker: of the views' targets; None for none.
     """
 
     sampler: ClipSampler
@@ -179,9 +222,9 @@ class EvaluationViews:
         annotation: Any = None,
         out: Tensor | None = None,
     ) -> Sample:
-        """Views uint8 ``(temporal · spatial, 3, T, H, W)`` and their targets.
+        """Views uint8 (temporal * spatial, 3, T, H, W) and their targets; nothing is random.
 
-        Nothing is random, ``key`` is unused; for the rest see :class:`TrainingClips`.
+        The arguments are those of :meth:`TrainingClips.__call__`.
         """
         with self.open(path, known) as reader:
             views, targets = self.of(reader, annotation, key)
@@ -240,12 +283,17 @@ def annotations_of(videos: VideoList) -> Annotations:
 
 
 class VideoDataset(Dataset):
-    """Videos of a list as :class:`Batch` items, indexed by ``(epoch, index)``.
+    """Videos of a list as :class:`Batch` items, indexed by (epoch, index).
 
-    ``replace``: a video that cannot be read gives way to another one, drawn by the same seed
-    (training); without it the item has no clips (evaluation). Both are named in ``failures``.
-    ``annotations``: what the targets are made from, as ``make_clips.maker`` does; None: there are
-    none. ``manifest``: what ``tools/data.py verify`` found; bad videos are not opened then.
+    Args:
+        videos: the list.
+        make_clips: makes the clips of a video.
+        seed: of all draws, with the epoch and the video.
+        replace: a video that cannot be read gives way to another one, drawn by the same seed
+            (training); without it the item has no clips (evaluation). Either is named in the
+            batch's ``failures``.
+        annotations: what ``make_clips.maker`` makes the targets from; None for none.
+        manifest: what ``videonet data verify`` found; bad videos are not opened then.
     """
 
     MOST_IN_A_ROW = 20
@@ -312,7 +360,9 @@ class VideoDataset(Dataset):
 class SampleRequest:
     """An item under way: the video that is tried, and those that failed before it.
 
-    ``video`` is None when none is left to try.
+    Attributes:
+        video: the index of the video; None when none is left to try.
+        failures: those before it.
     """
 
     def __init__(self, dataset: VideoDataset, epoch: int, index: int):
@@ -346,7 +396,8 @@ class SampleRequest:
     def fail(self, reason: str) -> None:
         """Note why the present video cannot be read, and go on to the next one.
 
-        Raises DataError where too many in a row have failed.
+        Raises:
+            DataError: too many in a row have failed.
         """
         dataset = self._dataset
         while True:

@@ -88,16 +88,16 @@ def evaluate(
             f"{loader.dataset.paths[lost[0]]}): the model has weights that are not, or its numbers "
             f"are too large for {dtype or torch.float32}"
         )
-    labels, scores = _joined(rows, videos, process)
-    return task.evaluation(torch.tensor(videos), labels, scores, failures)
+    kept, scores = _joined(rows, videos, process)
+    return task.evaluation(torch.tensor(videos), kept, scores, failures)
 
 
 @dataclass
 class _Rows:
-    """The results of the videos of a batch; see :class:`Task` for labels and scores."""
+    """The results of the videos of a batch; see :class:`Task` for what is kept and scores."""
 
     videos: list[int]
-    labels: Tensor  # (N, …) as Task.to_keep gives them
+    kept: Tensor  # (N, …) as Task.to_keep gives them
     scores: Tensor  # (N, …) as Task.join_views gives them
 
     def not_finite(self) -> list[int]:
@@ -107,13 +107,13 @@ class _Rows:
 
 
 def _joined(rows: deque[_Rows], videos: list[int], process: Process) -> tuple[Tensor, Tensor]:
-    """Gather labels and scores of all processes' videos, in the order of `videos`.
+    """Gather what is kept and the scores of all processes' videos, in the order of `videos`.
 
     The processes exchange a few batches at a time, and `rows` loses those that were sent, so that
     the scores are held once and not twice.
     """
     place = {video: k for k, video in enumerate(videos)}
-    labels = scores = torch.empty(0)
+    kept = scores = torch.empty(0)
     left = True
     while left:
         part: list[_Rows] = []
@@ -125,11 +125,11 @@ def _joined(rows: deque[_Rows], videos: list[int], process: Process) -> tuple[Te
         left = any(count for _, count in everything)
         for found in (found for part, _ in everything for found in part):
             if not len(scores):
-                labels = torch.empty(len(videos), *found.labels.shape[1:], dtype=found.labels.dtype)
+                kept = torch.empty(len(videos), *found.kept.shape[1:], dtype=found.kept.dtype)
                 scores = torch.empty(len(videos), *found.scores.shape[1:])
             places = [place[video] for video in found.videos]
-            labels[places], scores[places] = found.labels, found.scores
-    return labels, scores
+            kept[places], scores[places] = found.kept, found.scores
+    return kept, scores
 
 
 def _batch_rows(
@@ -144,10 +144,10 @@ def _batch_rows(
         max_clips=max_clips,
         dtype=dtype,
     )
-    videos, labels, scores = batch.videos.unique_consecutive(), [], []
+    videos, kept, scores = batch.videos.unique_consecutive(), [], []
     for video in videos:
         mine = (batch.videos == video).nonzero()[:, 0]
         targets = batch.targets.rows(mine.tolist())
-        labels.append(task.to_keep(targets))
+        kept.append(task.to_keep(targets))
         scores.append(task.join_views(outputs[mine], targets))
-    return _Rows(videos.tolist(), torch.stack(labels), torch.stack(scores))
+    return _Rows(videos.tolist(), torch.stack(kept), torch.stack(scores))

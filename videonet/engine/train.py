@@ -9,6 +9,7 @@ import math
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -74,17 +75,7 @@ class Trainer:
         self.loader = self._loader("train")
         self.val_loader = self._loader("val") if cfg.TRAIN.EVAL_PERIOD > 0 else None
         self.steps_per_epoch = len(self.loader)
-        loaders = {"train": self.loader, "val": self.val_loader}
-        self.facts = {  # kept in checkpoints, and compared when the run is resumed
-            **({} if self.task.names is None else {"class_names": list(self.task.names)}),
-            "data": {
-                split: list_fingerprint(loader.dataset)
-                for split, loader in loaders.items()
-                if loader is not None
-            },
-            "steps_per_epoch": self.steps_per_epoch,
-            "processes": process.world_size,
-        }
+        self.facts = self._facts()
 
         self.model = build_model(cfg, process, self.task)
         self.dtype = autocast_dtype(cfg, process.device)
@@ -93,6 +84,25 @@ class Trainer:
         self.stop, self.timer = StopSignals(), StepTimer()
         with only_run_in(self.folder, process):
             self.state = start_state(cfg, process, self.model, self.task, self.dtype, self.facts)
+        self._prepare_steps()
+
+    def _facts(self) -> dict[str, Any]:
+        """What is kept in checkpoints, and compared when the run is resumed."""
+        loaders = {"train": self.loader, "val": self.val_loader}
+        return {
+            **({} if self.task.names is None else {"class_names": list(self.task.names)}),
+            "data": {
+                split: list_fingerprint(loader.dataset)
+                for split, loader in loaders.items()
+                if loader is not None
+            },
+            "steps_per_epoch": self.steps_per_epoch,
+            "processes": self.process.world_size,
+        }
+
+    def _prepare_steps(self) -> None:
+        """Share the clips of a step out over processes and parts, and build the step."""
+        cfg, process = self.cfg, self.process
         videos = min(cfg.TRAIN.BATCH_SIZE, len(self.loader.dataset))
         clips = videos * cfg.AUG.NUM_SAMPLE
         places = positions(videos, process.world_size)
