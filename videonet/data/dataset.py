@@ -145,8 +145,8 @@ class TrainingClips:
 class EvaluationViews:
     """Makes all ``temporal · spatial`` views of a video.
 
-    ``crop_ratio``: the crop's share of the short side. ``maker``: of their targets; None: they
-    have none.
+    ``crop_ratio``: the crop's share of the short side. ``interpolation``: of the resizing;
+    bilinear is done by the decoder. ``maker``: of their targets; None: they have none.
     """
 
     sampler: ClipSampler
@@ -156,6 +156,7 @@ class EvaluationViews:
     backend: str = "auto"
     frames_fps: float = FRAMES_FPS
     crop_ratio: float = 1.0
+    interpolation: str = "bilinear"
     maker: TargetMaker | None = None
 
     @property
@@ -189,9 +190,8 @@ class EvaluationViews:
 
     def open(self, path: str, known: VideoInfo | None = None) -> VideoReader:
         """The video at the size that its views are cropped from."""
-        return open_video(
-            path, self.backend, self.short_side, known=known, frames_fps=self.frames_fps
-        )
+        side = self.short_side if self.interpolation == "bilinear" else None
+        return open_video(path, self.backend, side, known=known, frames_fps=self.frames_fps)
 
     def of(self, reader: VideoReader, annotation: Any = None, key: tuple[int, ...] = ()) -> Sample:
         """The views of an open video."""
@@ -203,6 +203,7 @@ class EvaluationViews:
             spatial=self.spatial,
             short_side=self.short_side,
             targets_of=partial(_make_targets, self, annotation, reader, key),
+            interpolation=self.interpolation,
         )
         return Sample(views, _finish_targets(self, annotation, targets))
 
