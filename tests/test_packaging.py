@@ -56,7 +56,8 @@ def files_below(folder: str, pattern: str) -> set[str]:
 
 def test_the_wheel_has_every_module_tool_and_config(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
-    wanted = files_below("videonet", "*.py") | files_below("videonet", "*.yaml")
+    kinds = ("*.py", "*.yaml", "*.json")
+    wanted = set().union(*(files_below("videonet", kind) for kind in kinds))
     wanted |= {f"videonet/{name}" for name in files_below("tools", "*.py")} | {"videonet/py.typed"}
     wanted |= {f"videonet/{name}" for name in files_below("configs", "*.yaml")}
     assert wanted - names == set()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         WriteError,
     )
     from videonet.inference import Prediction, Predictor, WindowScores
-    from videonet.models import create_model, list_models
+    from videonet.models import create_model, get_weights, list_models, list_weights
 
 __version__ = "0.1.0"
 
@@ -37,7 +37,7 @@ _PLACES = {
         "VideonetError",
         "WriteError",
     ),
-    "videonet.models": ("create_model", "list_models"),
+    "videonet.models": ("create_model", "get_weights", "list_models", "list_weights"),
     "videonet.inference": ("Prediction", "Predictor", "WindowScores"),
 }
 _MODULES = {name: module for module, names in _PLACES.items() for name in names}
@@ -57,7 +57,9 @@ __all__ = [
     "WindowScores",
     "WriteError",
     "create_model",
+    "get_weights",
     "list_models",
+    "list_weights",
     "load_checkpoint",
 ]
 

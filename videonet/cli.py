@@ -19,6 +19,7 @@ VERBS = {  # module, function, what it does
     "head": ("commands.head", "main", "train an attention head over features"),
     "data": ("commands.data", "main", "check, prepare and look at a data set"),
     "demo-data": ("commands.demo_data", "main", "write the demo data set"),
+    "weights": ("commands.weights", "main", "published weights by name: list and fetch them"),
     "convert": ("commands.convert", "main", "a checkpoint in the names of another project"),
     "export": ("commands.export", "main", "a model for torch.export, ONNX or AOTInductor"),
     "benchmark": ("commands.benchmark", "main", "speed and memory beside other libraries"),

@@ -1,4 +1,4 @@
-"""A checkpoint's head is kept for the same classes alone, in the order of the model's."""
+"""A checkpoint's head is kept for classes of the same name, in the order of the model's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from videonet.data.synthetic import write_demo_dataset
 from videonet.engine.distributed import process
 from videonet.engine.multiview import run_multiview_test
 from videonet.engine.train import Trainer
-from videonet.errors import CheckpointError
+from videonet.errors import CheckpointError, DataError
 from videonet.heads.aggregation import VideoAttentionHead
 from videonet.models import create_model, list_models
 from videonet.tasks.clip_head import load_video_head
@@ -48,15 +48,115 @@ def test_rows_change_places_with_the_names(family):
 
 
 @pytest.mark.parametrize("family", list_models("*_xs"))
-def test_other_classes_get_a_new_head_though_the_number_fits(family):
+def test_classes_of_the_same_name_keep_their_rows(family):
     model = build(family, seed=1)
     before = model.head.projection.weight.clone()
     report = load_checkpoint(model, saved(NAMES, family), class_names=OTHERS)
-    assert report.reinitialised == ["head.projection.weight", "head.projection.bias"]
-    assert "'jump'" in str(report) and "'swim'" in str(report)
-    assert torch.equal(model.head.projection.weight, before)
-    with pytest.raises(CheckpointError, match="not trained for the classes.*'jump'.*'swim'"):
+    rows = build(family).head.projection.weight
+    assert torch.equal(model.head.projection.weight[:4], rows[:4])
+    assert torch.equal(model.head.projection.weight[4], before[4])
+    assert report.partial == ["head.projection.weight", "head.projection.bias"]
+    assert "4 of 5 classes keep their rows of the checkpoint's 5, the others are new" in str(report)
+    with pytest.raises(CheckpointError, match="not trained for the classes.*4 of 5"):
         load_trained(model, saved(NAMES, family), class_names=OTHERS)
+
+
+@pytest.mark.parametrize("family", list_models("*_xs"))
+def test_classes_of_other_names_get_a_new_head_though_the_number_fits(family):
+    model = build(family, seed=1)
+    before = model.head.projection.weight.clone()
+    report = load_checkpoint(model, saved(NAMES, family), class_names=list("abcde"))
+    assert report.reinitialised == ["head.projection.weight", "head.projection.bias"]
+    assert "'walk'" in str(report) and "'a'" in str(report)
+    assert torch.equal(model.head.projection.weight, before)
+    with pytest.raises(CheckpointError, match="not trained for the classes.*'walk'.*'a'"):
+        load_trained(model, saved(NAMES, family), class_names=list("abcde"))
+
+
+def logits_of(names, **options):
+    """Logits of a model for classes `names` with the head of `saved(NAMES)`, and of that one."""
+    torch.manual_seed(1)
+    model = create_model("mvit_v2_xs", num_classes=len(names)).eval()
+    source = options.pop("source", saved(NAMES))
+    report = load_checkpoint(model, source, class_names=names, **options)
+    clip = torch.randn(2, 3, 8, 48, 48)
+    with torch.no_grad():
+        return model(clip), build()(clip), report
+
+
+@pytest.mark.parametrize("names", [["Sit", "EAT "], ["new", "jump", "walk", "other", "a", "b"]])
+def test_a_head_for_fewer_or_more_classes_keeps_what_it_can(names):
+    ours, theirs, report = logits_of(names)
+    kept = [
+        (i, NAMES.index(n.strip().lower()))
+        for i, n in enumerate(names)
+        if n.strip().lower() in NAMES
+    ]
+    for here, there in kept:
+        assert torch.allclose(ours[:, here], theirs[:, there], atol=1e-5)
+    assert f"{len(kept)} of {len(names)} classes keep their rows of the checkpoint's 5" in str(
+        report
+    )
+
+
+def test_spaces_and_underscores_and_small_and_large_letters_are_the_same():
+    state = saved(["Long jump", "HIGH_JUMP", "a", "b", "c"])
+    ours, theirs, _ = logits_of(["high  jump", "long_jump"], source=state)
+    assert torch.allclose(ours, theirs[:, [1, 0]], atol=1e-5)
+
+
+def test_names_that_only_letters_tell_apart_are_compared_as_they_are():
+    state = saved(["Go", "go", "a", "b", "c"])
+    ours, theirs, _ = logits_of(["go", "Go"], source=state)
+    assert torch.allclose(ours, theirs[:, [1, 0]], atol=1e-5)
+
+
+def test_names_may_be_given_for_the_checkpoint():
+    state = {"model_state": build().state_dict()}
+    ours, theirs, _ = logits_of(["sit", "eat"], source=state, source_classes=NAMES)
+    assert torch.allclose(ours, theirs[:, [3, 1]], atol=1e-5)
+
+
+def test_two_classes_of_one_name_stay_in_their_order():
+    twice = ["crane", "eat", "crane", "sit", "jump"]
+    ours, theirs, report = logits_of(twice, source=saved(twice))
+    assert torch.allclose(ours, theirs, atol=1e-5) and not report.partial
+
+
+def test_a_table_names_what_classes_become(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text('from,to\nwalk,"going, slowly"\nrun,going_fast\nJUMP,going fast\n')
+    ours, theirs, report = logits_of(["going fast", "going, slowly", "eat"], class_table=path)
+    wanted = [(theirs[:, 2] + theirs[:, 4]) / 2, theirs[:, 0], theirs[:, 1]]
+    assert torch.allclose(ours, torch.stack(wanted, dim=1), atol=1e-5)
+    assert "3 of 3 classes keep their rows of the checkpoint's 5" in str(report)
+
+
+def test_a_table_may_say_the_numbers_of_classes_without_names():
+    state = {"model_state": build().state_dict()}
+    ours, theirs, _ = logits_of(["up", "down"], source=state, class_table={"4": "up", "2": "down"})
+    assert torch.allclose(ours, theirs[:, [4, 2]], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("walk\n", "line 1: 'walk' is no pair of classes, expected from,to"),
+        ("walk,a\nwalk,b\n", "line 2: the class 'walk' has been given before"),
+        ("\n", "holds no pairs of classes"),
+        ("swim,a\n", "'swim', which is no class of the checkpoint"),
+    ],
+)
+def test_a_bad_table_is_refused(tmp_path, text, said):
+    path = tmp_path / "table.csv"
+    path.write_text(text)
+    with pytest.raises((CheckpointError, DataError), match=said):
+        logits_of(["a", "b"], class_table=path)
+
+
+def test_a_table_needs_the_names_here():
+    with pytest.raises(CheckpointError, match="needs the names of the model's classes"):
+        load_checkpoint(build(), saved(NAMES), class_table={"walk": "a"})
 
 
 @pytest.mark.parametrize(
@@ -217,3 +317,17 @@ def test_a_training_starts_from_the_head_of_the_same_classes(
     assert trainer.cfg.MODEL.NUM_CLASSES == 8
     assert torch.equal(head, before) == (order == "as it was")
     assert torch.equal(head, before.flip(0)) == (order == "reversed")
+
+
+def test_a_training_takes_a_table_of_classes(demo, trained, tmp_path):
+    path = trained[0] / "checkpoints" / "checkpoint_epoch_00001.pyth"
+    before = torch.load(path, weights_only=True)["model_state"]["head.projection.weight"]
+    names = (demo / "classes.txt").read_text().splitlines()
+    (tmp_path / "classes.txt").write_text("\n".join([f"my {name}" for name in names]))
+    (tmp_path / "table.csv").write_text(f"{names[2]},my {names[0]}\n")
+    base = ("TRAIN.CHECKPOINT_FILE_PATH", path, "DATA.CLASS_NAMES", tmp_path / "classes.txt")
+    table = ("TRAIN.CLASS_TABLE", tmp_path / "table.csv", "TRAIN.BATCH_SIZE", 4)
+    with process("cpu") as this:
+        trainer = Trainer(config(demo, tmp_path, *base, *table), this)
+    head = trainer.model.head.projection.weight
+    assert torch.equal(head[0], before[2]) and not torch.equal(head[1], before[1])

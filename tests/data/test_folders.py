@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from videonet.data import build_loader
-from videonet.data.build import read_videos
+from videonet.data.build import evaluation_views, read_videos
 from videonet.data.classes import class_names
 from videonet.data.decode import open_video
 from videonet.data.folders import class_folders, read_folders
@@ -74,6 +74,23 @@ def test_images_are_videos_of_one_frame(tmp_path, make_config):
     assert batch.clips.shape[2] == 1 and (batch.clips < 100).all()
     with open_video(tmp_path / "val/n1/000001.jpg", short_side=24) as reader:
         assert reader.info.frames == 1 and reader.frames_at([0, 0]).shape == (2, 24, 32, 3)
+
+
+def test_frames_are_resized_as_the_config_says(tmp_path, make_config):
+    """A bright column, 4 pixels of 64 wide: a cubic curve goes below the dark beside it."""
+    picture = np.full((64, 64, 3), 100, dtype=np.uint8)
+    picture[:, 30:34] = 250
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    darkest = {}
+    for name in ("bilinear", "bicubic"):
+        size = ("DATA.TEST_CROP_SIZE", 16, "TEST.INTERPOLATION", name, "DATA.NUM_FRAMES", 1)
+        cfg = make_config(
+            tmp_path, *size, "TEST.NUM_ENSEMBLE_VIEWS", 1, "TEST.NUM_SPATIAL_CROPS", 1
+        )
+        clips = evaluation_views(cfg)(str(tmp_path / "a.png")).clips
+        assert clips.shape == (1, 3, 1, 16, 16)
+        darkest[name] = int(clips.min())
+    assert darkest["bilinear"] >= 99 and darkest["bicubic"] < 95
 
 
 def test_an_image_is_turned_as_its_camera_was(tmp_path):

@@ -89,7 +89,6 @@ def test_a_list_of_videos_keeps_its_order(colour_predictor, make_colours, tmp_pa
 
 
 def test_an_address(colour_predictor, video, server, tmp_path):
-    pytest.importorskip("videonet.checkpoint.download")
     Path(tmp_path, "v.mp4").write_bytes(video.read_bytes())
     predict = colour_predictor()
     assert torch.equal(predict(f"{server}/v.mp4?x=1").scores, predict(video).scores)

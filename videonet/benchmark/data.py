@@ -203,7 +203,7 @@ def _pytorchvideo(cfg: CfgNode, dataset: VideoDataset, workers: int):
     from pytorchvideo.data.clip_sampling import RandomMultiClipSampler
 
     make = training_recipe(dataset)
-    seconds = make.sampler.num_frames * make.sampler.rate / make.sampler.target_fps
+    seconds = make.sampler.num_frames * make.sampler.rate / (make.sampler.target_fps or 30)
     paths = [(path, {"label": k}) for k, path in enumerate(dataset.paths)]
     peer = LabeledVideoDataset(
         paths,

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from iopath.common.file_io import HTTPURLHandler, PathManager
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -76,7 +75,10 @@ def write_checkpoint(path: str | Path, content: Mapping) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".safetensors":
             tensors, metadata = _split_for_safetensors(path, content)
+            temporary.touch()
+            mode = temporary.stat().st_mode
             save_file(tensors, temporary, metadata)
+            temporary.chmod(mode)  # safetensors makes files that nobody else may read
         else:
             with temporary.open("wb") as file:
                 torch.save(dict(content), file)
@@ -98,20 +100,6 @@ def _reason(error: BaseException) -> str:
             return cause.strerror
         cause = cause.__cause__ or cause.__context__
     return str(error).partition("\n")[0]
-
-
-def local_path(path: str) -> Path:
-    """Where a file or folder lies on this machine; a URL is downloaded once.
-
-    Raises:
-        CheckpointError: it cannot be fetched.
-    """
-    manager = PathManager()
-    manager.register_handler(HTTPURLHandler())
-    try:
-        return Path(manager.get_local_path(path))
-    except Exception as error:  # urllib, sockets, iopath's own: all mean "not downloaded"
-        raise CheckpointError(f"cannot fetch checkpoint {path}: {error}") from error
 
 
 def _read_safetensors(path: str | Path, local: Path) -> dict:

@@ -20,6 +20,7 @@ from videonet.checkpoint.report import (
     DROPPED,
     INFLATED,
     MISSING,
+    PARTIAL,
     REINITIALISED,
     UNEXPECTED,
     USED,
@@ -49,6 +50,8 @@ def load_checkpoint(
     inflation: str = "centre",
     antialias: bool | None = None,
     class_names: Sequence[str] | None = None,
+    source_classes: Sequence[str] | None = None,
+    class_table: Mapping[str, str] | str | Path | None = None,
     new_head: bool = False,
     origin: str = "the state dict",
 ) -> LoadReport:
@@ -57,7 +60,8 @@ def load_checkpoint(
     Whose names they are (PySlowFast's, the MViTv2 image repository's, torchvision's, timm's, …) is
     recognised by the names and shapes of the tensors, under whatever wrapper they were saved.
     Weights of an image model, of shorter clips or of another resolution are inflated and
-    interpolated. A head for other classes is left out: the model keeps its own.
+    interpolated. Of a head for other classes the rows of classes with the same name are taken, as
+    far as both sides have names; the others, or else the whole head, stay the model's own.
 
     Args:
         model: built by :func:`videonet.create_model`; compiled, in ``DataParallel`` or
@@ -69,8 +73,13 @@ def load_checkpoint(
         antialias: whether a ViT's positions are resized with antialiasing where its grid is
             another: True as timm does, False as DINOv2 and transformers do; None for what the
             model does at run time (its argument ``antialias_positions``).
-        class_names: of the model's classes. Where the checkpoint names its own, its head is taken
-            for the same classes alone, in the model's order.
+        class_names: of the model's classes, in the order of its logits. Small and large letters
+            are the same, and so are spaces and underscores.
+        source_classes: names of the checkpoint's classes, where it does not name them itself.
+        class_table: for classes whose names differ: ``{name in the checkpoint: name here}``, or a
+            CSV file of lines ``from,to``. Where the checkpoint's classes have no names, their
+            numbers from 0. A class here that several of the checkpoint's become gets the mean of
+            their rows.
         new_head: leave the model's head as it is.
         origin: what messages call a source that is no path.
 
@@ -82,6 +91,7 @@ def load_checkpoint(
             does not fit; a weight is not finite; or the model cannot be filled. The model is then
             as it was.
         ConfigError: unknown `inflation`.
+        DataError: the table of classes cannot be read.
     """
     report, target, values = _plan(
         model,
@@ -89,6 +99,8 @@ def load_checkpoint(
         strict,
         inflation,
         class_names,
+        source_classes,
+        class_table,
         antialias=antialias,
         new_head=new_head,
         origin=origin,
@@ -115,8 +127,8 @@ def load_trained(
             other classes.
     """
     report, target, values = _plan(model, source, True, "centre", class_names, origin=origin)
-    if report.reinitialised:
-        entry = next(e for e in report.target if e.status == REINITIALISED)
+    if report.reinitialised or report.partial:
+        entry = next(e for e in report.target if e.status in (REINITIALISED, PARTIAL))
         raise CheckpointError(
             f"{report.origin} was not trained for the classes of this model: {entry.name} has "
             f"{entry.reason}"
@@ -153,6 +165,8 @@ def _plan(
     strict: bool,
     inflation: str,
     class_names: Sequence[str] | None,
+    source_classes: Sequence[str] | None = None,
+    class_table: Mapping[str, str] | str | Path | None = None,
     *,
     antialias: bool | None = None,
     new_head: bool = False,
@@ -176,9 +190,11 @@ def _plan(
             f"{origin} comes from {tensors.dialect}, whose weights mean something else in this "
             f"model: build it with {option}"
         )
-    classes = Classes.of(content, class_names, origin)
+    classes = Classes.of(content, class_names, origin, source_classes, class_table)
     fits = fit_model(target, tensors.state, inflation, antialias)
-    fits = fit_head(fits, classes, origin, new_head=new_head) | _lacking(tensors, target, fits)
+    fits = fit_head(
+        fits, classes, origin, tensors.state, target.state, new_head=new_head
+    ) | _lacking(tensors, target, fits)
     report = LoadReport(
         origin,
         tensors.dialect,

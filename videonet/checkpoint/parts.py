@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import yaml
 from torch import Tensor
 
 from videonet.checkpoint.files import SHARDED, read_file
@@ -20,10 +21,13 @@ HUB_FILES = (
     "pytorch_model.bin",
     f"pytorch_model.bin{INDEX}",
 )
+CONFIG = "config.json"  # beside them
+FORMAT = "videonet"  # in the config of a model of this project
 ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
 LATEST = "latest"  # DeepSpeed's file with the name of the newest folder
 MODEL_STATES = "*mp_rank_*_model_states.pt"
 LARGEST_INDEX = 64 << 20  # bytes
+LARGEST_CONFIG = 16 << 20
 
 
 def read_folder(path: str | Path, local: Path) -> dict:
@@ -46,11 +50,12 @@ def read_folder(path: str | Path, local: Path) -> dict:
         return _read_deepspeed(path, local)
     for name in HUB_FILES:
         if (local / name).is_file():
-            return (
+            content = (
                 read_index(path, local / name)
                 if name.endswith(INDEX)
                 else read_file(local / name, local / name)
             )
+            return {**content, **_own_config(local / CONFIG)}
     indices = sorted(local.glob(f"*{INDEX}"))
     if len(indices) == 1:
         return read_index(path, indices[0])
@@ -67,6 +72,28 @@ def read_folder(path: str | Path, local: Path) -> dict:
         f"{path} is a folder, expected a checkpoint file, or a folder with one of "
         f"{', '.join(HUB_FILES)}, shards of this project or a checkpoint of DeepSpeed"
     )
+
+
+def _own_config(path: Path) -> dict:
+    """The configuration and class names beside the weights of a model of this project.
+
+    Those of other projects are left alone.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        if path.stat().st_size > LARGEST_CONFIG:
+            raise CheckpointError(f"{path} is too large for the config of a model")
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError, OSError) as error:
+        raise CheckpointError(f"{path} is not the config of a model: it is no JSON") from error
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        return {}
+    if not isinstance(found.get("config"), dict):
+        raise CheckpointError(f"{path} has no groups of keys under config")
+    # As text: a configuration from elsewhere is read by the rules of all of them.
+    text = yaml.safe_dump(found["config"], allow_unicode=True)
+    return {"cfg": text, "class_names": found.get("class_names"), "format": FORMAT}
 
 
 def read_index(path: str | Path, index: Path) -> dict:

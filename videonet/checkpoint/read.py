@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from videonet.checkpoint.archives import check_archive
-from videonet.checkpoint.files import local_path, read_file
+from videonet.checkpoint.files import read_file
 from videonet.checkpoint.parts import read_folder, read_index, refuse_single_part
+from videonet.checkpoint.remote import local_path
 from videonet.errors import CheckpointError
 
 
@@ -14,8 +15,9 @@ def read_checkpoint(path: str | Path) -> dict:
     """Read a checkpoint; no code in it is run.
 
     Args:
-        path: a file or a URL (downloaded once into iopath's cache), as written by
-            :func:`~videonet.checkpoint.files.write_checkpoint`, ``torch.save`` or safetensors; an
+        path: a file or a URL (downloaded once, see :func:`~videonet.checkpoint.remote.local_path`),
+            as written by :func:`~videonet.checkpoint.files.write_checkpoint`, ``torch.save`` or
+            safetensors; ``hf-hub:OWNER/NAME``; an
             index of safetensors or ``torch.save`` files (``….index.json``); or a folder: of shards,
             of a model hub (``model.safetensors``, or parts with their index), of DeepSpeed.
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 LOADED = "loaded"
 INFLATED = "inflated"
 INTERPOLATED = "interpolated"
+PARTIAL = "partial"  # the head, for the classes that the checkpoint has
 REINITIALISED = "re-initialised"
 MISSING = "missing"
-STATUSES = (LOADED, INFLATED, INTERPOLATED, REINITIALISED, MISSING)
+STATUSES = (LOADED, INFLATED, INTERPOLATED, PARTIAL, REINITIALISED, MISSING)
 
 USED = "used"
 DROPPED = "dropped"
@@ -69,6 +70,10 @@ class LoadReport:
     @property
     def interpolated(self) -> list[str]:
         return self.names(INTERPOLATED)
+
+    @property
+    def partial(self) -> list[str]:
+        return self.names(PARTIAL)
 
     @property
     def reinitialised(self) -> list[str]:

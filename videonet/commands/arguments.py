@@ -58,7 +58,11 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     Args:
         parser: gets the arguments.
     """
-    parser.add_argument("--checkpoint", required=True, help="a checkpoint, or the folder of a run")
+    parser.add_argument(
+        "--checkpoint",
+        required=True,
+        help="a checkpoint, the folder of a run or of a saved model, or a name of videonet weights",
+    )
     parser.add_argument("--cfg", help="a YAML file; by default the one inside the checkpoint")
     parser.add_argument("--batch-size", type=int, help="clips at a time (TEST.BATCH_SIZE)")
 

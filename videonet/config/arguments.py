@@ -34,15 +34,18 @@ def model_arguments(cfg: CfgNode) -> tuple[str, dict[str, Any]]:
         ConfigError: no model is named, or its keys contradict each other.
     """
     name, arguments = _named_model(cfg)
-    return name, arguments | _without_nodes(cfg.MODEL.ARGUMENTS)
+    return name, arguments | without_nodes(cfg.MODEL.ARGUMENTS)
 
 
-def _without_nodes(value: Any) -> Any:
-    """A value of a config with dictionaries in place of nodes, and with their numbers as keys."""
+def without_nodes(value: Any) -> Any:
+    """A value of a config with dictionaries in place of nodes, and with their numbers as keys.
+
+    Args:
+        value: of any key or group.
+    """
     if isinstance(value, dict):
         return {
-            int(key) if key.isdecimal() else key: _without_nodes(item)
-            for key, item in value.items()
+            int(key) if key.isdecimal() else key: without_nodes(item) for key, item in value.items()
         }
     return value
 

@@ -23,6 +23,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "TRAIN.HALF_PRECISION": ("auto", "bf16", "fp16"),
     "TRAIN.PARALLEL": ("ddp", "fsdp"),
     "TEST.NUM_SPATIAL_CROPS": (1, 3),
+    "TEST.INTERPOLATION": ("bilinear", "bicubic"),
     "TEST.ENSEMBLE": ("softmax", "logits", "max"),
     "SOLVER.OPTIMIZING_METHOD": ("sgd", "adam", "adamw"),
     "VIDEO_HEAD.LEVELS": (1, 2),
@@ -117,13 +118,13 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
             *("SOLVER.WARMUP_EPOCHS", "SOLVER.WEIGHT_DECAY", "SOLVER.BASE_LR_CLIPS"),
             *("SOLVER.MOMENTUM", "SOLVER.DAMPENING", "BN.WEIGHT_DECAY"),
             *("DATA_LOADER.NUM_WORKERS", "DATA_LOADER.VIDEO_TIMEOUT", "NUM_GPUS", "RNG_SEED"),
-            "MODEL.NUM_CLASSES",
+            *("MODEL.NUM_CLASSES", "DATA.TARGET_FPS"),
         ),
     ),
     (
         "above 0",
         lambda v: v > 0,
-        ("DATA.TARGET_FPS", "DATA.FRAMES_FPS", "MVIT.MLP_RATIO", "MVIT.HEAD_INIT_SCALE"),
+        ("DATA.FRAMES_FPS", "MVIT.MLP_RATIO", "MVIT.HEAD_INIT_SCALE"),
     ),
     ("-1 or more", lambda v: v >= -1, ("MODEL.FROZEN_LAYERS",)),
     (

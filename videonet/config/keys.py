@@ -65,7 +65,10 @@ DATA = Group(
         "SAMPLING_RATE": Key(
             8, "Distance between two frames of a dense clip, in frames at TARGET_FPS."
         ),
-        "TARGET_FPS": Key(30.0, "Frame rate, in frames per second, that SAMPLING_RATE counts in."),
+        "TARGET_FPS": Key(
+            30.0,
+            "Frame rate, in frames per second, that SAMPLING_RATE counts in; 0: the video's own.",
+        ),
         "FRAMES_FPS": Key(
             30.0,
             "Frame rate, in frames per second, of videos that are folders of pictures.",
@@ -176,10 +179,19 @@ TRAIN = Group(
         ),
         "AUTO_RESUME": Key(True, "Continue from the newest checkpoint in OUTPUT_DIR, if any."),
         "CHECKPOINT_FILE_PATH": Key(
-            "", "Checkpoint whose weights training starts from; empty: random weights."
+            "",
+            "Checkpoint whose weights training starts from (a file, the folder of a run, a URL, "
+            "hf-hub:OWNER/NAME, or a name that videonet weights lists); empty: random weights.",
         ),
         "NEW_HEAD": Key(
             False, "Leave that checkpoint's classifier out even where its shape fits.", own=True
+        ),
+        "CLASS_TABLE": Key(
+            "",
+            "CSV file of lines from,to: which class of the data each class of that checkpoint "
+            "becomes, where their names differ. Rows of the classifier whose classes have the same "
+            "name are kept in any case.",
+            own=True,
         ),
         "PARALLEL": Key(
             "ddp",
@@ -209,7 +221,9 @@ TEST = Group(
         "ENABLE": Key(True, "Test with several views per video."),
         "DATASET": Key("kinetics", "Kind of the test data, as TRAIN.DATASET."),
         "BATCH_SIZE": Key(8, "Clips per forward pass."),
-        "CHECKPOINT_FILE_PATH": Key("", "Checkpoint to test; empty: the one that training left."),
+        "CHECKPOINT_FILE_PATH": Key(
+            "", "Checkpoint to test, as TRAIN.CHECKPOINT_FILE_PATH; empty: the one of the training."
+        ),
         "NUM_ENSEMBLE_VIEWS": Key(10, "Clips per video, spread evenly over it."),
         "NUM_SPATIAL_CROPS": Key(
             3, "Crops per clip: 1 (centre) or 3 (left, centre, right or top, centre, bottom)."
@@ -217,6 +231,11 @@ TEST = Group(
         "CROP_RATIO": Key(
             1.0,
             "The crop's share of the short side, in validation too (0.875 is usual for images).",
+            own=True,
+        ),
+        "INTERPOLATION": Key(
+            "bilinear",
+            "How frames are resized, in validation too: bilinear (by the decoder) or bicubic.",
             own=True,
         ),
         "ENSEMBLE": Key(

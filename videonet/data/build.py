@@ -126,6 +126,7 @@ def evaluation_views(
         _backend(cfg),
         frames_fps=cfg.DATA.FRAMES_FPS,
         crop_ratio=cfg.TEST.CROP_RATIO,
+        interpolation=cfg.TEST.INTERPOLATION,
         maker=maker,
     )
 

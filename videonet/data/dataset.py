@@ -189,6 +189,7 @@ class EvaluationViews:
         backend: see :func:`~videonet.data.decode.open_video`.
         frames_fps: frame rate of pictures.
         crop_ratio: the crop's share of the short side.
+        interpolation: of the resizing; bilinear is done by the decoder.
         maker: of the views' targets; None for none.
     """
 
@@ -199,6 +200,7 @@ class EvaluationViews:
     backend: str = "auto"
     frames_fps: float = FRAMES_FPS
     crop_ratio: float = 1.0
+    interpolation: str = "bilinear"
     maker: TargetMaker | None = None
 
     @property
@@ -232,9 +234,8 @@ class EvaluationViews:
 
     def open(self, path: str, known: VideoInfo | None = None) -> VideoReader:
         """The video at the size that its views are cropped from."""
-        return open_video(
-            path, self.backend, self.short_side, known=known, frames_fps=self.frames_fps
-        )
+        side = self.short_side if self.interpolation == "bilinear" else None
+        return open_video(path, self.backend, side, known=known, frames_fps=self.frames_fps)
 
     def of(self, reader: VideoReader, annotation: Any = None, key: tuple[int, ...] = ()) -> Sample:
         """The views of an open video."""
@@ -246,6 +247,7 @@ class EvaluationViews:
             spatial=self.spatial,
             short_side=self.short_side,
             targets_of=partial(_make_targets, self, annotation, reader, key),
+            interpolation=self.interpolation,
         )
         return Sample(views, _finish_targets(self, annotation, targets))
 

@@ -200,11 +200,11 @@ def pick_frames(clip: Tensor, rows: Tensor) -> Tensor:
     return clip.permute(0, 2, 3, 1)[rows].permute(0, 3, 1, 2)
 
 
-def resize_short_side(clip: Tensor, side: int) -> Tensor:
+def resize_short_side(clip: Tensor, side: int, interpolation: str = "bilinear") -> Tensor:
     """Resize ``(T, 3, H, W)`` so that its short side is ``side`` pixels, antialiased."""
     if min(clip.shape[-2:]) == side:
         return clip
-    return F.resize(clip, [side], antialias=True)
+    return F.resize(clip, [side], INTERPOLATIONS[interpolation], antialias=True)
 
 
 def spatial_crops(
@@ -213,15 +213,16 @@ def spatial_crops(
     count: int,
     short_side: int | None = None,
     targets: Moving | None = None,
+    interpolation: str = "bilinear",
 ) -> list[Any]:
     """Square evaluation crops of ``(T, 3, H, W)``: the centre, or three along the long side.
 
     Three are left, centre, right, or top, centre, bottom of an upright clip; the short side is
-    resized to ``short_side`` (None: to ``size``) before.
+    resized to ``short_side`` (None: to ``size``) before, by ``interpolation``.
     """
     if count not in (1, 3):
         raise ConfigError(f"TEST.NUM_SPATIAL_CROPS is {count}, expected 1 or 3")
-    clip = resize_short_side(clip, short_side or size)
+    clip = resize_short_side(clip, short_side or size, interpolation)
     down, right = clip.shape[-2] - size, clip.shape[-1] - size
     shares = (0.5,) if count == 1 else (0.0, 0.5, 1.0)
     return [

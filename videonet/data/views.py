@@ -23,11 +23,13 @@ def video_views(
     spatial: int = 1,
     short_side: int | None = None,
     targets_of: Callable[[np.ndarray], Mapping[str, Tensor]] | None = None,
+    interpolation: str = "bilinear",
 ) -> Any:
     """All views of a video, uint8 ``(temporal · spatial, 3, T, crop, crop)``, temporal-major.
 
     Decodes each frame once. Crops are taken from frames of ``short_side`` (None: ``crop_size``);
-    the reader is best opened with it, and frames of another size are resized. Raises DecodeError
+    the reader is best opened with it, and frames of another size are resized by ``interpolation``.
+    Raises DecodeError
     where the video cannot be read.
 
     ``targets_of`` gives the targets of a clip of these frames, ``(T,)``; with it the result is the
@@ -38,7 +40,7 @@ def video_views(
     crops: list[Any] = []
     for row, clip in zip(indices, read_clips(reader, indices), strict=True):
         targets = None if targets_of is None else targets_of(row)
-        crops += spatial_crops(clip, crop_size, spatial, short_side, targets)
+        crops += spatial_crops(clip, crop_size, spatial, short_side, targets, interpolation)
     if targets_of is None:
         return to_batch(crops)
     return to_batch([clip for clip, _ in crops]), [targets for _, targets in crops]

@@ -11,12 +11,14 @@ from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
+from videonet.checkpoint.hub import HUB
 from videonet.data.build import build_dataset
 from videonet.data.dataset import VideoDataset
 from videonet.data.lists import VideoList
 from videonet.data.workers import WorkerFailure, WorkerPool
 from videonet.engine.distributed import Process
 from videonet.errors import CheckpointError, DataError, DecodeError, VideonetError
+from videonet.models.weights import is_name
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +54,8 @@ def check_data(cfg: CfgNode, process: Process) -> None:
 
 def _check(cfg: CfgNode) -> None:
     checkpoint = cfg.TEST.CHECKPOINT_FILE_PATH
-    if cfg.TEST.ENABLE and checkpoint and "://" not in checkpoint and not Path(checkpoint).exists():
+    named = is_name(checkpoint) or "://" in checkpoint or checkpoint.startswith(HUB)
+    if cfg.TEST.ENABLE and checkpoint and not named and not Path(checkpoint).exists():
         raise CheckpointError(f"TEST.CHECKPOINT_FILE_PATH {checkpoint} does not exist")
     sets = {"train": build_dataset(cfg, "train")}
     if cfg.TRAIN.EVAL_PERIOD > 0:

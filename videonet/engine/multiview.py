@@ -8,7 +8,6 @@ from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
-from videonet.checkpoint import read_checkpoint
 from videonet.checkpoint.checkpoint_dir import latest_valid, newest_checkpoint
 from videonet.config import model_arguments
 from videonet.data import build_loader
@@ -22,6 +21,7 @@ from videonet.engine.results import (
     write_results,
 )
 from videonet.errors import ConfigError, DataError
+from videonet.models.weights import read_weights
 from videonet.tasks import Evaluation
 from videonet.tasks.trained_model import load_trained_model
 
@@ -65,7 +65,7 @@ def run_multiview_test(cfg: CfgNode, process: Process) -> dict:
     """
     # One process looks, so that all take the same file.
     checkpoint = process.gather(checkpoint_to_test(cfg) if process.is_main else "")[0]
-    content = read_checkpoint(checkpoint)
+    content = read_weights(checkpoint)
     trained = load_trained_model(content, cfg, origin=checkpoint, split="test")
     task, cfg = trained.task, trained.task.cfg
     loader = build_loader(

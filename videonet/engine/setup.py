@@ -8,7 +8,6 @@ from collections.abc import Mapping
 import torch
 from fvcore.common.config import CfgNode
 
-from videonet.checkpoint import load_checkpoint
 from videonet.checkpoint.checkpoint_dir import newest_checkpoint
 from videonet.config import model_arguments
 from videonet.engine.distributed import Process
@@ -20,6 +19,7 @@ from videonet.engine.resume import newest_of_this_run, resume
 from videonet.engine.state import TrainingState
 from videonet.engine.step import gradient_scaler
 from videonet.models.base import VideoModel
+from videonet.models.weights import load_weights
 from videonet.tasks.task import Task
 
 logger = logging.getLogger(__name__)
@@ -69,8 +69,13 @@ def start_state(
     """
     saved = newest_of_this_run(cfg, process)
     if saved is None and cfg.TRAIN.CHECKPOINT_FILE_PATH:
-        path = newest_checkpoint(cfg.TRAIN.CHECKPOINT_FILE_PATH)
-        report = load_checkpoint(model, path, class_names=task.names, new_head=cfg.TRAIN.NEW_HEAD)
+        report = load_weights(
+            model,
+            newest_checkpoint(cfg.TRAIN.CHECKPOINT_FILE_PATH),
+            class_names=task.names,
+            class_table=cfg.TRAIN.CLASS_TABLE or None,
+            new_head=cfg.TRAIN.NEW_HEAD,
+        )
         logger.info("initial weights\n%s", report)
     if cfg.MODEL.FROZEN_LAYERS:
         frozen = freeze(model, cfg.MODEL.FROZEN_LAYERS)

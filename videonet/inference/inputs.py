@@ -115,7 +115,7 @@ def _fetched(address: str) -> Iterator[Path]:
     suffix = Path(name).suffix if Path(name).suffix[1:].isalnum() else ""
     with tempfile.TemporaryDirectory(prefix="videonet-") as folder:
         try:
-            path = download(address, Path(folder, f"video{suffix}"))
+            path = download(address, Path(folder, f"video{suffix}"), what="video")
         except CheckpointError as error:
             raise DecodeError(f"cannot read {address}: {error}") from error
         yield path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,9 +17,6 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
-from videonet.checkpoint import read_checkpoint
-from videonet.checkpoint.checkpoint_dir import newest_checkpoint
-from videonet.config import load_config, load_config_text
 from videonet.data.build import clip_sampler, evaluation_views
 from videonet.data.decode import PyAVReader
 from videonet.data.sampling import Clock
@@ -28,6 +26,8 @@ from videonet.errors import ConfigError, ScoreError
 from videonet.heads.aggregation import VideoAttentionHead
 from videonet.inference.display import as_html, as_text
 from videonet.inference.inputs import File, Video, is_several, open_input
+from videonet.inference.model_card import Described
+from videonet.inference.pretrained import push, read_pretrained, save
 from videonet.inference.windows import Picture, SlidingPlan, Window, WindowBuffer, sliding_windows
 from videonet.models.base import VideoModel
 from videonet.tasks import Task, Trained, build_task
@@ -141,25 +141,81 @@ class Predictor:
         """A predictor with the weights and the configuration of a checkpoint.
 
         Args:
-            checkpoint: a checkpoint, or the folder of a run (its newest checkpoint).
+            checkpoint: a checkpoint, the folder of a run (its newest checkpoint), or whatever
+                :meth:`from_pretrained` takes.
             cfg: YAML file; None for the configuration stored in the checkpoint.
             overrides: ``KEY VALUE`` pairs on top of the configuration.
 
         Raises:
             ConfigError, CheckpointError: they cannot be used or do not fit each other.
         """
-        path = newest_checkpoint(checkpoint)
-        content = read_checkpoint(path)
-        if cfg is not None:
-            config = load_config(cfg, overrides)
-        elif isinstance(content.get("cfg"), str):
-            config = load_config_text(content["cfg"], overrides, name=f"{path} (cfg)")
-        else:
-            raise ConfigError(f"{path} holds no configuration: give one with --cfg")
-        trained = load_trained_model(content, config, origin=str(path))
+        content, config, origin = read_pretrained(checkpoint, cfg, overrides)
+        trained = load_trained_model(content, config, origin=origin)
         predictor = cls(trained.model, trained.task.cfg, trained.task)
-        predictor.origin = str(path)
+        predictor.origin = origin
         return predictor
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, *, overrides: Sequence[str] = ()) -> Predictor:
+        """A predictor from whatever comes with its own configuration.
+
+        Args:
+            source: a name of :func:`videonet.list_weights`, the folder of a run, a folder that
+                :meth:`save_pretrained` wrote, ``hf-hub:OWNER/NAME``, or a checkpoint.
+            overrides: ``KEY VALUE`` pairs on top of the configuration.
+
+        Raises:
+            ConfigError, CheckpointError: it cannot be fetched, read or used.
+        """
+        return cls.from_checkpoint(source, overrides=overrides)
+
+    def save_pretrained(self, folder: str | Path, *, licence: str = "") -> Path:
+        """Write the model to a folder that :meth:`from_pretrained` reads.
+
+        It holds ``model.safetensors``, ``config.json`` (the model and its arguments, the
+        preprocessing, the views, the classes) and a model card, ``README.md``, with what the
+        folder of the model's run says of data, recipe and accuracy.
+
+        Args:
+            folder: is made where it is missing.
+            licence: of the weights, for the card; published ones have theirs.
+
+        Returns:
+            The folder.
+
+        Raises:
+            CheckpointError, WriteError: a file cannot be written.
+        """
+        return save(self._described(), folder, licence=licence)
+
+    def push_to_hub(
+        self,
+        repository: str,
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+        licence: str = "",
+    ) -> str:
+        """Send what :meth:`save_pretrained` writes to the Hugging Face hub.
+
+        Args:
+            repository: ``OWNER/NAME``; is made where it is missing.
+            private: whether a new repository can be seen by its owner alone.
+            token: of the hub; None for the one that ``hf auth login`` has stored.
+            licence: see :meth:`save_pretrained`.
+
+        Returns:
+            Where it is.
+
+        Raises:
+            CheckpointError: huggingface_hub is not installed, or the hub refuses.
+        """
+        model = self._described()
+        with tempfile.TemporaryDirectory() as folder:
+            return push(model, repository, folder, private=private, token=token, licence=licence)
+
+    def _described(self) -> Described:
+        return Described(self.model, self.cfg, self.class_names, self.origin)
 
     @overload
     def __call__(
@@ -401,11 +457,13 @@ class Predictor:
         """A function that resizes and crops pictures as testing does."""
         size = self.cfg.DATA.TEST_CROP_SIZE
         short_side = evaluation_views(self.cfg).short_side
+        by = self.cfg.TEST.INTERPOLATION
 
         def prepare(picture: np.ndarray) -> Tensor:
             """(H, W, 3) -> (crops, 3, S, S)."""
             frame = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)
-            return torch.cat(spatial_crops(frame.unsqueeze(0), size, crops, short_side))
+            clips = spatial_crops(frame.unsqueeze(0), size, crops, short_side, interpolation=by)
+            return torch.cat(clips)
 
         return prepare
 

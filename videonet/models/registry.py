@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -24,6 +26,9 @@ import videonet.models.vit as vit
 from videonet.errors import ConfigError
 from videonet.models.arguments import checked_arguments
 from videonet.models.variants import Build
+from videonet.models.weights import all_weights, get_weights, is_name, load_weights
+
+logger = logging.getLogger(__name__)
 
 # The architecture, to be described by its arguments, and its published variants.
 FAMILIES: dict[str, tuple[type[nn.Module], Mapping[str, Build]]] = {
@@ -51,12 +56,38 @@ def list_models(pattern: str = "*") -> list[str]:
     return sorted(name for name in names if fnmatchcase(name, pattern))
 
 
-def create_model(name: str, **arguments: Any) -> nn.Module:
-    """Build a model with random weights.
+def list_weights(pattern: str = "*") -> list[str]:
+    """Sorted names of the published weights, ``MODEL.TAG``.
+
+    Args:
+        pattern: for instance ``"mvit*"`` or ``"*.k400*"``.
+    """
+    models = {name for _, variants in FAMILIES.values() for name in variants} | FAMILIES.keys()
+    return sorted(
+        name
+        for name, weights in all_weights().items()
+        if weights.model in models and fnmatchcase(name, pattern)
+    )
+
+
+def create_model(
+    name: str,
+    *,
+    weights: str | Path | None = None,
+    class_names: Sequence[str] | None = None,
+    **arguments: Any,
+) -> nn.Module:
+    """Build a model, with random weights or with given ones.
 
     Args:
         name: one of :func:`list_models`, or a family of ``FAMILIES`` (``"mvit"``, ``"swin"``, …)
             for a model described by its arguments alone.
+        weights: the tag (``"k400"``) or the name (``"mvit_v2_s.k400"``) of published weights, see
+            :func:`list_weights`; the model gets the arguments that they need, and a new head where
+            `num_classes` is another. Or what :func:`videonet.load_checkpoint` reads: a path, a
+            URL, ``hf-hub:OWNER/NAME``.
+        class_names: of the model's classes: with `weights`, the head keeps the rows of classes of
+            the same name. They say how many classes there are.
         **arguments: any constructor argument of the architecture; every model has
             ``num_classes, num_frames, crop_size, in_channels, cls_token, drop_path_rate,
             head_dropout``. ``num_frames=1`` gives the image model.
@@ -66,11 +97,39 @@ def create_model(name: str, **arguments: Any) -> nn.Module:
 
     Raises:
         ConfigError: unknown name or argument, or a value of another type, length or range.
+        CheckpointError: the weights cannot be fetched or read, or do not fit.
     """
+    if class_names is not None:
+        arguments.setdefault("num_classes", len(class_names))
+    if weights is None:
+        return _build(name, arguments)
+    source, arguments = _with_weights(name, weights, arguments)
+    model = _build(name, arguments)
+    report = load_weights(model, source, class_names=class_names)
+    logger.info("weights\n%s", report)
+    return model
+
+
+def _with_weights(
+    name: str, weights: str | Path, arguments: dict[str, Any]
+) -> tuple[str | Path, dict[str, Any]]:
+    """What to load, and the arguments that the model needs for it."""
+    text = str(weights)
+    if re.fullmatch(r"\w+", text) and not Path(text).exists():
+        text = f"{name}.{text}"
+    elif not is_name(text):
+        return weights, arguments
+    published = get_weights(text)
+    if published.model != name:
+        raise ConfigError(f"{text} are weights of {published.model}, expected those of {name}")
+    return text, published.model_arguments(**arguments)
+
+
+def _build(name: str, arguments: dict[str, Any]) -> nn.Module:
     architecture, build = _find(name)
     for former in RENAMED_ARGUMENTS.keys() & arguments.keys():
         new = RENAMED_ARGUMENTS[former]
-        warnings.warn(f"{former} will go: use {new}", FutureWarning, stacklevel=2)
+        warnings.warn(f"{former} will go: use {new}", FutureWarning, stacklevel=3)
         arguments[new] = arguments.pop(former)
     if name not in FAMILIES:  # None: as published
         for key in ("num_frames", "crop_size"):
