@@ -91,6 +91,12 @@ FAMILIES = {
         frames=2,
         by_model={"hornet_xs": {"depths": (1, 1)}},
     ),
+    "hiera_*": Family(
+        small={"embed_dim": 8, "depths": (1, 2, 1, 1)},
+        sides=(16, 8, 4, 2),
+        frames=2,
+        by_model={"hiera_xs": {"depths": (1, 1, 1)}},
+    ),
     "mvit_*": Family(
         small={"embed_dim": 16},
         sides=(16, 8, 4, 2),

@@ -20,6 +20,8 @@ SIGNS = (
         ("stages.{n}.blocks.{m}.attn.qkv.weight", "stages.{n}.downsample.proj.0.weight"),
     ),
     ("a HorNet", ("stages.{n}.{m}.gnconv.proj_in.weight",)),
+    ("a Hiera", ("blocks.{n}.proj.weight", "blocks.0.attn.qkv.weight")),
+    ("a Hiera", ("hiera.encoder.stages.{n}.layers.{m}.layernorm_before.weight",)),
     ("a vision transformer", ("blocks.0.attn.qkv.weight", "{any}.mlp.fc1.weight")),
     ("a vision transformer", ("blocks.0.attn.q.weight", "{any}.mlp.fc1.weight")),
     ("a vision transformer", ("encoder.layers.encoder_layer_0.ln_1.weight",)),

@@ -232,8 +232,8 @@ def _note_on_residual(dialect: str, model: nn.Module) -> tuple[str, ...]:
 
 
 def _lacking(tensors: Tensors, target: Target, fits: Mapping[str, Fit]) -> dict[str, Fit]:
-    """Parts that a checkpoint without a classifier never has: they keep their initial values."""
-    reason = f"a model of {tensors.dialect} without classifier has none"
+    """Parts that such a checkpoint never has: they keep the values of the model."""
+    reason = f"such a checkpoint of {tensors.dialect} has none"
     return {
         name: Fit(None, REINITIALISED, reason)
         for name in target.state

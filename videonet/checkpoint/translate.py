@@ -71,7 +71,7 @@ def to_own_names(content: Mapping, origin: str, wanted: Collection[str] = ()) ->
         (*found.notes, note) if note else found.notes,
         dropped,
         recognised.outside,
-        dialect.base_lacks if recognised.is_base else (),
+        dialect.lacks + (dialect.base_lacks if recognised.is_base else ()),
     )
 
 

@@ -15,6 +15,7 @@ import videonet.models.asmlp as asmlp
 import videonet.models.cvt as cvt
 import videonet.models.cyclemlp as cyclemlp
 import videonet.models.dilateformer as dilateformer
+import videonet.models.hiera as hiera
 import videonet.models.hornet as hornet
 import videonet.models.hrnet as hrnet
 import videonet.models.mvit as mvit
@@ -37,6 +38,7 @@ FAMILIES: dict[str, tuple[type[nn.Module], Mapping[str, Build]]] = {
     "hrnet": (hrnet.HRNet, hrnet.MODELS),
     "dilateformer": (dilateformer.DilateFormer, dilateformer.MODELS),
     "hornet": (hornet.HorNet, hornet.MODELS),
+    "hiera": (hiera.Hiera, hiera.MODELS),
 }
 RENAMED_ARGUMENTS = {"pool_leading": "pool_include_prefix"}  # former name -> name
 

@@ -8,6 +8,7 @@ from videonet.checkpoint.dialects import (
     cvt,
     cyclemlp,
     dilateformer,
+    hiera,
     hornet,
     hrnet,
     mvit,
@@ -24,6 +25,7 @@ DIALECTS = (
     *hrnet.DIALECTS,
     *dilateformer.DIALECTS,
     *hornet.DIALECTS,
+    *hiera.DIALECTS,
     *mvit.DIALECTS,
 )
 

@@ -1,0 +1,62 @@
+"""Hiera in the names of its repository, of timm and of transformers, pre-trained or fine-tuned."""
+
+from __future__ import annotations
+
+from videonet.checkpoint.dialect import Dialect
+from videonet.checkpoint.dialects.mvit import OF_POOLING_ATTENTION, number_blocks_through
+from videonet.checkpoint.names import Row
+
+WIDENING = "blocks.{n}.proj.weight"  # MViT has it too
+TIMM = (
+    Row("head.norm.{leaf}", "norm.{leaf}"),
+    Row("head.fc.{leaf}", "head.projection.{leaf}"),
+)
+TRANSFORMERS = (
+    Row("hiera.embeddings.position_embeddings", "pos_embed"),
+    Row("hiera.embeddings.patch_embeddings.projection.{leaf}", "patch_embed.proj.{leaf}"),
+    Row("blocks.{n}.layernorm_before.{leaf}", "blocks.{n}.norm1.{leaf}"),
+    Row("blocks.{n}.layernorm_after.{leaf}", "blocks.{n}.norm2.{leaf}"),
+    Row("hiera.pooler.layernorm.{leaf}", "norm.{leaf}"),
+    Row("classifier.{leaf}", "head.projection.{leaf}"),
+)
+TRANSFORMERS_BLOCK = "hiera.encoder.stages.{n}.layers.{m}.layernorm_before.weight"
+# The norm before the decoder has seen maps of all stages: it is not the one before a classifier.
+DECODER = ("encoder_norm.{leaf}", "decoder_{any}", "mask_token", "multi_scale_fusion_heads.{any}")
+TRANSFORMERS_DECODER = ("encoder_norm.{leaf}", "decoder.{any}", "multiscale_fusion.{any}")
+NORM = ("norm.{leaf}",)
+
+
+def number_transformers_blocks(names: list[str]) -> dict[str, str]:
+    """``hiera.encoder.stages.1.layers.0`` -> ``blocks.<depth so far>``."""
+    return number_blocks_through(names, r"hiera\.encoder\.stages\.(\d+)\.layers\.(\d+)\.(.+)")
+
+
+DIALECTS = (
+    Dialect(
+        "hiera, pre-trained",
+        (WIDENING, "encoder_norm.weight", "decoder_embed.weight"),
+        unused=DECODER,
+        lacks=NORM,
+    ),
+    Dialect("timm hiera", (WIDENING, "head.norm.weight", "blocks.0.attn.qkv.weight"), TIMM),
+    Dialect(
+        "transformers hiera, pre-trained",
+        (TRANSFORMERS_BLOCK, "encoder_norm.weight"),
+        TRANSFORMERS,
+        prepare=number_transformers_blocks,
+        unused=TRANSFORMERS_DECODER,
+        lacks=NORM,
+    ),
+    Dialect(
+        "transformers hiera",
+        (TRANSFORMERS_BLOCK,),
+        TRANSFORMERS,
+        prepare=number_transformers_blocks,
+        base="hiera.",
+    ),
+    Dialect(
+        "hiera",
+        (WIDENING, "norm.weight", "blocks.0.attn.qkv.weight", "patch_embed.proj.weight"),
+        absent=(*OF_POOLING_ATTENTION, "cls_token"),
+    ),
+)

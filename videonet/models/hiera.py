@@ -1,0 +1,303 @@
+"""Hiera: a hierarchical vision transformer without the bells and whistles (arXiv 2306.00989).
+
+Stages of plain transformer blocks between which the queries are pooled by their maximum, with
+absolute positions alone. Early stages attend within mask units, later ones everywhere, so a masked
+clip is the same network on fewer units. Reads top to bottom: the block, the network, the published
+sizes. Parameter names are those of the official implementation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
+
+from videonet.errors import ConfigError
+from videonet.models.base import (
+    RunBlock,
+    StageInfo,
+    VideoModel,
+    as_clip,
+    init_linear,
+    refuse_class_token,
+    stage_drop_path_rates,
+)
+from videonet.models.positions import AbsolutePositions
+from videonet.models.variants import published
+from videonet.models.vit import token_numbers
+from videonet.ops.grid import Grid, volume
+from videonet.ops.linear import call_linear
+from videonet.ops.mask_units import MaskUnitAttention, Units, cut_units, pool_units
+from videonet.ops.mlp import Mlp
+from videonet.ops.patch_embed import PatchEmbed
+from videonet.ops.windows import Windows, join_windows
+
+NORM_EPS = 1e-6
+
+
+class UnitOutput(NamedTuple):
+    """What a stage gives.
+
+    Attributes:
+        x: cells (B, U, m, C).
+        windows: the grid and its units; None where some units alone are run.
+    """
+
+    x: Tensor
+    windows: Windows | None
+
+    def cells(self) -> Tensor:
+        """The cells of a whole grid, (B, T, H, W, C)."""
+        return join_windows(self.x.unflatten(1, self.windows.counts), self.windows)
+
+    def maps(self) -> list[Tensor]:
+        """The same as one map (B, C, T, H, W)."""
+        return [self.cells().permute(0, 4, 1, 2, 3)]
+
+
+def check_pooling(depths: Sequence[int], mask_unit: Grid, q_stride: Grid, q_pool: int) -> None:
+    """Refuse poolings that would cut a mask unit.
+
+    Raises:
+        ConfigError: there are fewer stages than poolings need, or a unit is too small for them.
+    """
+    if q_pool >= len(depths):
+        raise ConfigError(f"q_pool is {q_pool}, but depths has {len(depths)} stages")
+    if any(m % s**q_pool for m, s in zip(mask_unit, q_stride, strict=True)):
+        raise ConfigError(
+            f"mask_unit is {mask_unit}, expected multiples of q_stride {q_stride} to the power "
+            f"of q_pool, {q_pool}"
+        )
+
+
+class Block(nn.Module):
+    """Attention, with a shortcut that is pooled and widened alongside, then the MLP.
+
+    Args:
+        stride: of the pooling, (t, h, w); None for no pooling.
+        within_units: attention within mask units.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        dim_out: int,
+        num_heads: int,
+        *,
+        stride: Grid | None,
+        within_units: bool,
+        mlp_ratio: float,
+        drop_path: float,
+    ):
+        super().__init__()
+        self.stride = stride
+        self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.attn = MaskUnitAttention(dim, dim_out, num_heads, stride, within_units)
+        self.norm2 = nn.LayerNorm(dim_out, eps=NORM_EPS)
+        self.mlp = Mlp(dim_out, int(dim_out * mlp_ratio), dim_out)
+        self.proj = nn.Linear(dim, dim_out) if dim != dim_out else None
+        self.drop_path = StochasticDepth(drop_path, "row")
+
+    def forward(self, x: Tensor, units: Units) -> Tensor:
+        """Cells (B, U, m, dim) -> (B, U, m', dim_out)."""
+        normed = self.norm1(x)
+        shortcut = x if self.proj is None else call_linear(self.proj, normed)
+        if self.stride is not None:
+            shortcut = pool_units(shortcut, units, self.stride)
+        x = shortcut + self.drop_path(self.attn(normed, units))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+class Hiera(VideoModel, AbsolutePositions):
+    """Hiera for clips and, with one frame, for images.
+
+    Frames of any size run: positions are interpolated, and mask units at the border are cut off
+    where the grid is no multiple of them.
+
+    Args:
+        num_classes, num_frames, crop_size (pixels; an int or (height, width)), in_channels: of
+            the clips that positions are made for.
+        embed_dim, num_heads: of the first stage; both double with each stage. depths: blocks of
+            each stage; mlp_ratio: of all.
+        patch_kernel, patch_stride, patch_padding: of the stem, (t, h, w).
+        mask_unit: (t, h, w) cells of the stem's grid that form a mask unit.
+        q_stride, q_pool: the queries are pooled by `q_stride` where a stage begins, but the first,
+            `q_pool` times (2 in pre-training, where the last stage only widens).
+        unit_stages: the number of first stages that attend within mask units. The first block of
+            the next stage, which pools, still does.
+        sep_pos_embed: separate positions for space and time, None for clips alone.
+        tile_positions: what the positions of all mask units have in common is repeated on another
+            grid, and only the rest interpolated (arXiv 2311.05613); False for plain interpolation.
+        antialias_positions: as in ViT.
+        cls_token: there is none, so True is an error.
+        head_dropout: before the classifier; drop_path_rate: of the last block, rising linearly
+            from 0; head_init_scale: on the classifier's weights.
+
+    Raises:
+        ConfigError: arguments that contradict each other.
+    """
+
+    position_resize = "bicubic"
+    works_on_parts = True
+
+    def __init__(
+        self,
+        num_classes: int = 400,
+        num_frames: int = 16,
+        crop_size: int | tuple[int, int] = 224,
+        in_channels: int = 3,
+        *,
+        embed_dim: int = 96,
+        num_heads: int = 1,
+        depths: Sequence[int] = (2, 3, 16, 3),
+        mlp_ratio: float = 4.0,
+        patch_kernel: Grid = (3, 7, 7),
+        patch_stride: Grid = (2, 4, 4),
+        patch_padding: Grid = (1, 3, 3),
+        mask_unit: Grid = (1, 8, 8),
+        q_stride: Grid = (1, 2, 2),
+        q_pool: int = 3,
+        unit_stages: int = 2,
+        sep_pos_embed: bool | None = None,
+        tile_positions: bool = True,
+        antialias_positions: bool = True,
+        cls_token: bool | None = None,
+        drop_path_rate: float = 0.0,
+        head_dropout: float = 0.0,
+        head_init_scale: float = 0.001,
+    ):
+        super().__init__()
+        refuse_class_token(self, cls_token)
+        check_pooling(depths, mask_unit, q_stride, q_pool)
+        self.mask_unit, self.patch_stride = mask_unit, patch_stride
+        self.patch_embed = PatchEmbed(
+            in_channels, embed_dim, patch_kernel, patch_stride, patch_padding
+        )
+        height, width = (crop_size, crop_size) if isinstance(crop_size, int) else crop_size
+        sizes = zip((num_frames, height, width), patch_stride, strict=True)
+        self.add_positions(
+            tuple(-(-n // s) for n, s in sizes),
+            embed_dim,
+            0,
+            use=True,
+            separate=num_frames > 1 if sep_pos_embed is None else sep_pos_embed,
+        )
+        self.antialias_positions = antialias_positions
+        self.position_period = mask_unit if tile_positions else None
+
+        self.blocks, self.stage_ends, infos = nn.ModuleList(), [], []
+        dim, strides = embed_dim, patch_stride
+        for stage, rates in enumerate(stage_drop_path_rates(drop_path_rate, depths)):
+            dim_out, heads = embed_dim * 2**stage, num_heads * 2**stage
+            for i, rate in enumerate(rates):
+                first = i == 0 < stage
+                block = Block(
+                    dim,
+                    dim_out,
+                    heads,
+                    stride=q_stride if first and stage <= q_pool else None,
+                    within_units=(stage - 1 if first else stage) < unit_stages,
+                    mlp_ratio=mlp_ratio,
+                    drop_path=rate,
+                )
+                dim = dim_out
+                self.blocks.append(block)
+            if 0 < stage <= q_pool:
+                strides = tuple(s * q for s, q in zip(strides, q_stride, strict=True))
+            self.stage_ends.append(len(self.blocks) - 1)
+            infos.append(StageInfo(dim, strides))
+        self.feature_info = tuple(infos)
+
+        self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.num_features = dim
+        self.head_dropout, self.head_init_scale = head_dropout, head_init_scale
+        self.apply(init_linear)
+        self.reset_classifier(num_classes)
+
+    def embed(self, clip: Tensor, keep: Tensor | None = None) -> tuple[Tensor, Units]:
+        """Stem, positions and units: a clip -> cells (B, U, m, C) of its U mask units.
+
+        Args:
+            keep: see :meth:`forward_features`; there are K units then, and the stem sees zeros in
+                place of the pixels of the others, which its kernels would reach.
+
+        Raises:
+            ConfigError: a frame is smaller than a patch, `keep` does not fit the units, or the
+                grid is no multiple of them.
+        """
+        clip = as_clip(clip, self.patch_stride[1:])
+        if keep is not None:
+            keep, clip = self._keep(keep, clip)
+        x, grid = self.patch_embed(clip)
+        x, units = cut_units(x + self.absolute_positions(grid), grid, self.mask_unit)
+        if keep is not None:
+            places = keep[:, :, None, None].expand(-1, -1, *x.shape[2:])  # (B, K, m, C)
+            x = x.gather(1, places)
+        return x, units
+
+    def _keep(self, keep: Tensor, clip: Tensor) -> tuple[Tensor, Tensor]:
+        """The numbers of the units that are kept (B, K), and the clip without the pixels of others."""
+        pixels = [m * s for m, s in zip(self.mask_unit, self.patch_stride, strict=True)]
+        if any(n % p for n, p in zip(clip.shape[2:], pixels, strict=True)):
+            raise ConfigError(
+                f"clips of {' x '.join(map(str, clip.shape[2:]))} are no multiple of the mask unit "
+                f"of {' x '.join(map(str, pixels))} pixels: leave out keep"
+            )
+        counts = tuple(n // p for n, p in zip(clip.shape[2:], pixels, strict=True))
+        keep = token_numbers(keep, len(clip), volume(counts)).to(clip.device)
+        mask = torch.zeros(len(clip), volume(counts), dtype=torch.bool, device=clip.device)
+        mask = mask.scatter(1, keep, True).unflatten(1, counts)
+        for axis, repeats in enumerate(pixels, start=1):
+            mask = mask.repeat_interleave(repeats, dim=axis)
+        return keep, clip * mask.unsqueeze(1)
+
+    def run_stages(
+        self, clip: Tensor, run: RunBlock, keep: Tensor | None = None
+    ) -> Iterator[UnitOutput]:
+        """The cells (B, U, m, C) at the end of each stage; of K units with `keep`."""
+        x, units = self.embed(clip, keep)
+        for i, block in enumerate(self.blocks):
+            x = run(block, x, units)
+            if block.stride is not None:
+                units = units.pooled(block.stride)
+            if i in self.stage_ends:
+                yield UnitOutput(x, units.windows if keep is None else None)
+
+    def finish(self, last: UnitOutput) -> Tensor:
+        """The cells in a row, (B, N, C): of the grid or, unit by unit, of the kept units.
+
+        The norm follows their mean.
+        """
+        return last.x.flatten(1, 2) if last.windows is None else last.cells().flatten(1, 3)
+
+    def pool_features(self, features: Tensor) -> Tensor:
+        """Cells (B, N, C) -> their mean, normed (B, C)."""
+        return self.norm(features.mean(dim=1))
+
+
+IMAGE = {  # what all image models have instead
+    "patch_kernel": (1, 7, 7),
+    "patch_stride": (1, 4, 4),
+    "patch_padding": (0, 3, 3),
+}
+VARIANTS: dict[str, dict[str, Any]] = {  # arXiv 2306.00989, Tab. 2
+    "hiera_xs": {  # videonet's own, for CPUs
+        "embed_dim": 32,
+        "depths": (1, 1, 1),
+        "mask_unit": (1, 4, 4),
+        "q_pool": 2,
+        "unit_stages": 1,
+        "num_frames": 8,
+        "crop_size": 48,
+    },
+    "hiera_t": {"depths": (1, 2, 7, 2)},
+    "hiera_s": {"depths": (1, 2, 11, 2)},
+    "hiera_b": {},
+    "hiera_bp": {"embed_dim": 112, "num_heads": 2},
+    "hiera_l": {"embed_dim": 144, "num_heads": 2, "depths": (2, 6, 36, 4)},
+    "hiera_h": {"embed_dim": 256, "num_heads": 4, "depths": (2, 6, 36, 4)},
+}
+MODELS = published(Hiera, VARIANTS, IMAGE)
