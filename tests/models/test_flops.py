@@ -63,6 +63,10 @@ PUBLISHED = [
     ("hornet_gf_s", IMAGE, (1, 224, 224), 8.694),
     ("hornet_gf_b", IMAGE, (1, 224, 224), 15.408),
     ("hornet_gf_l", IMAGE, (1, 224, 224), 34.557),
+    # The official Hiera, counted by fvcore without norms, its attention written out
+    ("hiera_b", IMAGE, (1, 224, 224), 9.375),
+    ("hiera_b", {}, (16, 224, 224), 101.726),
+    ("hiera_l", {}, (16, 224, 224), 412.13),
 ]
 
 

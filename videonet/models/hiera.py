@@ -120,14 +120,14 @@ class Hiera(VideoModel, AbsolutePositions):
     Args:
         num_classes, num_frames, crop_size (pixels; an int or (height, width)), in_channels: of
             the clips that positions are made for.
-        embed_dim, num_heads: of the first stage; both double with each stage. depths: blocks of
-            each stage; mlp_ratio: of all.
+        embed_dim, num_heads: of the first stage, which grow by the factors dim_mul and head_mul
+            with each stage. depths: blocks of each stage; mlp_ratio: of all.
         patch_kernel, patch_stride, patch_padding: of the stem, (t, h, w).
         mask_unit: (t, h, w) cells of the stem's grid that form a mask unit.
         q_stride, q_pool: the queries are pooled by `q_stride` where a stage begins, but the first,
             `q_pool` times (2 in pre-training, where the last stage only widens).
-        unit_stages: the number of first stages that attend within mask units. The first block of
-            the next stage, which pools, still does.
+        mask_unit_attn: per stage, whether cells attend within their mask unit alone. The first
+            block of a stage, which pools, does as the stage before.
         sep_pos_embed: separate positions for space and time, None for clips alone.
         tile_positions: what the positions of all mask units have in common is repeated on another
             grid, and only the rest interpolated (arXiv 2311.05613); False for plain interpolation.
@@ -153,6 +153,8 @@ class Hiera(VideoModel, AbsolutePositions):
         embed_dim: int = 96,
         num_heads: int = 1,
         depths: Sequence[int] = (2, 3, 16, 3),
+        dim_mul: float = 2.0,
+        head_mul: float = 2.0,
         mlp_ratio: float = 4.0,
         patch_kernel: Grid = (3, 7, 7),
         patch_stride: Grid = (2, 4, 4),
@@ -160,7 +162,7 @@ class Hiera(VideoModel, AbsolutePositions):
         mask_unit: Grid = (1, 8, 8),
         q_stride: Grid = (1, 2, 2),
         q_pool: int = 3,
-        unit_stages: int = 2,
+        mask_unit_attn: Sequence[bool] = (True, True, False, False),
         sep_pos_embed: bool | None = None,
         tile_positions: bool = True,
         antialias_positions: bool = True,
@@ -172,6 +174,11 @@ class Hiera(VideoModel, AbsolutePositions):
         super().__init__()
         refuse_class_token(self, cls_token)
         check_pooling(depths, mask_unit, q_stride, q_pool)
+        if len(mask_unit_attn) < len(depths):
+            raise ConfigError(
+                f"mask_unit_attn has {len(mask_unit_attn)} entries, but depths has {len(depths)} "
+                "stages"
+            )
         self.mask_unit, self.patch_stride = mask_unit, patch_stride
         self.patch_embed = PatchEmbed(
             in_channels, embed_dim, patch_kernel, patch_stride, patch_padding
@@ -189,23 +196,25 @@ class Hiera(VideoModel, AbsolutePositions):
         self.position_period = mask_unit if tile_positions else None
 
         self.blocks, self.stage_ends, infos = nn.ModuleList(), [], []
-        dim, strides = embed_dim, patch_stride
+        dim = dim_out = embed_dim
+        strides = patch_stride
         for stage, rates in enumerate(stage_drop_path_rates(drop_path_rate, depths)):
-            dim_out, heads = embed_dim * 2**stage, num_heads * 2**stage
+            if stage:
+                dim_out, num_heads = int(dim * dim_mul), int(num_heads * head_mul)
+            pools = 0 < stage <= q_pool
             for i, rate in enumerate(rates):
-                first = i == 0 < stage
                 block = Block(
                     dim,
                     dim_out,
-                    heads,
-                    stride=q_stride if first and stage <= q_pool else None,
-                    within_units=(stage - 1 if first else stage) < unit_stages,
+                    num_heads,
+                    stride=q_stride if i == 0 and pools else None,
+                    within_units=mask_unit_attn[max(stage - (i == 0), 0)],
                     mlp_ratio=mlp_ratio,
                     drop_path=rate,
                 )
                 dim = dim_out
                 self.blocks.append(block)
-            if 0 < stage <= q_pool:
+            if pools:
                 strides = tuple(s * q for s, q in zip(strides, q_stride, strict=True))
             self.stage_ends.append(len(self.blocks) - 1)
             infos.append(StageInfo(dim, strides))
@@ -289,7 +298,7 @@ VARIANTS: dict[str, dict[str, Any]] = {  # arXiv 2306.00989, Tab. 2
         "depths": (1, 1, 1),
         "mask_unit": (1, 4, 4),
         "q_pool": 2,
-        "unit_stages": 1,
+        "mask_unit_attn": (True, False, False),
         "num_frames": 8,
         "crop_size": 48,
     },
