@@ -290,6 +290,11 @@ def _notes(target: Target, fits: Mapping[str, Fit], inflation: str) -> list[str]
     notes = []
     if inflation == "average":
         notes.append("averaged kernels see a still clip's ends darkened: it differs from its image")
+    if getattr(target.model, "rotate_time", False):
+        notes.append(
+            "a still clip differs from its image: rotary positions tell its frames apart "
+            "(rotate_time=False leaves them out)"
+        )
     tokens = [name for name in target.state if name.endswith("cls_token")]
     if any(name in fits and fits[name].value is None for name in tokens):
         notes.append(

@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from videonet.errors import ConfigError
 from videonet.heads.classification import ClassificationHead
 from videonet.ops.grid import Grid, volume
+from videonet.ops.linear import init_linear as init_linear
 from videonet.ops.pooling import to_volume
 
 RunBlock = Callable[..., Any]  # VideoModel.run_block
@@ -171,18 +172,6 @@ def stage_drop_path_rates(last: float, depths: Sequence[int]) -> list[list[float
     """The same for blocks in stages: `depths` are their numbers, the rates go on rising."""
     rates = iter(drop_path_rates(last, sum(depths)))
     return [list(islice(rates, depth)) for depth in depths]
-
-
-def init_linear(module: nn.Module) -> None:
-    """Initialise a linear layer as ViT and MViT do, for ``model.apply``.
-
-    Weights come from a normal distribution with deviation 0.02, cut off at 2; biases are 0. Other
-    layers, convolutions among them, keep torch's initialisation.
-    """
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
 
 
 def init_linear_xavier(module: nn.Module) -> None:

@@ -292,7 +292,7 @@ IMAGE = {  # what all image models have instead
     "patch_stride": (1, 4, 4),
     "patch_padding": (0, 3, 3),
 }
-VARIANTS: dict[str, dict[str, Any]] = {  # arXiv 2306.00989, Tab. 2
+VARIANTS: dict[str, dict[str, Any]] = {  # arXiv 2306.00989
     "hiera_xs": {  # videonet's own, for CPUs
         "embed_dim": 32,
         "depths": (1, 1, 1),

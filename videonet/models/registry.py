@@ -22,6 +22,7 @@ import videonet.models.mvit as mvit
 import videonet.models.reversible_mvit as reversible_mvit
 import videonet.models.swin as swin
 import videonet.models.vit as vit
+import videonet.models.vjepa2 as vjepa2
 from videonet.errors import ConfigError
 from videonet.models.arguments import checked_arguments
 from videonet.models.variants import Build
@@ -32,6 +33,7 @@ FAMILIES: dict[str, tuple[type[nn.Module], Mapping[str, Build]]] = {
     "rev_mvit": (reversible_mvit.ReversibleMViT, {}),
     "swin": (swin.Swin, swin.MODELS),
     "vit": (vit.ViT, vit.MODELS),
+    "vjepa2": (vjepa2.VJEPA2, vjepa2.MODELS),
     "cvt": (cvt.CvT, cvt.MODELS),
     "cyclemlp": (cyclemlp.CycleMLP, cyclemlp.MODELS),
     "asmlp": (asmlp.ASMLP, asmlp.MODELS),

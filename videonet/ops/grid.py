@@ -73,7 +73,7 @@ def resize_grid(
         mode: "trilinear" (MViT), or "bicubic": that in space and linear in time.
         antialias: of "bicubic", as timm does for ViT; DINOv2 and transformers do not.
         period: (t, h, w) cells of windows. What all windows have in common is repeated on the new
-            grid and only the rest interpolated (arXiv 2311.05613, Sec. 3); None for no windows.
+            grid and only the rest interpolated (arXiv 2311.05613); None for no windows.
 
     Returns:
         (1, T'*H'*W', C).

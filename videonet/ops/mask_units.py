@@ -74,7 +74,7 @@ def pool_units(x: Tensor, units: Units, stride: Grid) -> Tensor:
 
 
 class MaskUnitAttention(nn.Module):
-    """Attention within units or among all cells, of queries that are pooled first (Sec. 3.2).
+    """Attention within units or among all cells, of queries that are pooled first.
 
     Args:
         dim, dim_out: widths of its input and of attention and output.

@@ -14,6 +14,7 @@ from videonet.checkpoint.dialects import (
     mvit,
     swin,
     vit,
+    vjepa2,
 )
 
 DIALECTS = (
@@ -26,6 +27,7 @@ DIALECTS = (
     *dilateformer.DIALECTS,
     *hornet.DIALECTS,
     *hiera.DIALECTS,
+    *vjepa2.DIALECTS,
     *mvit.DIALECTS,
 )
 
