@@ -148,6 +148,19 @@ FAMILIES = {
         frames=2,
         exact={"cls_key_log_frames": True},
     ),
+    "vjepa2_*": Family(
+        small={
+            "embed_dim": 36,
+            "depth": 4,
+            "num_heads": 3,
+            "patch_size": 16,
+            "pooler_blocks": 1,
+            "pooler_heads": 3,
+        },
+        sides=(4, 4, 4, 4),
+        frames=2,
+        exact={"rotate_time": False},
+    ),
     "cvt_*": Family(
         small={"depths": (1, 1, 2), "embed_dims": (16, 32, 48), "num_heads": (1, 2, 3)},
         sides=(16, 8, 4),

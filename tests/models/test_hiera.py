@@ -13,9 +13,7 @@ SMALL = {"num_classes": 5, "embed_dim": 8, "depths": (1, 2, 1, 1)}
 
 
 def small(num_frames=4, crop_size=64, **changes):
-    return create_model(
-        "hiera_b", num_frames=num_frames, crop_size=crop_size, **(SMALL | changes)
-    )
+    return create_model("hiera_b", num_frames=num_frames, crop_size=crop_size, **(SMALL | changes))
 
 
 def test_units_that_are_cut_off_attend_and_pool_as_if_there_was_nothing_beyond():

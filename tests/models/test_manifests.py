@@ -24,6 +24,7 @@ PUBLISHED = {
     **{f"swin_{s}": (f"swin_{s}", {"num_frames": 1, "num_classes": 1000}) for s in "tsbl"},
     **{f"video_swin_{s}_k400": (f"swin_{s}", {}) for s in "tsb"},
     "vit_b16": ("vit_b", {"num_frames": 1, "num_classes": 1000}),
+    "vjepa2_vit_l_16x256": ("vjepa2_l", {"num_classes": 174}),
     "cvt_13": ("cvt_13", {"num_frames": 1, "num_classes": 1000}),
     "cvt_21": ("cvt_21", {"num_frames": 1, "num_classes": 1000}),
     "cvt_w24": ("cvt_w24", {"num_frames": 1, "num_classes": 1000}),

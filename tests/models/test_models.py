@@ -211,9 +211,11 @@ def test_some_run_on_a_part_of_their_tokens():
         if not model.works_on_parts:
             with pytest.raises(ConfigError, match="works on whole grids"):
                 model.forward_features(clip(), keep)
-    assert {name for name in NAMES if small_model(name).works_on_parts} == set(
-        videonet.list_models("vit_*") + videonet.list_models("hiera_*")
-    )
+    assert {name for name in NAMES if small_model(name).works_on_parts} == {
+        name
+        for family in ("vit", "vjepa2", "hiera")
+        for name in videonet.list_models(f"{family}_*")
+    }
 
 
 def test_the_former_name_of_pooling_warns():

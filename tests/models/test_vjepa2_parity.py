@@ -1,4 +1,6 @@
-"""V-JEPA 2 against recorded outputs of its repository and of transformers, and against live peers."""
+"""V-JEPA 2 against recorded outputs of its repository and of transformers, and live peers."""
+
+import json
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from tests.models.invariants import (
     relative_error,
 )
 from videonet.checkpoint import load_checkpoint
+from videonet.checkpoint.translate import to_own_names, with_fused_projections
 from videonet.errors import CheckpointError
 from videonet.heads.attentive import AttentiveProbe
 from videonet.models import create_model
@@ -175,6 +178,19 @@ def test_every_record_is_tested(shared_dir):
     for system, known in (("vjepa2", OFFICIAL), ("hf_vjepa2", TRANSFORMERS)):
         folder = shared_dir / "reference" / system
         assert set(known) <= {path.stem for path in folder.glob("*.json")}
+
+
+def test_parameters_are_those_of_transformers(shared_dir):
+    """All but the predictor's, which the classifier does not run."""
+    path = shared_dir / "reference/manifests/hf_vjepa2_vit_l_16x256.json"
+    names = dict(json.loads(path.read_text())["parameters"])
+    state = {name: torch.empty(shape, device="meta") for name, shape in names.items()}
+    with torch.device("meta"):
+        model = create_model("vjepa2_l", num_classes=174)
+    theirs = with_fused_projections(to_own_names(state, "the manifest")).state
+    assert {n: t.shape for n, t in theirs.items()} == {
+        n: p.shape for n, p in model.named_parameters()
+    }
 
 
 SMALL = {

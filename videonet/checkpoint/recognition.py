@@ -159,8 +159,8 @@ def _choose(
 ) -> str:
     """The prefix of the model: the only one, or the only one that gives way to no other.
 
-    Of an encoder and its target encoder, a running average of it, the target encoder is the one that
-    V-JEPA's evaluations use.
+    Of an encoder and its target encoder, a running average of it, V-JEPA's evaluations use the
+    latter.
     """
     if len(found) == 1 or "" in found:
         return next(iter(found))

@@ -9,7 +9,7 @@ sizes. Parameter names are those of the official implementation.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from videonet.errors import ConfigError
 from videonet.models.base import (
     RunBlock,
     StageInfo,
+    StageOutput,
     VideoModel,
     as_clip,
     init_linear,
@@ -33,29 +34,9 @@ from videonet.ops.linear import call_linear
 from videonet.ops.mask_units import MaskUnitAttention, Units, cut_units, pool_units
 from videonet.ops.mlp import Mlp
 from videonet.ops.patch_embed import PatchEmbed
-from videonet.ops.windows import Windows, join_windows
+from videonet.ops.pooling import to_tokens
 
 NORM_EPS = 1e-6
-
-
-class UnitOutput(NamedTuple):
-    """What a stage gives.
-
-    Attributes:
-        x: cells (B, U, m, C).
-        windows: the grid and its units; None where some units alone are run.
-    """
-
-    x: Tensor
-    windows: Windows | None
-
-    def cells(self) -> Tensor:
-        """The cells of a whole grid, (B, T, H, W, C)."""
-        return join_windows(self.x.unflatten(1, self.windows.counts), self.windows)
-
-    def maps(self) -> list[Tensor]:
-        """The same as one map (B, C, T, H, W)."""
-        return [self.cells().permute(0, 4, 1, 2, 3)]
 
 
 def check_pooling(depths: Sequence[int], mask_unit: Grid, q_stride: Grid, q_pool: int) -> None:
@@ -248,7 +229,7 @@ class Hiera(VideoModel, AbsolutePositions):
         return x, units
 
     def _keep(self, keep: Tensor, clip: Tensor) -> tuple[Tensor, Tensor]:
-        """The numbers of the units that are kept (B, K), and the clip without the pixels of others."""
+        """The numbers (B, K) of the units that are kept, and the clip with their pixels alone."""
         pixels = [m * s for m, s in zip(self.mask_unit, self.patch_stride, strict=True)]
         if any(n % p for n, p in zip(clip.shape[2:], pixels, strict=True)):
             raise ConfigError(
@@ -265,7 +246,7 @@ class Hiera(VideoModel, AbsolutePositions):
 
     def run_stages(
         self, clip: Tensor, run: RunBlock, keep: Tensor | None = None
-    ) -> Iterator[UnitOutput]:
+    ) -> Iterator[StageOutput]:
         """The cells (B, U, m, C) at the end of each stage; of K units with `keep`."""
         x, units = self.embed(clip, keep)
         for i, block in enumerate(self.blocks):
@@ -273,14 +254,14 @@ class Hiera(VideoModel, AbsolutePositions):
             if block.stride is not None:
                 units = units.pooled(block.stride)
             if i in self.stage_ends:
-                yield UnitOutput(x, units.windows if keep is None else None)
+                yield StageOutput(x, windows=units.windows if keep is None else None)
 
-    def finish(self, last: UnitOutput) -> Tensor:
+    def finish(self, last: StageOutput) -> Tensor:
         """The cells in a row, (B, N, C): of the grid or, unit by unit, of the kept units.
 
         The norm follows their mean.
         """
-        return last.x.flatten(1, 2) if last.windows is None else last.cells().flatten(1, 3)
+        return last.x.flatten(1, 2) if last.windows is None else to_tokens(last.maps()[0])[0]
 
     def pool_features(self, features: Tensor) -> Tensor:
         """Cells (B, N, C) -> their mean, normed (B, C)."""
