@@ -55,10 +55,20 @@ def plain_block(block, x, size, step):
     return x + block.mlp(block.norm2(x))
 
 
+OF_STILL_CLIPS = {
+    "plain": ({}, {}),
+    "units of two frames": ({}, {"mask_unit": (2, 8, 8)}),
+    "pooling of frames": ({}, {"mask_unit": (2, 8, 8), "q_stride": (2, 2, 2), "q_pool": 1}),
+    "window positions": ({"global_pos_size": (5, 6), "layer_scale": 0.5},) * 2,
+    "no linear layer": ({"use_expand_proj": False},) * 2,
+}
+
+
 @pytest.mark.parametrize("frames", [3, 4])
-@pytest.mark.parametrize("mask_unit", [(1, 8, 8), (2, 8, 8)])
-def test_still_clips_of_frames_that_cut_units(frames, mask_unit):
-    image, video = small(1), small(frames, mask_unit=mask_unit)
+@pytest.mark.parametrize("of_image, of_clip", OF_STILL_CLIPS.values(), ids=OF_STILL_CLIPS)
+def test_still_clips_of_frames_that_cut_units(frames, of_image, of_clip):
+    image = small(1, **(of_image | {"q_pool": of_clip.get("q_pool", 3)}))
+    video = small(frames, **of_clip)
     expected, found, report = still_clip_logits(image, video, frames, (52, 70))
     assert relative_error(found, expected) <= 1e-4
     assert set(report.inflated) == {"patch_embed.proj.weight", "pos_embed_temporal"}

@@ -111,8 +111,16 @@ def small_image(**changes):
         ({"q_pool": 2}, {"q_pool": 2}),
         ({"mask_unit_attn": (True, False, True, False)},) * 2,
         ({"mlp_ratio": 2.5, "num_heads": 1}, {"mlp_ratio": 2.5, "num_heads": 1}),
+        (
+            {"abs_win_pos_embed": True, "global_pos_size": (7, 5), "init_values": 0.1},
+            {"global_pos_size": (7, 5), "layer_scale": 0.1},
+        ),
+        (
+            {"abs_win_pos_embed": True, "use_expand_proj": False},
+            {"global_pos_size": (14, 14), "use_expand_proj": False},
+        ),
     ],
-    ids=["plain", "two poolings", "other stages within units", "widths"],
+    ids=["plain", "two poolings", "stages within units", "widths", "window", "window, no linear"],
 )
 def test_small_timm(theirs, ours):
     assert_same_logits(small_image(**ours), small_timm(**theirs), (2, 3, 64, 96), "timm hiera")
@@ -200,6 +208,15 @@ def test_timm_at_full_size(size):
     model = create_model(name, num_frames=1, num_classes=1000)
     peer = timm.create_model(f"hiera_{size}_224")
     assert_same_logits(model, peer, (1, 3, 224, 224), "timm hiera")
+
+
+@pytest.mark.slow
+def test_timm_with_window_positions_at_full_size():
+    timm = pytest.importorskip("timm")
+    options = {"global_pos_size": (16, 16), "layer_scale": 1e-5, "use_expand_proj": False}
+    model = create_model("hiera_s", num_frames=1, num_classes=1000, crop_size=256, **options)
+    peer = timm.create_model("hiera_small_abswin_256")
+    assert_same_logits(model, peer, (1, 3, 256, 256), "timm hiera")
 
 
 @pytest.mark.slow

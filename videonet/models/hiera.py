@@ -26,12 +26,19 @@ from videonet.models.base import (
     refuse_class_token,
     stage_drop_path_rates,
 )
-from videonet.models.positions import AbsolutePositions
+from videonet.models.positions import AbsolutePositions, learned_tokens
 from videonet.models.variants import published
 from videonet.models.vit import token_numbers
-from videonet.ops.grid import Grid, volume
+from videonet.ops.grid import Grid, tiled, volume
+from videonet.ops.layer_scale import LayerScale
 from videonet.ops.linear import call_linear
-from videonet.ops.mask_units import MaskUnitAttention, Units, cut_units, pool_units
+from videonet.ops.mask_units import (
+    MaskUnitAttention,
+    Units,
+    average_units,
+    cut_units,
+    pool_units,
+)
 from videonet.ops.mlp import Mlp
 from videonet.ops.patch_embed import PatchEmbed
 from videonet.ops.pooling import to_tokens
@@ -60,6 +67,9 @@ class Block(nn.Module):
     Args:
         stride: of the pooling, (t, h, w); None for no pooling.
         within_units: attention within mask units.
+        expand_proj: a linear layer widens the shortcut; otherwise it is the maxima and the means of
+            the input.
+        layer_scale: initial factor on both branches, None for no layer scale.
     """
 
     def __init__(
@@ -71,25 +81,36 @@ class Block(nn.Module):
         stride: Grid | None,
         within_units: bool,
         mlp_ratio: float,
+        expand_proj: bool,
+        layer_scale: float | None,
         drop_path: float,
     ):
         super().__init__()
-        self.stride = stride
+        self.stride, self.widens = stride, dim != dim_out
         self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
         self.attn = MaskUnitAttention(dim, dim_out, num_heads, stride, within_units)
         self.norm2 = nn.LayerNorm(dim_out, eps=NORM_EPS)
         self.mlp = Mlp(dim_out, int(dim_out * mlp_ratio), dim_out)
-        self.proj = nn.Linear(dim, dim_out) if dim != dim_out else None
+        self.proj = nn.Linear(dim, dim_out) if self.widens and expand_proj else None
+        self.ls1, self.ls2 = (
+            nn.Identity() if layer_scale is None else LayerScale(dim_out, layer_scale) for _ in "12"
+        )
         self.drop_path = StochasticDepth(drop_path, "row")
 
     def forward(self, x: Tensor, units: Units) -> Tensor:
         """Cells (B, U, m, dim) -> (B, U, m', dim_out)."""
         normed = self.norm1(x)
-        shortcut = x if self.proj is None else call_linear(self.proj, normed)
-        if self.stride is not None:
-            shortcut = pool_units(shortcut, units, self.stride)
-        x = shortcut + self.drop_path(self.attn(normed, units))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+        shortcut = self._shortcut(x, normed, units)
+        x = shortcut + self.drop_path(self.ls1(self.attn(normed, units)))
+        return x + self.drop_path(self.ls2(self.mlp(self.norm2(x))))
+
+    def _shortcut(self, x: Tensor, normed: Tensor, units: Units) -> Tensor:
+        if self.widens and self.proj is None:
+            stride = self.stride or (1, 1, 1)
+            pooled = pool_units(x, units, stride), average_units(x, units, stride)
+            return torch.cat(pooled, dim=3)
+        x = x if self.proj is None else call_linear(self.proj, normed)
+        return x if self.stride is None else pool_units(x, units, self.stride)
 
 
 class Hiera(VideoModel, AbsolutePositions):
@@ -109,7 +130,11 @@ class Hiera(VideoModel, AbsolutePositions):
             `q_pool` times (2 in pre-training, where the last stage only widens).
         mask_unit_attn: per stage, whether cells attend within their mask unit alone. The first
             block of a stage, which pools, does as the stage before.
+        use_expand_proj, layer_scale: see Block.
         sep_pos_embed: separate positions for space and time, None for clips alone.
+        global_pos_size: positions of so many cells (height, width), which are stretched over the
+            grid, and learned ones of a mask unit beside, which are repeated (arXiv 2311.05613);
+            None for positions of the grid.
         tile_positions: what the positions of all mask units have in common is repeated on another
             grid, and only the rest interpolated (arXiv 2311.05613); False for plain interpolation.
         antialias_positions: as in ViT.
@@ -123,6 +148,7 @@ class Hiera(VideoModel, AbsolutePositions):
 
     position_resize = "bicubic"
     works_on_parts = True
+    undecayed = ("pos_embed", "window_embed")
 
     def __init__(
         self,
@@ -144,7 +170,10 @@ class Hiera(VideoModel, AbsolutePositions):
         q_stride: Grid = (1, 2, 2),
         q_pool: int = 3,
         mask_unit_attn: Sequence[bool] = (True, True, False, False),
+        use_expand_proj: bool = True,
+        layer_scale: float | None = None,
         sep_pos_embed: bool | None = None,
+        global_pos_size: tuple[int, int] | None = None,
         tile_positions: bool = True,
         antialias_positions: bool = True,
         cls_token: bool | None = None,
@@ -166,15 +195,20 @@ class Hiera(VideoModel, AbsolutePositions):
         )
         height, width = (crop_size, crop_size) if isinstance(crop_size, int) else crop_size
         sizes = zip((num_frames, height, width), patch_stride, strict=True)
+        frames, *space = (-(-n // s) for n, s in sizes)
         self.add_positions(
-            tuple(-(-n // s) for n, s in sizes),
+            (frames, *(global_pos_size or space)),
             embed_dim,
             0,
             use=True,
             separate=num_frames > 1 if sep_pos_embed is None else sep_pos_embed,
         )
+        self.window_embed = None
+        if global_pos_size is not None:
+            self.window_embed = learned_tokens(volume(mask_unit), embed_dim)
         self.antialias_positions = antialias_positions
-        self.position_period = mask_unit if tile_positions else None
+        tiles = tile_positions and global_pos_size is None
+        self.position_period = mask_unit if tiles else None
 
         self.blocks, self.stage_ends, infos = nn.ModuleList(), [], []
         dim = dim_out = embed_dim
@@ -182,6 +216,10 @@ class Hiera(VideoModel, AbsolutePositions):
         for stage, rates in enumerate(stage_drop_path_rates(drop_path_rate, depths)):
             if stage:
                 dim_out, num_heads = int(dim * dim_mul), int(num_heads * head_mul)
+                if not use_expand_proj and dim_out != 2 * dim:
+                    raise ConfigError(
+                        f"use_expand_proj=False doubles the width, but dim_mul is {dim_mul}"
+                    )
             pools = 0 < stage <= q_pool
             for i, rate in enumerate(rates):
                 block = Block(
@@ -191,6 +229,8 @@ class Hiera(VideoModel, AbsolutePositions):
                     stride=q_stride if i == 0 and pools else None,
                     within_units=mask_unit_attn[max(stage - (i == 0), 0)],
                     mlp_ratio=mlp_ratio,
+                    expand_proj=use_expand_proj,
+                    layer_scale=layer_scale,
                     drop_path=rate,
                 )
                 dim = dim_out
@@ -206,6 +246,13 @@ class Hiera(VideoModel, AbsolutePositions):
         self.head_dropout, self.head_init_scale = head_dropout, head_init_scale
         self.apply(init_linear)
         self.reset_classifier(num_classes)
+
+    def absolute_positions(self, grid: Grid) -> Tensor:
+        """Positions (1, T*H*W, C) of the cells of a grid."""
+        positions = super().absolute_positions(grid)
+        if self.window_embed is None:
+            return positions
+        return positions + tiled(self.window_embed[0].unflatten(0, self.mask_unit), grid)
 
     def embed(self, clip: Tensor, keep: Tensor | None = None) -> tuple[Tensor, Units]:
         """Stem, positions and units: a clip -> cells (B, U, m, C) of its U mask units.

@@ -7,15 +7,18 @@ units reach beyond the grid, cells outside take no part in attention or pooling.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from videonet.ops.attention import attention, check_heads
-from videonet.ops.grid import Grid
+from videonet.ops.grid import Grid, volume
 from videonet.ops.linear import call_linear
 from videonet.ops.windows import MASKED, Windows, cut_windows
+
+Reduce = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
@@ -51,16 +54,17 @@ def cut_units(x: Tensor, grid: Grid, size: Grid) -> tuple[Tensor, Units]:
     return cells, Units(windows, cut_windows(everywhere, windows).flatten(1, 3).squeeze(3))
 
 
-def pool_cells(x: Tensor, size: Grid, stride: Grid) -> Tensor:
+def pool_cells(x: Tensor, size: Grid, stride: Grid, reduce: Reduce = torch.amax) -> Tensor:
     """Maxima over blocks of `stride` cells: (B, U, m, C) -> (B, U, m', C).
 
     Args:
         size: (t, h, w) of a unit, multiples of `stride`.
+        reduce: what becomes of the cells of a block, called for one axis after the other.
     """
     x = x.unflatten(2, size)
     for axis, step in enumerate(stride, start=2):
         if step > 1:
-            x = x.unflatten(axis, (-1, step)).amax(dim=axis + 1)
+            x = reduce(x.unflatten(axis, (-1, step)), dim=axis + 1)
     return x.flatten(2, 4)
 
 
@@ -71,6 +75,17 @@ def pool_units(x: Tensor, units: Units, stride: Grid) -> Tensor:
     x = x.masked_fill(~units.inside.unsqueeze(3), torch.finfo(x.dtype).min)
     pooled = pool_cells(x, units.windows.size, stride)
     return pooled.masked_fill(~units.pooled(stride).inside.unsqueeze(3), 0.0)
+
+
+def average_units(x: Tensor, units: Units, stride: Grid) -> Tensor:
+    """Means over blocks of `stride` cells that lie inside: (B, U, m, C) -> (B, U, m', C)."""
+    if units.inside is None:
+        return pool_cells(x, units.windows.size, stride, torch.sum) / volume(stride)
+    inside = units.inside.unsqueeze(3).to(x.dtype)
+    total, count = (
+        pool_cells(y, units.windows.size, stride, torch.sum) for y in (x * inside, inside)
+    )
+    return total / count.clamp(min=1)
 
 
 class MaskUnitAttention(nn.Module):

@@ -19,6 +19,7 @@ from videonet.checkpoint.dialects import (
 
 DIALECTS = (
     *swin.DIALECTS,
+    *hiera.DIALECTS,
     *vit.DIALECTS,
     *cvt.DIALECTS,
     *cyclemlp.DIALECTS,
@@ -26,7 +27,6 @@ DIALECTS = (
     *hrnet.DIALECTS,
     *dilateformer.DIALECTS,
     *hornet.DIALECTS,
-    *hiera.DIALECTS,
     *vjepa2.DIALECTS,
     *mvit.DIALECTS,
 )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from videonet.checkpoint.dialect import Dialect
+from videonet.checkpoint.dialect import Dialect, State
 from videonet.checkpoint.dialects.mvit import OF_POOLING_ATTENTION, number_blocks_through
 from videonet.checkpoint.names import Row
 
 WIDENING = "blocks.{n}.proj.weight"  # MViT has it too
 TIMM = (
+    Row("pos_embed_win", "window_embed"),
     Row("head.norm.{leaf}", "norm.{leaf}"),
     Row("head.fc.{leaf}", "head.projection.{leaf}"),
 )
@@ -31,6 +32,14 @@ def number_transformers_blocks(names: list[str]) -> dict[str, str]:
     return number_blocks_through(names, r"hiera\.encoder\.stages\.(\d+)\.layers\.(\d+)\.(.+)")
 
 
+def lay_positions_in_rows(state: State) -> str:
+    """Maps of positions (1, C, h, w), as timm has them beside those of a window, -> (1, h*w, C)."""
+    for name in ("pos_embed", "window_embed"):
+        if name in state and state[name].dim() == 4:
+            state[name] = state[name].flatten(2).transpose(1, 2)
+    return ""
+
+
 DIALECTS = (
     Dialect(
         "hiera, pre-trained",
@@ -38,7 +47,15 @@ DIALECTS = (
         unused=DECODER,
         lacks=NORM,
     ),
-    Dialect("timm hiera", (WIDENING, "head.norm.weight", "blocks.0.attn.qkv.weight"), TIMM),
+    *(
+        Dialect(
+            "timm hiera",
+            ("head.norm.weight", "blocks.0.attn.qkv.weight", mark),
+            TIMM,
+            adapt=lay_positions_in_rows,
+        )
+        for mark in (WIDENING, "pos_embed_win")
+    ),
     Dialect(
         "transformers hiera, pre-trained",
         (TRANSFORMERS_BLOCK, "encoder_norm.weight"),
