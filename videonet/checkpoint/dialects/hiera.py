@@ -20,7 +20,10 @@ TRANSFORMERS = (
     Row("hiera.pooler.layernorm.{leaf}", "norm.{leaf}"),
     Row("classifier.{leaf}", "head.projection.{leaf}"),
 )
-TRANSFORMERS_BLOCK = "hiera.encoder.stages.{n}.layers.{m}.layernorm_before.weight"
+TRANSFORMERS_MARKS = (
+    "hiera.embeddings.position_embeddings",
+    "hiera.encoder.stages.{n}.layers.{m}.layernorm_before.weight",
+)
 # The norm before the decoder has seen maps of all stages: it is not the one before a classifier.
 DECODER = ("encoder_norm.{leaf}", "decoder_{any}", "mask_token", "multi_scale_fusion_heads.{any}")
 TRANSFORMERS_DECODER = ("encoder_norm.{leaf}", "decoder.{any}", "multiscale_fusion.{any}")
@@ -58,7 +61,7 @@ DIALECTS = (
     ),
     Dialect(
         "transformers hiera, pre-trained",
-        (TRANSFORMERS_BLOCK, "encoder_norm.weight"),
+        (*TRANSFORMERS_MARKS, "encoder_norm.weight"),
         TRANSFORMERS,
         prepare=number_transformers_blocks,
         unused=TRANSFORMERS_DECODER,
@@ -66,7 +69,7 @@ DIALECTS = (
     ),
     Dialect(
         "transformers hiera",
-        (TRANSFORMERS_BLOCK,),
+        TRANSFORMERS_MARKS,
         TRANSFORMERS,
         prepare=number_transformers_blocks,
         base="hiera.",
