@@ -93,7 +93,7 @@ class AttentivePooler(nn.Module):
         """(B, N, dim) -> (B, num_queries, dim)."""
         for block in self.blocks:
             tokens = block(tokens, (1, 1, tokens.shape[1]))
-        queries = self.query_tokens.repeat(len(tokens), 1, 1)
+        queries = self.query_tokens.repeat(tokens.shape[0], 1, 1)
         return self.cross_attention_block(queries, tokens)
 
 

@@ -9,7 +9,8 @@ sizes. Parameter names are those of the official implementation.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from itertools import accumulate
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,9 +23,9 @@ from videonet.models.base import (
     StageOutput,
     VideoModel,
     as_clip,
+    drop_path_rates,
     init_linear,
     refuse_class_token,
-    stage_drop_path_rates,
 )
 from videonet.models.positions import AbsolutePositions, learned_tokens
 from videonet.models.variants import published
@@ -61,12 +62,72 @@ def check_pooling(depths: Sequence[int], mask_unit: Grid, q_stride: Grid, q_pool
         )
 
 
+class BlockPlan(NamedTuple):
+    """In what one block differs from another.
+
+    Attributes:
+        dim, dim_out, num_heads: its widths.
+        stride: of the pooling, (t, h, w); None for no pooling.
+        within_units: attention within mask units.
+    """
+
+    dim: int
+    dim_out: int
+    num_heads: int
+    stride: Grid | None
+    within_units: bool
+
+
+def plan_blocks(
+    depths: Sequence[int],
+    dim: int,
+    num_heads: int,
+    dim_mul: float,
+    head_mul: float,
+    q_stride: Grid,
+    q_pool: int,
+    mask_unit_attn: Sequence[bool],
+) -> list[BlockPlan]:
+    """One row per block; the arguments are those of :class:`Hiera`.
+
+    Raises:
+        ConfigError: `mask_unit_attn` has no entry for a stage.
+    """
+    if len(mask_unit_attn) < len(depths):
+        raise ConfigError(
+            f"mask_unit_attn has {len(mask_unit_attn)} entries, but depths has {len(depths)} stages"
+        )
+    plans = []
+    for stage, depth in enumerate(depths):
+        dim_out = int(dim * dim_mul) if stage else dim
+        num_heads = int(num_heads * head_mul) if stage else num_heads
+        for i in range(depth):
+            stride = q_stride if i == 0 < stage <= q_pool else None
+            # The first block of a stage attends as the stage before, on its finer grid.
+            within_units = mask_unit_attn[max(stage - (i == 0), 0)]
+            plans.append(BlockPlan(dim, dim_out, num_heads, stride, within_units))
+            dim = dim_out
+    return plans
+
+
+def stage_infos(
+    plans: Sequence[BlockPlan], ends: Sequence[int], strides: Grid
+) -> tuple[StageInfo, ...]:
+    """Width and strides of the map after each of the blocks `ends`; `strides` are the stem's."""
+    infos = []
+    for i, plan in enumerate(plans):
+        if plan.stride is not None:
+            strides = tuple(s * q for s, q in zip(strides, plan.stride, strict=True))
+        if i in ends:
+            infos.append(StageInfo(plan.dim_out, strides))
+    return tuple(infos)
+
+
 class Block(nn.Module):
     """Attention, with a shortcut that is pooled and widened alongside, then the MLP.
 
     Args:
-        stride: of the pooling, (t, h, w); None for no pooling.
-        within_units: attention within mask units.
+        dim, dim_out, num_heads, stride, within_units: see BlockPlan.
         expand_proj: a linear layer widens the shortcut; otherwise it is the maxima and the means of
             the input.
         layer_scale: initial factor on both branches, None for no layer scale.
@@ -77,9 +138,9 @@ class Block(nn.Module):
         dim: int,
         dim_out: int,
         num_heads: int,
-        *,
         stride: Grid | None,
         within_units: bool,
+        *,
         mlp_ratio: float,
         expand_proj: bool,
         layer_scale: float | None,
@@ -87,6 +148,10 @@ class Block(nn.Module):
     ):
         super().__init__()
         self.stride, self.widens = stride, dim != dim_out
+        if not expand_proj and dim_out not in (dim, 2 * dim):
+            raise ConfigError(
+                f"use_expand_proj=False doubles the width, but it grows from {dim} to {dim_out}"
+            )
         self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
         self.attn = MaskUnitAttention(dim, dim_out, num_heads, stride, within_units)
         self.norm2 = nn.LayerNorm(dim_out, eps=NORM_EPS)
@@ -184,11 +249,6 @@ class Hiera(VideoModel, AbsolutePositions):
         super().__init__()
         refuse_class_token(self, cls_token)
         check_pooling(depths, mask_unit, q_stride, q_pool)
-        if len(mask_unit_attn) < len(depths):
-            raise ConfigError(
-                f"mask_unit_attn has {len(mask_unit_attn)} entries, but depths has {len(depths)} "
-                "stages"
-            )
         self.mask_unit, self.patch_stride = mask_unit, patch_stride
         self.patch_embed = PatchEmbed(
             in_channels, embed_dim, patch_kernel, patch_stride, patch_padding
@@ -210,39 +270,23 @@ class Hiera(VideoModel, AbsolutePositions):
         tiles = tile_positions and global_pos_size is None
         self.position_period = mask_unit if tiles else None
 
-        self.blocks, self.stage_ends, infos = nn.ModuleList(), [], []
-        dim = dim_out = embed_dim
-        strides = patch_stride
-        for stage, rates in enumerate(stage_drop_path_rates(drop_path_rate, depths)):
-            if stage:
-                dim_out, num_heads = int(dim * dim_mul), int(num_heads * head_mul)
-                if not use_expand_proj and dim_out != 2 * dim:
-                    raise ConfigError(
-                        f"use_expand_proj=False doubles the width, but dim_mul is {dim_mul}"
-                    )
-            pools = 0 < stage <= q_pool
-            for i, rate in enumerate(rates):
-                block = Block(
-                    dim,
-                    dim_out,
-                    num_heads,
-                    stride=q_stride if i == 0 and pools else None,
-                    within_units=mask_unit_attn[max(stage - (i == 0), 0)],
-                    mlp_ratio=mlp_ratio,
-                    expand_proj=use_expand_proj,
-                    layer_scale=layer_scale,
-                    drop_path=rate,
-                )
-                dim = dim_out
-                self.blocks.append(block)
-            if pools:
-                strides = tuple(s * q for s, q in zip(strides, q_stride, strict=True))
-            self.stage_ends.append(len(self.blocks) - 1)
-            infos.append(StageInfo(dim, strides))
-        self.feature_info = tuple(infos)
-
-        self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.num_features = dim
+        plans = plan_blocks(
+            depths, embed_dim, num_heads, dim_mul, head_mul, q_stride, q_pool, mask_unit_attn
+        )
+        self.blocks = nn.ModuleList(
+            Block(
+                *plan,
+                mlp_ratio=mlp_ratio,
+                expand_proj=use_expand_proj,
+                layer_scale=layer_scale,
+                drop_path=rate,
+            )
+            for plan, rate in zip(plans, drop_path_rates(drop_path_rate, len(plans)), strict=True)
+        )
+        self.stage_ends = [end - 1 for end in accumulate(depths)]
+        self.feature_info = stage_infos(plans, self.stage_ends, patch_stride)
+        self.num_features = plans[-1].dim_out
+        self.norm = nn.LayerNorm(self.num_features, eps=NORM_EPS)
         self.head_dropout, self.head_init_scale = head_dropout, head_init_scale
         self.apply(init_linear)
         self.reset_classifier(num_classes)
@@ -284,8 +328,8 @@ class Hiera(VideoModel, AbsolutePositions):
                 f"of {' x '.join(map(str, pixels))} pixels: leave out keep"
             )
         counts = tuple(n // p for n, p in zip(clip.shape[2:], pixels, strict=True))
-        keep = token_numbers(keep, len(clip), volume(counts)).to(clip.device)
-        mask = torch.zeros(len(clip), volume(counts), dtype=torch.bool, device=clip.device)
+        keep = token_numbers(keep, clip.shape[0], volume(counts)).to(clip.device)
+        mask = torch.zeros(clip.shape[0], volume(counts), dtype=torch.bool, device=clip.device)
         mask = mask.scatter(1, keep, True).unflatten(1, counts)
         for axis, repeats in enumerate(pixels, start=1):
             mask = mask.repeat_interleave(repeats, dim=axis)

@@ -127,5 +127,5 @@ class MaskUnitAttention(nn.Module):
         """Of keys outside the grid, (B*U, m) or (B, U*m); None where there are none."""
         if units.inside is None:
             return None
-        bias = MASKED * (~units.inside).to(keys.dtype).expand(len(keys), -1, -1)
+        bias = MASKED * (~units.inside).to(keys.dtype).expand(keys.shape[0], -1, -1)
         return bias.flatten(0, 1) if self.within_units else bias.flatten(1)
