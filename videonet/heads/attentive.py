@@ -15,7 +15,7 @@ from videonet.heads.classification import ClassificationHead
 from videonet.ops.attention import attention, check_heads
 from videonet.ops.linear import init_linear
 from videonet.ops.mlp import Mlp
-from videonet.ops.transformer_block import TransformerBlock, scale_down_outputs
+from videonet.ops.transformer_block import TransformerBlock, scale_down
 
 NORM_EPS = 1e-5  # in the official probes; transformers has 1e-6
 
@@ -79,15 +79,17 @@ class AttentivePooler(nn.Module):
         if num_queries < 1:
             raise ConfigError(f"num_queries is {num_queries}, expected 1 or more")
         self.query_tokens = nn.Parameter(torch.zeros(1, num_queries, dim))
-        self.blocks = nn.ModuleList(
+        blocks = [
             TransformerBlock(dim, num_heads, mlp_ratio=mlp_ratio, norm_eps=norm_eps)
             for _ in range(num_blocks)
-        )
+        ]
+        self.blocks = nn.ModuleList(blocks)
         self.cross_attention_block = CrossAttentionBlock(dim, num_heads, mlp_ratio, norm_eps)
         nn.init.trunc_normal_(self.query_tokens, std=0.02)
         self.apply(init_linear)
-        for number, block in enumerate([*self.blocks, self.cross_attention_block], start=1):
-            scale_down_outputs(block, number)
+        for number, block in enumerate(blocks, start=1):
+            scale_down(block.last_weights(), number)
+        scale_down([self.cross_attention_block.mlp.get_parameter("fc2.weight")], num_blocks + 1)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, N, dim) -> (B, num_queries, dim)."""

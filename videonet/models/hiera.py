@@ -18,6 +18,7 @@ from torchvision.ops import StochasticDepth
 
 from videonet.errors import ConfigError
 from videonet.models.base import (
+    ModuleListOf,
     RunBlock,
     StageInfo,
     StageOutput,
@@ -117,7 +118,8 @@ def stage_infos(
     infos = []
     for i, plan in enumerate(plans):
         if plan.stride is not None:
-            strides = tuple(s * q for s, q in zip(strides, plan.stride, strict=True))
+            (t, h, w), (qt, qh, qw) = strides, plan.stride
+            strides = (t * qt, h * qh, w * qw)
         if i in ends:
             infos.append(StageInfo(plan.dim_out, strides))
     return tuple(infos)
@@ -214,6 +216,7 @@ class Hiera(VideoModel, AbsolutePositions):
     position_resize = "bicubic"
     works_on_parts = True
     undecayed = ("pos_embed", "window_embed")
+    norm: nn.LayerNorm
 
     def __init__(
         self,
@@ -273,7 +276,7 @@ class Hiera(VideoModel, AbsolutePositions):
         plans = plan_blocks(
             depths, embed_dim, num_heads, dim_mul, head_mul, q_stride, q_pool, mask_unit_attn
         )
-        self.blocks = nn.ModuleList(
+        self.blocks: ModuleListOf[Block] = ModuleListOf(
             Block(
                 *plan,
                 mlp_ratio=mlp_ratio,
@@ -291,10 +294,10 @@ class Hiera(VideoModel, AbsolutePositions):
         self.apply(init_linear)
         self.reset_classifier(num_classes)
 
-    def absolute_positions(self, grid: Grid) -> Tensor:
+    def absolute_positions(self, grid: Grid) -> Tensor | None:
         """Positions (1, T*H*W, C) of the cells of a grid."""
         positions = super().absolute_positions(grid)
-        if self.window_embed is None:
+        if positions is None or self.window_embed is None:
             return positions
         return positions + tiled(self.window_embed[0].unflatten(0, self.mask_unit), grid)
 
@@ -313,7 +316,8 @@ class Hiera(VideoModel, AbsolutePositions):
         if keep is not None:
             keep, clip = self._keep(keep, clip)
         x, grid = self.patch_embed(clip)
-        x, units = cut_units(x + self.absolute_positions(grid), grid, self.mask_unit)
+        positions = self.absolute_positions(grid)
+        x, units = cut_units(x if positions is None else x + positions, grid, self.mask_unit)
         if keep is not None:
             places = keep[:, :, None, None].expand(-1, -1, *x.shape[2:])  # (B, K, m, C)
             x = x.gather(1, places)
@@ -352,7 +356,7 @@ class Hiera(VideoModel, AbsolutePositions):
 
         The norm follows their mean.
         """
-        return last.x.flatten(1, 2) if last.windows is None else to_tokens(last.maps()[0])[0]
+        return last.tensor().flatten(1, 2) if last.windows is None else to_tokens(last.maps()[0])[0]
 
     def pool_features(self, features: Tensor) -> Tensor:
         """Cells (B, N, C) -> their mean, normed (B, C)."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from videonet.errors import ConfigError
 from videonet.heads.attentive import NORM_EPS, AttentivePooler
 from videonet.models.base import (
+    ModuleListOf,
     RunBlock,
     StageInfo,
     StageOutput,
@@ -31,7 +32,7 @@ from videonet.models.vit import token_numbers
 from videonet.ops.grid import Grid
 from videonet.ops.patch_embed import PatchEmbed
 from videonet.ops.rotary import Rotation, channels_per_axis, rotation_of
-from videonet.ops.transformer_block import TransformerBlock, scale_down_outputs
+from videonet.ops.transformer_block import TransformerBlock, scale_down
 
 POOLINGS = ("attentive", "avg")
 
@@ -95,11 +96,11 @@ class VJEPA2(VideoModel):
             raise ConfigError(f"pooling is {pooling!r}, expected one of {', '.join(POOLINGS)}")
         if tubelet_frames is None:
             tubelet_frames = 1 if num_frames == 1 else 2
-        patch = (patch_size, patch_size) if isinstance(patch_size, int) else tuple(patch_size)
-        self.patch = (tubelet_frames, *patch)
+        height, width = (patch_size, patch_size) if isinstance(patch_size, int) else patch_size
+        self.patch = (tubelet_frames, height, width)
         self.rotate_time = rotate_time and num_frames > 1
         self.patch_embed = PatchEmbed(in_channels, embed_dim, self.patch, self.patch, (0, 0, 0))
-        self.blocks = nn.ModuleList(
+        self.blocks: ModuleListOf[TransformerBlock] = ModuleListOf(
             TransformerBlock(
                 embed_dim,
                 num_heads,
@@ -119,7 +120,7 @@ class VJEPA2(VideoModel):
         self.norm = nn.LayerNorm(embed_dim, eps=norm_eps)
         self.apply(init_linear)
         for number, block in enumerate(self.blocks, start=1):
-            scale_down_outputs(block, number)
+            scale_down(block.last_weights(), number)
         self.pooler = None
         if pooling == "attentive":
             self.pooler = AttentivePooler(

@@ -112,12 +112,11 @@ def split_by_period(table: Tensor, grid: Grid, period: Grid) -> tuple[Tensor, Te
         period: (t, h, w) of a window. Along an axis of less than two windows nothing can be said
             of what they have in common: the mean over the axis is taken there.
     """
-    period = tuple(p if n >= 2 * p else 1 for n, p in zip(grid, period, strict=True))
-    counts = tuple(n // p for n, p in zip(grid, period, strict=True))
-    t, h, w = (c * p for c, p in zip(counts, period, strict=True))
-    cells = table.reshape(*grid, -1)
-    windows = cells[:t, :h, :w].unflatten(2, (-1, period[2])).unflatten(1, (-1, period[1]))
-    common = windows.unflatten(0, (-1, period[0])).mean(dim=(0, 2, 4))  # (t, h, w, C)
+    t, h, w = (p if n >= 2 * p else 1 for n, p in zip(grid, period, strict=True))
+    whole = [n // p * p for n, p in zip(grid, (t, h, w), strict=True)]
+    cells = table.reshape(*grid, -1)[: whole[0], : whole[1], : whole[2]]
+    windows = cells.unflatten(2, (-1, w)).unflatten(1, (-1, h)).unflatten(0, (-1, t))
+    common = windows.mean(dim=(0, 2, 4))  # (t, h, w, C)
     return common, table - tiled(common, grid)
 
 

@@ -8,13 +8,13 @@ units reach beyond the grid, cells outside take no part in attention or pooling.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from videonet.ops.attention import attention, check_heads
-from videonet.ops.grid import Grid, volume
+from videonet.ops.grid import Grid, strided, volume
 from videonet.ops.linear import call_linear
 from videonet.ops.windows import MASKED, Windows, cut_windows
 
@@ -35,13 +35,12 @@ class Units:
 
     def pooled(self, stride: Grid) -> Units:
         """The units after their cells are pooled; a cell is inside if a part of it was."""
-        t, h, w = self.windows.size
-        size = (t // stride[0], h // stride[1], w // stride[2])
-        grid = tuple(-(-n // s) for n, s in zip(self.windows.grid, stride, strict=True))
-        inside = self.inside
-        if inside is not None:
-            inside = pool_cells(inside.unsqueeze(3), self.windows.size, stride).squeeze(3)
-        return replace(self, windows=Windows(grid, size), inside=inside)
+        t, h, w = (-(-n // s) for n, s in zip(self.windows.grid, stride, strict=True))
+        windows = Windows((t, h, w), strided(self.windows.size, stride))
+        if self.inside is None:
+            return Units(windows)
+        inside = pool_cells(self.inside.unsqueeze(3), self.windows.size, stride)
+        return Units(windows, inside.squeeze(3))
 
 
 def cut_units(x: Tensor, grid: Grid, size: Grid) -> tuple[Tensor, Units]:
@@ -72,9 +71,10 @@ def pool_units(x: Tensor, units: Units, stride: Grid) -> Tensor:
     """The same for cells on `units`: those outside do not count; blocks of such cells are zero."""
     if units.inside is None:
         return pool_cells(x, units.windows.size, stride)
-    x = x.masked_fill(~units.inside.unsqueeze(3), torch.finfo(x.dtype).min)
+    inside = units.inside.unsqueeze(3)
+    x = x.masked_fill(~inside, torch.finfo(x.dtype).min)
     pooled = pool_cells(x, units.windows.size, stride)
-    return pooled.masked_fill(~units.pooled(stride).inside.unsqueeze(3), 0.0)
+    return pooled.masked_fill(~pool_cells(inside, units.windows.size, stride), 0.0)
 
 
 def average_units(x: Tensor, units: Units, stride: Grid) -> Tensor:

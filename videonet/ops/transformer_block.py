@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +42,10 @@ class TransformerBlock(nn.Module):
         self.mlp = Mlp(dim, int(dim * mlp_ratio + 1e-6), dim)
         self.drop_path = StochasticDepth(drop_path, "row")
 
+    def last_weights(self) -> list[Tensor]:
+        """Of the layers whose results are added to the input."""
+        return [self.attn.proj.weight, self.mlp.get_parameter("fc2.weight")]
+
     def forward(self, x: Tensor, grid: Grid, rotation: Rotation | None = None) -> Tensor:
         """(B, N, dim) -> the same shape.
 
@@ -52,13 +57,12 @@ class TransformerBlock(nn.Module):
 
 
 @torch.no_grad()
-def scale_down_outputs(block: nn.Module, number: int) -> None:
-    """Divide what a block adds to its input by ``sqrt(2 * number)``, as in GPT-2 and BEiT.
+def scale_down(weights: Iterable[Tensor], number: int) -> None:
+    """Divide the weights of a block's last layers by ``sqrt(2 * number)``, as BEiT does at first.
 
     Args:
-        block: with an ``mlp`` and, where its attention has a last linear layer, ``attn.proj``.
+        weights: of the layers whose results are added to the block's input.
         number: of the block, from 1.
     """
-    block.mlp.fc2.weight.div_(math.sqrt(2.0 * number))
-    if hasattr(block, "attn"):
-        block.attn.proj.weight.div_(math.sqrt(2.0 * number))
+    for weight in weights:
+        weight.div_(math.sqrt(2.0 * number))
