@@ -91,6 +91,12 @@ FAMILIES = {
         frames=2,
         by_model={"hornet_xs": {"depths": (1, 1)}},
     ),
+    "hiera_*": Family(
+        small={"embed_dim": 8, "depths": (1, 2, 1, 1)},
+        sides=(16, 8, 4, 2),
+        frames=2,
+        by_model={"hiera_xs": {"depths": (1, 1, 1)}},
+    ),
     "mvit_*": Family(
         small={"embed_dim": 16},
         sides=(16, 8, 4, 2),
@@ -141,6 +147,19 @@ FAMILIES = {
         sides=(4, 4, 4, 4),
         frames=2,
         exact={"cls_key_log_frames": True},
+    ),
+    "vjepa2_*": Family(
+        small={
+            "embed_dim": 36,
+            "depth": 4,
+            "num_heads": 3,
+            "patch_size": 16,
+            "pooler_blocks": 1,
+            "pooler_heads": 3,
+        },
+        sides=(4, 4, 4, 4),
+        frames=2,
+        exact={"rotate_time": False},
     ),
     "cvt_*": Family(
         small={"depths": (1, 1, 2), "embed_dims": (16, 32, 48), "num_heads": (1, 2, 3)},

@@ -19,6 +19,8 @@ SMALL = {  # a model of each family
     "hrnet": ("hrnet_xs", {}),
     "dilateformer": ("dilateformer_xs", {}),
     "hornet": ("hornet_xs", {}),
+    "hiera": ("hiera_xs", {}),
+    "vjepa2": ("vjepa2_xs", {}),
 }
 VALUES = (12, -1, 1.5, True, "x", None, (1,), (1, 2, 3, 4, 5), [2, 2], {1: 2.0}, {"a": "b"})
 

@@ -15,10 +15,10 @@ from tests.models.invariants import randomise, relative_error
 
 pytestmark = pytest.mark.cuda
 
-SMALL = ["asmlp_xs", "cvt_xs", "cyclemlp_xs", "dilateformer_xs", "hornet_xs", "hrnet_xs",
-         "mvit_v2_xs", "swin_xs", "vit_xs"]  # fmt: skip
-PUBLISHED = ["asmlp_t", "cvt_13", "cyclemlp_b2", "dilateformer_t", "hornet_t", "hornet_gf_t",
-             "hrnet_w18", "mvit_v1_b", "mvit_v2_s", "swin_t", "vit_b"]  # fmt: skip
+SMALL = ["asmlp_xs", "cvt_xs", "cyclemlp_xs", "dilateformer_xs", "hiera_xs", "hornet_xs",
+         "hrnet_xs", "mvit_v2_xs", "swin_xs", "vit_xs", "vjepa2_xs"]  # fmt: skip
+PUBLISHED = ["asmlp_t", "cvt_13", "cyclemlp_b2", "dilateformer_t", "hiera_t", "hornet_t",
+             "hornet_gf_t", "hrnet_w18", "mvit_v1_b", "mvit_v2_s", "swin_t", "vit_b"]  # fmt: skip
 LOGITS = {torch.float32: 1e-4, torch.bfloat16: 6e-2, torch.float16: 1e-2}
 GRADIENTS = {torch.float32: 1e-3, torch.bfloat16: 2e-1, torch.float16: 1e-1}
 

@@ -63,6 +63,12 @@ PUBLISHED = [
     ("hornet_gf_s", IMAGE, (1, 224, 224), 8.694),
     ("hornet_gf_b", IMAGE, (1, 224, 224), 15.408),
     ("hornet_gf_l", IMAGE, (1, 224, 224), 34.557),
+    # V-JEPA 2 with its attentive probe, Something-Something V2: likewise
+    ("vjepa2_l", {"num_classes": 174}, (16, 256, 256), 935.244),
+    # The official Hiera, counted by fvcore without norms, its attention written out
+    ("hiera_b", IMAGE, (1, 224, 224), 9.375),
+    ("hiera_b", {}, (16, 224, 224), 101.726),
+    ("hiera_l", {}, (16, 224, 224), 412.13),
 ]
 
 

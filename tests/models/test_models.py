@@ -204,16 +204,18 @@ def test_export_gives_the_same_numbers(name):
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_only_a_vit_runs_on_a_part_of_its_tokens():
+def test_some_run_on_a_part_of_their_tokens():
     keep = torch.zeros(1, 1, dtype=torch.int64)
     for name in NAMES:
         model = small_model(name).eval()
         if not model.works_on_parts:
             with pytest.raises(ConfigError, match="works on whole grids"):
                 model.forward_features(clip(), keep)
-    assert {name for name in NAMES if small_model(name).works_on_parts} == set(
-        videonet.list_models("vit_*")
-    )
+    assert {name for name in NAMES if small_model(name).works_on_parts} == {
+        name
+        for family in ("vit", "vjepa2", "hiera")
+        for name in videonet.list_models(f"{family}_*")
+    }
 
 
 def test_the_former_name_of_pooling_warns():

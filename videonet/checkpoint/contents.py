@@ -124,7 +124,7 @@ def _search(content: Mapping, origin: str, depth: int) -> Found | None:
     if depth > DEEPEST:
         return None
     inner = {
-        key: value for key, value in content.items()
+        key: value for key, value in ((key, _only_one(value)) for key, value in content.items())
         if isinstance(key, str) and isinstance(value, Mapping) and value
     }  # fmt: skip
     for key in WEIGHTS:
@@ -150,6 +150,11 @@ def _search(content: Mapping, origin: str, depth: int) -> Found | None:
     return Found(joined) if joined else None
 
 
+def _only_one(value: object) -> object:
+    """What a list of one holds: probes that are trained side by side are lists of state dicts."""
+    return value[0] if isinstance(value, list | tuple) and len(value) == 1 else value
+
+
 def _tensors_of(content: Mapping, origin: str) -> State:
     """The tensors right here, unless they are single numbers beside something else."""
     tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
@@ -164,6 +169,14 @@ def _has_tensors(content: Mapping, depth: int = 0) -> bool:
     return depth <= DEEPEST and any(
         isinstance(v, Tensor) or (isinstance(v, Mapping) and _has_tensors(v, depth + 1))
         for v in content.values()
+    )
+
+
+def _is_list_of_states(value: object) -> bool:
+    return (
+        isinstance(value, list | tuple)
+        and len(value) > 1
+        and all(isinstance(v, Mapping) and _has_tensors(v) for v in value)
     )
 
 
@@ -190,6 +203,8 @@ def _why(content: Mapping) -> str:
     names = [str(key) for key in content]
     if unnamed := next(_lists_of_tensors(content), None):
         return f" ({unnamed} lists tensors without names, which cannot be told apart)"
+    if several := next((k for k, v in content.items() if _is_list_of_states(v)), None):
+        return f" ({several} lists {len(content[several])} state dicts: give one of them)"
     if found := next(_values_of_other_types(content), None):
         name, kind = found
         return f" ({name} is a {kind}, expected a tensor: torch.as_tensor makes one)"

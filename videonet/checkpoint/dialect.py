@@ -55,6 +55,7 @@ class Dialect:
         unused: templates of its names for what only the model without a classifier has.
         base_lacks: templates of our names that the model without a classifier does not have,
             beside the head.
+        lacks: templates of our names that such a checkpoint never has.
         unsupported: constructor options of our models, kept as attributes of that name, with
             which the tensors of this dialect would compute something else.
         absent: templates of names that such a checkpoint never has.
@@ -73,6 +74,7 @@ class Dialect:
     base: str = ""
     unused: tuple[str, ...] = ()
     base_lacks: tuple[str, ...] = ()
+    lacks: tuple[str, ...] = ()
     unsupported: tuple[str, ...] = ()
     absent: tuple[str, ...] = ()
     residual_with_cls_token: bool | None = None

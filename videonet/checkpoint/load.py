@@ -248,8 +248,8 @@ def _note_on_residual(dialect: str, model: nn.Module) -> tuple[str, ...]:
 
 
 def _lacking(tensors: Tensors, target: Target, fits: Mapping[str, Fit]) -> dict[str, Fit]:
-    """Parts that a checkpoint without a classifier never has: they keep their initial values."""
-    reason = f"a model of {tensors.dialect} without classifier has none"
+    """Parts that such a checkpoint never has: they keep the values of the model."""
+    reason = f"such a checkpoint of {tensors.dialect} has none"
     return {
         name: Fit(None, REINITIALISED, reason)
         for name in target.state
@@ -306,6 +306,11 @@ def _notes(target: Target, fits: Mapping[str, Fit], inflation: str) -> list[str]
     notes = []
     if inflation == "average":
         notes.append("averaged kernels see a still clip's ends darkened: it differs from its image")
+    if getattr(target.model, "rotate_time", False):
+        notes.append(
+            "a still clip differs from its image: rotary positions tell its frames apart "
+            "(rotate_time=False leaves them out)"
+        )
     tokens = [name for name in target.state if name.endswith("cls_token")]
     if any(name in fits and fits[name].value is None for name in tokens):
         notes.append(

@@ -40,6 +40,7 @@ class HasPositions(Protocol):
     embed_prefix: bool
     position_resize: str
     antialias_positions: bool
+    position_period: Grid | None
 
 
 @dataclass(frozen=True)
@@ -176,6 +177,7 @@ def fit_positions(
         resize_grid,
         mode=module.position_resize,
         antialias=module.antialias_positions if antialias is None else antialias,
+        period=module.position_period,
     )
     return {dot + name: fit for name, fit in write(module, here, found, resize).items()}
 

@@ -37,6 +37,7 @@ OF_A_PRETRAINING = re.compile(
 )
 SMALLEST_SHARE = 0.2  # of all names, below a prefix that could be the model's
 OVERLAP = 0.1  # of the names that have to be the model's, where no dialect is recognised
+TARGET_ENCODER = "target_encoder."
 COPY = 0.9  # of the names that a second copy of the model shares
 
 
@@ -156,9 +157,15 @@ def _gives_way(prefix: str) -> bool:
 def _choose(
     found: Mapping[str, tuple[Dialect, bool]], clean: Mapping[str, str], origin: str
 ) -> str:
-    """The prefix of the model: the only one, or the only one that gives way to no other."""
+    """The prefix of the model: the only one, or the only one that gives way to no other.
+
+    Of an encoder and its target encoder, a running average of it, V-JEPA's evaluations use the
+    latter.
+    """
     if len(found) == 1 or "" in found:
         return next(iter(found))
+    if TARGET_ENCODER in found:
+        return TARGET_ENCODER
     plain = [prefix for prefix in found if not _gives_way(prefix)]
     if len(plain) == 1 or not plain:
         return (plain or list(found))[0]

@@ -43,7 +43,11 @@ def to_own_names(content: Mapping, origin: str, wanted: Collection[str] = ()) ->
         (dialect.constants, "computed by this model"),
         (dialect.unused, "a part that the classifier does not use"),
     ):
-        dropped |= {name: reason for name, n in theirs.items() if _fits_one(n, templates)}
+        dropped |= {
+            name: reason
+            for name, n in theirs.items()
+            if n not in wanted and _fits_one(n, templates)
+        }
     weights = {n: state[name] for name, n in theirs.items() if name not in dropped}
     originals = {n: name for name, n in theirs.items()}
     prepared = dialect.prepare(list(weights)) if dialect.prepare else {}
@@ -60,6 +64,7 @@ def to_own_names(content: Mapping, origin: str, wanted: Collection[str] = ()) ->
         flat_kernel = tensor.dim() == 4 and name_here.endswith(".weight")
         renamed[name_here] = tensor.unsqueeze(2) if flat_kernel else tensor
         sources[name_here] = (originals[name],)
+    _join_keys_and_values(renamed, sources)
     note = dialect.adapt(renamed) if dialect.adapt else ""
     written_here = "class_names" in content or content.get("format") == "videonet"
     own = written_here and not note and list(renamed) == list(weights)
@@ -71,8 +76,18 @@ def to_own_names(content: Mapping, origin: str, wanted: Collection[str] = ()) ->
         (*found.notes, note) if note else found.notes,
         dropped,
         recognised.outside,
-        dialect.base_lacks if recognised.is_base else (),
+        dialect.lacks + (dialect.base_lacks if recognised.is_base else ()),
     )
+
+
+def _join_keys_and_values(state: State, sources: dict[str, tuple[str, ...]]) -> None:
+    """One ``kv`` in place of ``kv.k`` and ``kv.v``, as tables name the two layers of a project."""
+    for name in [name for name in state if ".kv.k." in name]:
+        parts = (name, name.replace(".kv.k.", ".kv.v."))
+        if all(part in state for part in parts):
+            joined = name.replace(".kv.k.", ".kv.")
+            state[joined] = torch.cat([state.pop(part) for part in parts])
+            sources[joined] = sum((sources.pop(part) for part in parts), ())
 
 
 def _fits_one(name: str, templates: Sequence[str]) -> bool:

@@ -26,17 +26,21 @@ class Cells:
 
     Attributes:
         values: in the model's own layout, in the autograd graph of its outputs.
-        grid: (T', H', W') where `values` are tokens in one row, see :class:`StageOutput`.
-        channels_first: whether `values` are (B, C, T', H', W').
+        stage: whose layout that is.
     """
 
     values: Tensor
-    grid: Grid | None
-    channels_first: bool
+    stage: StageOutput
+
+    @property
+    def grid(self) -> Grid | None:
+        """(T', H', W') where the values are tokens in one row."""
+        return self.stage.grid
 
     def as_map(self, values: Tensor) -> Tensor:
         """These values, or others of their layout, as (B, C, T', H', W')."""
-        return StageOutput([values] if self.channels_first else values, self.grid).maps()[0]
+        x = values if isinstance(self.stage.x, Tensor) else [values]
+        return self.stage._replace(x=x).maps()[0]
 
 
 def grids_of(model: VideoModel, clip: Tensor) -> tuple[Tensor, list[Cells]]:
@@ -63,10 +67,10 @@ def grids_of(model: VideoModel, clip: Tensor) -> tuple[Tensor, list[Cells]]:
     for stage in model.run_stages(clip, run):
         if isinstance(stage.x, Tensor):
             if given and given[0].shape[:-1] == stage.x.shape[:-1]:
-                found.append(Cells(given[0], stage.grid, False))
-            found.append(Cells(stage.x, stage.grid, False))
+                found.append(Cells(given[0], stage))
+            found.append(Cells(stage.x, stage))
         else:  # parallel branches
-            found += [Cells(values, stage.grid, True) for values in stage.x]
+            found += [Cells(values, stage) for values in stage.x]
     return model.forward_head(model.finish(stage)), found[::-1]
 
 

@@ -16,7 +16,9 @@ from torch.utils.checkpoint import checkpoint
 from videonet.errors import ConfigError
 from videonet.heads.classification import ClassificationHead
 from videonet.ops.grid import Grid, volume
+from videonet.ops.linear import init_linear as init_linear
 from videonet.ops.pooling import to_volume
+from videonet.ops.windows import Windows, join_windows
 
 RunBlock = Callable[..., Any]  # VideoModel.run_block
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
@@ -50,13 +52,15 @@ class StageOutput(NamedTuple):
     """What a stage gives, in the layout that its architecture works in.
 
     Attributes:
-        x: tokens (B, prefix + T*H*W, C) on `grid`, cells (B, T, H, W, C), or maps
-            (B, C, T, H, W), one for each branch.
+        x: tokens (B, prefix + T*H*W, C) on `grid`, cells (B, T, H, W, C), cells window by window
+            (B, U, m, C) of `windows`, or maps (B, C, T, H, W), one for each branch.
         grid: (T, H, W) of tokens in a row.
+        windows: of cells window by window.
     """
 
     x: Tensor | list[Tensor]
     grid: Grid | None = None
+    windows: Windows | None = None
 
     def tensor(self) -> Tensor:
         """`x` of an architecture without parallel branches."""
@@ -68,6 +72,9 @@ class StageOutput(NamedTuple):
         """The cells as (B, C, T, H, W), without prefix tokens; one map for each branch."""
         if not isinstance(self.x, Tensor):
             return list(self.x)
+        if self.windows is not None:
+            cells = join_windows(self.x.unflatten(1, self.windows.counts), self.windows)
+            return [cells.permute(0, 4, 1, 2, 3)]
         if self.grid is None:
             return [self.x.permute(0, 4, 1, 2, 3)]
         prefix = self.x.shape[1] - volume(self.grid)
@@ -171,18 +178,6 @@ def stage_drop_path_rates(last: float, depths: Sequence[int]) -> list[list[float
     """The same for blocks in stages: `depths` are their numbers, the rates go on rising."""
     rates = iter(drop_path_rates(last, sum(depths)))
     return [list(islice(rates, depth)) for depth in depths]
-
-
-def init_linear(module: nn.Module) -> None:
-    """Initialise a linear layer as ViT and MViT do, for ``model.apply``.
-
-    Weights come from a normal distribution with deviation 0.02, cut off at 2; biases are 0. Other
-    layers, convolutions among them, keep torch's initialisation.
-    """
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
 
 
 def init_linear_xavier(module: nn.Module) -> None:

@@ -24,7 +24,7 @@ class AbsolutePositions(nn.Module):
         grid: the cells (T, H, W) that the tables are made for.
         num_prefix_positions: rows for the tokens before the cells (class token, registers).
         embed_prefix: these tokens have positions where they exist.
-        position_resize, antialias_positions: how tables are resized, see
+        position_resize, antialias_positions, position_period: how tables are resized, see
             :func:`videonet.ops.grid.resize_grid`.
     """
 
@@ -37,6 +37,7 @@ class AbsolutePositions(nn.Module):
     pos_embed_class: nn.Parameter | None
     position_resize = "trilinear"
     antialias_positions = True
+    position_period: Grid | None = None
 
     def add_positions(
         self,
@@ -93,5 +94,12 @@ class AbsolutePositions(nn.Module):
                 prefix = joint[:, : self.num_prefix_positions]
         else:
             return None
-        cells = resize_grid(cells, self.grid, grid, self.position_resize, self.antialias_positions)
+        cells = resize_grid(
+            cells,
+            self.grid,
+            grid,
+            self.position_resize,
+            self.antialias_positions,
+            self.position_period,
+        )
         return cells if prefix is None else torch.cat((prefix, cells), dim=1)

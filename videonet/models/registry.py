@@ -17,12 +17,14 @@ import videonet.models.asmlp as asmlp
 import videonet.models.cvt as cvt
 import videonet.models.cyclemlp as cyclemlp
 import videonet.models.dilateformer as dilateformer
+import videonet.models.hiera as hiera
 import videonet.models.hornet as hornet
 import videonet.models.hrnet as hrnet
 import videonet.models.mvit as mvit
 import videonet.models.reversible_mvit as reversible_mvit
 import videonet.models.swin as swin
 import videonet.models.vit as vit
+import videonet.models.vjepa2 as vjepa2
 from videonet.errors import ConfigError
 from videonet.models.arguments import checked_arguments
 from videonet.models.variants import Build
@@ -36,12 +38,14 @@ FAMILIES: dict[str, tuple[type[nn.Module], Mapping[str, Build]]] = {
     "rev_mvit": (reversible_mvit.ReversibleMViT, {}),
     "swin": (swin.Swin, swin.MODELS),
     "vit": (vit.ViT, vit.MODELS),
+    "vjepa2": (vjepa2.VJEPA2, vjepa2.MODELS),
     "cvt": (cvt.CvT, cvt.MODELS),
     "cyclemlp": (cyclemlp.CycleMLP, cyclemlp.MODELS),
     "asmlp": (asmlp.ASMLP, asmlp.MODELS),
     "hrnet": (hrnet.HRNet, hrnet.MODELS),
     "dilateformer": (dilateformer.DilateFormer, dilateformer.MODELS),
     "hornet": (hornet.HorNet, hornet.MODELS),
+    "hiera": (hiera.Hiera, hiera.MODELS),
 }
 RENAMED_ARGUMENTS = {"pool_leading": "pool_include_prefix"}  # former name -> name
 

@@ -57,7 +57,12 @@ def resize_rows(table: Tensor, rows: int) -> Tensor:
 
 
 def resize_grid(
-    table: Tensor, old: Grid, new: Grid, mode: str = "trilinear", antialias: bool = True
+    table: Tensor,
+    old: Grid,
+    new: Grid,
+    mode: str = "trilinear",
+    antialias: bool = True,
+    period: Grid | None = None,
 ) -> Tensor:
     """Interpolate vectors that are laid out on a grid to another grid.
 
@@ -67,10 +72,16 @@ def resize_grid(
         new: the grid that is wanted.
         mode: "trilinear" (MViT), or "bicubic": that in space and linear in time.
         antialias: of "bicubic", as timm does for ViT; DINOv2 and transformers do not.
+        period: (t, h, w) cells of windows. What all windows have in common is repeated on the new
+            grid and only the rest interpolated (arXiv 2311.05613); None for no windows.
 
     Returns:
         (1, T'*H'*W', C).
     """
+    if period is not None and old != new:
+        common, rest = split_by_period(table, old, period)
+        rest = resize_grid(rest, old, new, mode, antialias)
+        return rest + tiled(common, new)
     if mode == "bicubic" and old[1:] != new[1:]:
         exact = torch.promote_types(table.dtype, torch.float32)
         rows, columns = (
@@ -90,6 +101,30 @@ def resize_grid(
     volume_first = table.reshape(1, *old, -1).permute(0, 4, 1, 2, 3)  # (1, C, T, H, W)
     resized = F.interpolate(volume_first, size=new, mode="trilinear", align_corners=False)
     return resized.flatten(2).transpose(1, 2)  # (1, T'*H'*W', C)
+
+
+def split_by_period(table: Tensor, grid: Grid, period: Grid) -> tuple[Tensor, Tensor]:
+    """The mean of all windows of a grid, (t, h, w, C), and the table without it.
+
+    Args:
+        table: (1, T*H*W, C).
+        grid: (T, H, W). Cells beyond the last whole windows do not count in the mean.
+        period: (t, h, w) of a window. Along an axis of less than two windows nothing can be said
+            of what they have in common: the mean over the axis is taken there.
+    """
+    t, h, w = (p if n >= 2 * p else 1 for n, p in zip(grid, period, strict=True))
+    whole = [n // p * p for n, p in zip(grid, (t, h, w), strict=True)]
+    cells = table.reshape(*grid, -1)[: whole[0], : whole[1], : whole[2]]
+    windows = cells.unflatten(2, (-1, w)).unflatten(1, (-1, h)).unflatten(0, (-1, t))
+    common = windows.mean(dim=(0, 2, 4))  # (t, h, w, C)
+    return common, table - tiled(common, grid)
+
+
+def tiled(window: Tensor, grid: Grid) -> Tensor:
+    """A window (t, h, w, C) repeated over a grid, (1, T*H*W, C)."""
+    counts = [-(-n // p) for n, p in zip(grid, window.shape, strict=False)]
+    cells = window.repeat(*counts, 1)[: grid[0], : grid[1], : grid[2]]
+    return cells.reshape(1, volume(grid), -1)
 
 
 @once_per_shape

@@ -25,6 +25,18 @@ def call_linear(layer: nn.Module, x: Tensor) -> Tensor:
     return fast_linear(x, layer.weight, layer.bias) if is_plain(layer, nn.Linear) else layer(x)
 
 
+def init_linear(module: nn.Module) -> None:
+    """Initialise a linear layer as ViT and MViT do, for ``model.apply``.
+
+    Weights come from a normal distribution with deviation 0.02, cut off at 2; biases are 0. Other
+    layers, convolutions among them, keep torch's initialisation.
+    """
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
 class _Linear(FastFunction):
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

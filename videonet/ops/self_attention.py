@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from videonet.ops.attention import attention, check_heads
 from videonet.ops.grid import Grid
+from videonet.ops.rotary import Rotation, rotate
 
 
 class FullAttention(nn.Module):
@@ -55,16 +56,19 @@ class FullAttention(nn.Module):
         self.norm = nn.LayerNorm(dim, eps=norm_eps) if out_norm else None
         self.proj = nn.Linear(dim, dim, bias=proj_bias)
 
-    def attend(self, x: Tensor, grid: Grid) -> Tensor:
+    def attend(self, x: Tensor, grid: Grid, rotation: Rotation | None = None) -> Tensor:
         """(B, num_prefix_tokens + N, dim) -> the same shape.
 
         Args:
             grid: (T, H, W) of the clip, of whose T*H*W cells the tokens may be a part.
+            rotation: rotary positions of all tokens, None for none.
         """
         cells = (1, 1, x.shape[1] - self.num_prefix_tokens)
         q, k, v = self.qkv(x).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
+        if rotation is not None:
+            q, k = rotate(q, rotation), rotate(k, rotation)
         y = attention(
             q,
             k,
@@ -83,6 +87,6 @@ class FullAttention(nn.Module):
 class SelfAttention(FullAttention):
     """The same of tokens that are in a row already."""
 
-    def forward(self, x: Tensor, grid: Grid) -> Tensor:
+    def forward(self, x: Tensor, grid: Grid, rotation: Rotation | None = None) -> Tensor:
         """(B, num_prefix_tokens + N, dim) -> the same shape, see :meth:`attend`."""
-        return self.attend(x, grid)
+        return self.attend(x, grid, rotation)

@@ -8,15 +8,18 @@ from videonet.checkpoint.dialects import (
     cvt,
     cyclemlp,
     dilateformer,
+    hiera,
     hornet,
     hrnet,
     mvit,
     swin,
     vit,
+    vjepa2,
 )
 
 DIALECTS = (
     *swin.DIALECTS,
+    *hiera.DIALECTS,
     *vit.DIALECTS,
     *cvt.DIALECTS,
     *cyclemlp.DIALECTS,
@@ -24,6 +27,7 @@ DIALECTS = (
     *hrnet.DIALECTS,
     *dilateformer.DIALECTS,
     *hornet.DIALECTS,
+    *vjepa2.DIALECTS,
     *mvit.DIALECTS,
 )
 

@@ -65,9 +65,22 @@ PYSLOWFAST_REVERSIBLE = (
 )
 
 
-def number_blocks_through(names: list[str]) -> dict[str, str]:
-    """Timm counts blocks anew in each stage: ``stages.1.blocks.0`` -> ``blocks.<depth so far>``."""
-    pattern = re.compile(r"stages\.(\d+)\.blocks\.(\d+)\.(.+)")
+OF_POOLING_ATTENTION = (
+    "blocks.{n}.attn.pool_{p}.weight",
+    "blocks.{n}.attn.norm_{p}.weight",
+    "blocks.{n}.attn.rel_pos_{axis}",
+)
+
+
+def number_blocks_through(
+    names: list[str], place: str = r"stages\.(\d+)\.blocks\.(\d+)\.(.+)"
+) -> dict[str, str]:
+    """Blocks that are counted anew in each stage: ``stages.1.blocks.0`` -> ``blocks.<so far>``.
+
+    Args:
+        place: a pattern of names of blocks, whose groups are the stage, the block and the rest.
+    """
+    pattern = re.compile(place)
     found = {name: match for name in names if (match := pattern.fullmatch(name))}
     places = {name: (int(match[1]), int(match[2])) for name, match in found.items()}
     numbers = {place: i for i, place in enumerate(sorted(set(places.values())))}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from videonet.checkpoint.dialect import Dialect
+from videonet.checkpoint.dialects.mvit import OF_POOLING_ATTENTION
 from videonet.checkpoint.names import Row
 
 TIMM = (Row("head.{leaf}", "head.projection.{leaf}"),)
@@ -89,12 +90,7 @@ TRANSFORMERS_TIMESFORMER = (
     Row("classifier.{leaf}", "head.projection.{leaf}"),
 )
 
-MVIT_ONLY = (
-    "blocks.{n}.attn.pool_{p}.weight",
-    "blocks.{n}.attn.norm_{p}.weight",
-    "blocks.{n}.attn.rel_pos_{axis}",
-    "blocks.{n}.proj.{leaf}",
-)
+MVIT_ONLY = (*OF_POOLING_ATTENTION, "blocks.{n}.proj.{leaf}")
 POOLER = ("vit.pooler.dense.{leaf}",)
 
 DIALECTS = (
