@@ -24,8 +24,9 @@ import torch
 
 from tests.engine import subprocess_helpers
 from videonet.config import load_config_text
-from videonet.data import verify, workers
-from videonet.data.synthetic import write_demo_dataset
+from videonet.data.loading import workers
+from videonet.data.preparing import verify
+from videonet.data.preparing.synthetic import write_demo_dataset
 from videonet.engine.parent import end_with_torchrun
 from videonet.errors import run_tool
 

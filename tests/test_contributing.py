@@ -16,9 +16,9 @@ from tests.models import families, test_models
 from videonet import tasks
 from videonet.commands import predict
 from videonet.config import load_config
-from videonet.data import datasets
-from videonet.data.build import build_dataset
-from videonet.data.synthetic import write_demo_dataset
+from videonet.data.datasets import registry as datasets
+from videonet.data.loading.build import build_dataset
+from videonet.data.preparing.synthetic import write_demo_dataset
 from videonet.engine.distributed import process
 from videonet.engine.metric_logger import read_log
 from videonet.engine.multiview import run_multiview_test

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from videonet.checkpoint import write_checkpoint
 from videonet.config import default_config, save_config
 from videonet.data.feature_store import FeatureWriter, VideoFeatures, read_features
-from videonet.data.manifest import write_manifest
-from videonet.data.synthetic import write_demo_dataset
+from videonet.data.preparing.manifest import write_manifest
+from videonet.data.preparing.synthetic import write_demo_dataset
 from videonet.data.tables import write_table
 from videonet.errors import CheckpointError, WriteError
 from videonet.figures import save_figure

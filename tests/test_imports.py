@@ -111,7 +111,7 @@ def test_circles_and_upward_imports_are_found():
     assert is_upward("videonet.ops.grid", "videonet.models.vit")
     assert is_upward("videonet.inference.sources", "videonet.engine.ema")
     assert is_upward("videonet.models.vit", "videonet.config.keys")
-    assert is_upward("videonet.data.build", "videonet")
+    assert is_upward("videonet.data.loading.build", "videonet")
     assert not is_upward("videonet.models.vit", "videonet.ops.grid")
 
 

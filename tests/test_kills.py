@@ -25,8 +25,8 @@ from videonet.checkpoint import read_checkpoint
 from videonet.checkpoint.checkpoint_dir import checkpoint_folder, saved_checkpoints
 from videonet.config import load_config
 from videonet.data.feature_store import INDEX, read_features
-from videonet.data.loader import BAD_LIST
-from videonet.data.synthetic import write_demo_dataset
+from videonet.data.loading.loader import BAD_LIST
+from videonet.data.preparing.synthetic import write_demo_dataset
 
 pytestmark = [
     pytest.mark.slow,

@@ -22,7 +22,7 @@ import torch
 import videonet
 from tests import killing
 from videonet.config import load_config
-from videonet.data.synthetic import write_demo_dataset
+from videonet.data.preparing.synthetic import write_demo_dataset
 
 pytestmark = [
     pytest.mark.slow,

@@ -8,7 +8,7 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
-from videonet.data.batch_transforms import normalize
+from videonet.data.transforms.batch import normalize
 from videonet.errors import ConfigError
 
 HALF_PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}

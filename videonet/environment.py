@@ -110,7 +110,7 @@ def _processes() -> Iterator[Finding]:
 def _decoders() -> Iterator[Finding]:
     """Each decoder reads a video that was written here."""
     from videonet.data.decode import open_video
-    from videonet.data.synthetic import write_demo_dataset
+    from videonet.data.preparing.synthetic import write_demo_dataset
 
     working = 0
     with tempfile.TemporaryDirectory() as folder:

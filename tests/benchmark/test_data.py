@@ -10,7 +10,7 @@ from videonet.errors import ConfigError
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    from videonet.data.synthetic import write_demo_dataset
+    from videonet.data.preparing.synthetic import write_demo_dataset
 
     folder = tmp_path_factory.mktemp("demo")
     write_demo_dataset(folder, train_clips=12, val_clips=4, size=64, num_frames=16, seed=0)

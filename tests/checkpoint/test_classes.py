@@ -9,7 +9,7 @@ import torch
 
 from videonet.checkpoint import load_checkpoint, load_trained
 from videonet.config import load_config
-from videonet.data.synthetic import write_demo_dataset
+from videonet.data.preparing.synthetic import write_demo_dataset
 from videonet.engine.distributed import process
 from videonet.engine.multiview import run_multiview_test
 from videonet.engine.train import Trainer

@@ -7,8 +7,8 @@ import ctypes
 import os
 import signal
 
-from videonet.data import verify
 from videonet.data.decode import open_video
+from videonet.data.preparing import verify
 from videonet.errors import DecodeError
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from videonet.data.decode import open_video
-from videonet.data.prepare import Encoder
-from videonet.data.verify import Examiner
-from videonet.data.workers import WorkerFailure, WorkerPool
+from videonet.data.loading.workers import WorkerFailure, WorkerPool
+from videonet.data.preparing.prepare import Encoder
+from videonet.data.preparing.verify import Examiner
 from videonet.errors import DecodeError
 
 HERE = Path(__file__).parent

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from videonet.data.decode import open_video
-from videonet.data.workers import WorkerFailure, WorkerPool
+from videonet.data.loading.workers import WorkerFailure, WorkerPool
 
 HERE = Path(__file__).parent
 FILES = 500

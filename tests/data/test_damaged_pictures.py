@@ -19,8 +19,8 @@ import pytest
 from PIL import Image
 
 from videonet.data.decode import open_video
-from videonet.data.verify import Examiner
-from videonet.data.workers import WorkerFailure, WorkerPool
+from videonet.data.loading.workers import WorkerFailure, WorkerPool
+from videonet.data.preparing.verify import Examiner
 from videonet.errors import DecodeError
 
 HERE = Path(__file__).parent

@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from videonet.data.decode import open_video
-from videonet.data.verify import Examiner
-from videonet.data.workers import WorkerPool
+from videonet.data.loading.workers import WorkerPool
+from videonet.data.preparing.verify import Examiner
 from videonet.errors import DataError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from videonet.config import load_config
-from videonet.data.synthetic import write_demo_dataset
+from videonet.data.preparing.synthetic import write_demo_dataset
 
 
 @pytest.fixture(autouse=True)

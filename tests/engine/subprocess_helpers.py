@@ -15,7 +15,7 @@ import torch
 
 from videonet.checkpoint.checkpoint_dir import saved_checkpoints
 from videonet.config import load_config_text
-from videonet.data.loader import positions
+from videonet.data.loading.loader import positions
 from videonet.engine import train
 from videonet.engine.batch_norm import synchronize
 from videonet.engine.distributed import process

@@ -111,7 +111,7 @@ def test_a_video_with_two_labels_is_told(shift, told, begin, copied, caplog):
 
 
 def test_folders_of_frames_are_compared_too(tmp_path, caplog):
-    from videonet.data.lists import read_list
+    from videonet.data.datasets.lists import read_list
     from videonet.engine.data_check import _warn_of_overlap
 
     for name in ("a", "b", "same_as_a"):
@@ -132,7 +132,7 @@ def test_different_videos_are_not_told(begin, caplog):
 
 
 def test_pipes_are_not_opened(tmp_path, caplog):
-    from videonet.data.lists import read_list
+    from videonet.data.datasets.lists import read_list
     from videonet.engine.data_check import _warn_of_overlap
 
     os.mkfifo(tmp_path / "a.mp4")

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.conftest import SHARED
-from videonet.data.synthetic import write_demo_dataset
+from videonet.data.preparing.synthetic import write_demo_dataset
 from videonet.engine.metric_logger import read_log
 
 pytestmark = pytest.mark.cuda

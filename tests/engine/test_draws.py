@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torchvision.ops import StochasticDepth
 
-from videonet.data.loader import positions
+from videonet.data.loading.loader import positions
 from videonet.engine.draws import ClipDraws, step_seed
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from videonet.checkpoint.checkpoint_dir import saved_checkpoints
-from videonet.data.dataset import Batch, Failure
-from videonet.data.loader import VideoLoader
+from videonet.data.loading.dataset import Batch, Failure
+from videonet.data.loading.loader import VideoLoader
 from videonet.data.targets import Targets
 from videonet.engine.distributed import Process
 from videonet.engine.multiview import refuse_few_videos

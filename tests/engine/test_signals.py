@@ -14,7 +14,7 @@ import pytest
 from videonet.checkpoint import read_checkpoint
 from videonet.checkpoint.checkpoint_dir import saved_checkpoints
 from videonet.config import save_config
-from videonet.data.loader import BAD_LIST
+from videonet.data.loading.loader import BAD_LIST
 from videonet.engine.signals import StopSignals
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from videonet.config import load_config, model_arguments
-from videonet.data.batch_transforms import normalize
-from videonet.data.loader import build_loader
-from videonet.data.synthetic import write_demo_dataset
+from videonet.data.loading.loader import build_loader
+from videonet.data.preparing.synthetic import write_demo_dataset
+from videonet.data.transforms.batch import normalize
 from videonet.inference import Predictor
 from videonet.inference.export import export_model, read_onnx
 from videonet.models import create_model

@@ -12,7 +12,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 import videonet
 from tests.models.families import FRAMES, SIDE, small_model
-from videonet.data.build import clip_sampler
+from videonet.data.loading.build import clip_sampler
 from videonet.errors import ConfigError
 from videonet.inference.explain import grad_cam, grids_of
 from videonet.inference.rollout import attention_rollout, roll_out

@@ -16,7 +16,7 @@ import torch
 import videonet
 from videonet.config import load_config, load_config_text
 from videonet.data.decode import PyAVReader
-from videonet.data.synthetic import write_demo_dataset
+from videonet.data.preparing.synthetic import write_demo_dataset
 from videonet.engine.distributed import process
 from videonet.engine.multiview import run_multiview_test
 from videonet.errors import CheckpointError, ConfigError, DecodeError

@@ -18,7 +18,7 @@ import videonet
 import videonet.inference.pretrained as pretrained
 import videonet.models.weights as tables
 from videonet.config import load_config_text
-from videonet.data.synthetic import write_demo_dataset
+from videonet.data.preparing.synthetic import write_demo_dataset
 from videonet.errors import CheckpointError, ConfigError
 from videonet.models.weights import Weights
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from videonet.data.sampling import SEGMENTS, ClipSampler, dense_clip
+from videonet.data.transforms.sampling import SEGMENTS, ClipSampler, dense_clip
 from videonet.errors import ConfigError
 from videonet.inference.windows import SlidingPlan, WindowBuffer, sliding_windows
 

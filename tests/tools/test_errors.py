@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import videonet
-from videonet.data.synthetic import write_demo_dataset
+from videonet.data.preparing.synthetic import write_demo_dataset
 
 ROOT = Path(__file__).resolve().parents[2]
 

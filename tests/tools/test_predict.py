@@ -10,7 +10,7 @@ import torch
 
 import videonet
 from videonet.config import load_config
-from videonet.data.synthetic import write_demo_dataset
+from videonet.data.preparing.synthetic import write_demo_dataset
 
 ROOT = Path(__file__).resolve().parents[2]
 

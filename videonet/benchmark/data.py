@@ -21,11 +21,11 @@ from torch import Tensor
 
 from videonet.choices import BENCHMARK_PEERS
 from videonet.config import load_config
-from videonet.data.build import build_dataset
-from videonet.data.dataset import TrainingClips, VideoDataset
-from videonet.data.loader import TrainingBatches, VideoLoader
-from videonet.data.views import read_frames, to_batch
-from videonet.data.workers import WorkerPool
+from videonet.data.loading.build import build_dataset
+from videonet.data.loading.dataset import TrainingClips, VideoDataset
+from videonet.data.loading.loader import TrainingBatches, VideoLoader
+from videonet.data.loading.workers import WorkerPool
+from videonet.data.transforms.views import read_frames, to_batch
 from videonet.errors import ConfigError, DecodeError
 
 logger = logging.getLogger(__name__)

@@ -129,7 +129,7 @@ def run_inspect(args: argparse.Namespace) -> int:
     """
     if args.sheet and len(args.files) > 1:
         raise ConfigError(f"--sheet draws one file, but {len(args.files)} are given")
-    from videonet.data.inspection import inspect, write_frame_sheet
+    from videonet.data.preparing.inspection import inspect, write_frame_sheet
 
     bad = 0
     for file in args.files:
@@ -154,8 +154,8 @@ def run_verify(args: argparse.Namespace) -> int:
         The exit code, as the help says.
     """
     from videonet.config.loading import load_config
-    from videonet.data.build import read_videos
-    from videonet.data.verify import verify
+    from videonet.data.loading.build import read_videos
+    from videonet.data.preparing.verify import verify
 
     cfg = load_config(args.cfg, args.overrides)
     bad = total = 0
@@ -189,8 +189,8 @@ def run_prepare(args: argparse.Namespace) -> int:
         The exit code, as the help says.
     """
     from videonet.config.loading import load_config
-    from videonet.data.build import read_videos
-    from videonet.data.prepare import Encoder, prepare
+    from videonet.data.loading.build import read_videos
+    from videonet.data.preparing.prepare import Encoder, prepare
 
     cfg = load_config(args.cfg, args.overrides)
     encode = Encoder(args.short_side, args.gop, args.crf, cfg.DATA.FRAMES_FPS)
@@ -223,9 +223,13 @@ def run_show(args: argparse.Namespace) -> int:
         The exit code, as the help says.
     """
     from videonet.config.loading import load_config
-    from videonet.data.build import build_dataset, evaluation_views
-    from videonet.data.classes import class_names
-    from videonet.data.contact_sheet import chosen_classes, sheet_name, write_contact_sheet
+    from videonet.data.datasets.classes import class_names
+    from videonet.data.loading.build import build_dataset, evaluation_views
+    from videonet.data.preparing.contact_sheet import (
+        chosen_classes,
+        sheet_name,
+        write_contact_sheet,
+    )
 
     cfg = load_config(args.cfg, args.overrides)
     names = class_names(cfg)

@@ -11,7 +11,7 @@ from videonet.commands.arguments import Words, new_parser
 from videonet.terminal import printable
 
 if TYPE_CHECKING:
-    from videonet.data.synthetic import DemoDataset
+    from videonet.data.preparing.synthetic import DemoDataset
 
 
 def parse_arguments(argv: Words = None, prog: str | None = None) -> argparse.Namespace:
@@ -67,7 +67,7 @@ def main(argv: Words = None, prog: str | None = None) -> None:
     arguments = parse_arguments(argv, prog)
     from tqdm import tqdm
 
-    from videonet.data.synthetic import write_demo_dataset
+    from videonet.data.preparing.synthetic import write_demo_dataset
 
     with tqdm(desc="demo clips", unit="clip", delay=0.5) as bar:
 

@@ -25,7 +25,7 @@ def main(argv: Words = None, prog: str | None = None) -> None:
     args = parse(parser, argv)
     from tqdm import tqdm
 
-    from videonet.data.build import build_dataset
+    from videonet.data.loading.build import build_dataset
     from videonet.inference import Predictor
     from videonet.terminal import start_logging
 

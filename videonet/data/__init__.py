@@ -1,7 +1,7 @@
 """From lists of video files to batches of clips."""
 
-from videonet.data.dataset import Batch, Failure
 from videonet.data.decode import open_video
-from videonet.data.loader import VideoLoader, build_loader
+from videonet.data.loading.dataset import Batch, Failure
+from videonet.data.loading.loader import VideoLoader, build_loader
 
 __all__ = ["Batch", "Failure", "VideoLoader", "build_loader", "open_video"]

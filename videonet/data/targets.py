@@ -18,7 +18,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 from torchvision.tv_tensors import BoundingBoxes
 
-from videonet.data.arrays import MultiHot, Rows
+from videonet.data.datasets.arrays import MultiHot, Rows
 from videonet.data.video.info import VideoInfo
 from videonet.errors import DataError
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from fvcore.common.config import CfgNode
 
 from videonet.checkpoint.hub import HUB
-from videonet.data.build import build_dataset
-from videonet.data.dataset import VideoDataset
-from videonet.data.lists import VideoList
-from videonet.data.workers import WorkerFailure, WorkerPool
+from videonet.data.datasets.lists import VideoList
+from videonet.data.loading.build import build_dataset
+from videonet.data.loading.dataset import VideoDataset
+from videonet.data.loading.workers import WorkerFailure, WorkerPool
 from videonet.engine.distributed import Process
 from videonet.errors import CheckpointError, DataError, DecodeError, VideonetError
 from videonet.models.weights import is_name

@@ -103,7 +103,7 @@ class StepShare:
 
     Args:
         positions: places in the step of each process's videos, ascending
-            (:func:`videonet.data.loader.positions`).
+            (:func:`videonet.data.loading.loader.positions`).
         clips_per_video: clips of a video, after one another.
     """
 

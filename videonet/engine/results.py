@@ -7,8 +7,8 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from videonet.data.arrays import MultiHot
-from videonet.data.dataset import Failure, VideoDataset
+from videonet.data.datasets.arrays import MultiHot
+from videonet.data.loading.dataset import Failure, VideoDataset
 from videonet.data.tables import write_table
 from videonet.files import make_folder, remove_unfinished, replacing_text, writing
 from videonet.tasks.task import Evaluation, Task

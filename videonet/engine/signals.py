@@ -7,7 +7,7 @@ import threading
 import time
 from types import FrameType
 
-from videonet.data.workers import STOP_SIGNALS
+from videonet.data.loading.workers import STOP_SIGNALS
 
 # A terminal or SLURM signals both torchrun and its processes, and torchrun passes the signal on, so
 # that a process gets it twice: within so many seconds the second one is the same request.

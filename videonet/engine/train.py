@@ -23,8 +23,8 @@ from videonet.checkpoint.checkpoint_dir import checkpoint_path, remove_old, save
 from videonet.checkpoint.sharded import write_sharded
 from videonet.config import save_config
 from videonet.data import Batch, VideoLoader, build_loader
-from videonet.data.batch_transforms import normalize
-from videonet.data.loader import positions
+from videonet.data.loading.loader import positions
+from videonet.data.transforms.batch import normalize
 from videonet.devices import autocast_dtype
 from videonet.engine.batch_norm import (
     average_statistics,

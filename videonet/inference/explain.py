@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from videonet.data.batch_transforms import normalize
+from videonet.data.transforms.batch import normalize
 from videonet.errors import ConfigError
 from videonet.inference.predictor import Predictor
 from videonet.models.base import StageOutput, VideoModel

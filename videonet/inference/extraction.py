@@ -10,8 +10,8 @@ import torch
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from videonet.data.build import evaluation_views
 from videonet.data.feature_store import FeatureWriter, VideoFeatures
+from videonet.data.loading.build import evaluation_views
 from videonet.errors import DecodeError, ScoreError
 from videonet.inference.description import describe_clips, describe_scoring
 from videonet.inference.predictor import Predictor

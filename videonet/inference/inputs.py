@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from videonet.data.dataset import EvaluationViews
+from videonet.data.loading.dataset import EvaluationViews
 from videonet.data.video.memory import Frames, FramesReader, stack_frames
 from videonet.data.video.reader import VideoReader
 from videonet.errors import CheckpointError, ConfigError, DecodeError

@@ -17,10 +17,10 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
-from videonet.data.build import clip_sampler, evaluation_views
 from videonet.data.decode import PyAVReader
-from videonet.data.sampling import Clock
-from videonet.data.transforms import spatial_crops
+from videonet.data.loading.build import clip_sampler, evaluation_views
+from videonet.data.transforms.clip import spatial_crops
+from videonet.data.transforms.sampling import Clock
 from videonet.devices import apply_to_clips, autocast_dtype, select_device
 from videonet.errors import ConfigError, ScoreError
 from videonet.heads.aggregation import VideoAttentionHead

@@ -7,7 +7,7 @@ import itertools
 import torch
 from torch import Tensor
 
-from videonet.data.batch_transforms import normalize
+from videonet.data.transforms.batch import normalize
 from videonet.errors import ConfigError
 from videonet.inference.explain import as_heat
 from videonet.inference.predictor import Predictor

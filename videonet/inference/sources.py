@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from videonet.data.lists import read_paths
+from videonet.data.datasets.lists import read_paths
 from videonet.data.video.names import is_hidden, is_video
 from videonet.errors import DataError
 

@@ -3,7 +3,7 @@
 A window is treated as a short video: its clip is the one that an evaluation takes from a video of
 these frames alone. The nominal frame rate makes an even clock, whose ticks are called places. A
 window begins every ``stride`` places, and the frame of a place is the one nearest in time, as in
-:mod:`videonet.data.sampling`.
+:mod:`videonet.data.transforms.sampling`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from videonet.data.sampling import DENSE, ClipSampler, dense_span
+from videonet.data.transforms.sampling import DENSE, ClipSampler, dense_span
 from videonet.errors import ConfigError
 
 DEFAULT_FPS = 30.0  # for the length of a window where the config has no target rate

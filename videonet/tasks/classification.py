@@ -11,14 +11,14 @@ import torch.nn.functional as F
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
-from videonet.data.classes import (
+from videonet.data.datasets.classes import (
     class_names,
     known_classes,
     refuse_single_class,
     with_classes,
 )
-from videonet.data.dataset_form import tells_names
-from videonet.data.lists import VideoList
+from videonet.data.datasets.form import tells_names
+from videonet.data.datasets.lists import VideoList
 from videonet.data.targets import LABELS, Annotations, Targets
 from videonet.tasks.class_scores import ClassScores
 from videonet.tasks.mixing import Mixup

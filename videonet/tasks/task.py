@@ -14,8 +14,8 @@ from torch import Tensor
 
 from videonet.config import model_arguments
 from videonet.config.reading import read_text
-from videonet.data.dataset import Failure, annotations_of
-from videonet.data.lists import VideoList
+from videonet.data.datasets.lists import VideoList
+from videonet.data.loading.dataset import Failure, annotations_of
 from videonet.data.targets import Annotations, Targets
 from videonet.models import create_model
 from videonet.models.base import VideoModel

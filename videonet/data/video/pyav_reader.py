@@ -11,7 +11,7 @@ import av
 import numpy as np
 from torch import Tensor
 
-from videonet.data.buffer_pool import BufferPool
+from videonet.data.loading.buffer_pool import BufferPool
 from videonet.data.video.access import (
     READ_ERRORS,
     decode_error,

@@ -1,0 +1,1 @@
+"""Where samples come from: lists, folders, Something-Something; one registry."""

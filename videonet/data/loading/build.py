@@ -1,0 +1,161 @@
+"""From a config to a data set: its videos, how their clips are made, and their targets."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from fvcore.common.config import CfgNode
+
+from videonet.choices import SPLITS
+from videonet.data.datasets.classes import label_names
+from videonet.data.datasets.lists import VideoList
+from videonet.data.datasets.registry import dataset_form, find_list
+from videonet.data.loading.dataset import (
+    EvaluationViews,
+    TrainingClips,
+    VideoDataset,
+    annotations_of,
+)
+from videonet.data.preparing.manifest import read_manifest
+from videonet.data.targets import Annotations, TargetMaker
+from videonet.data.transforms.clip import (
+    INTERPOLATIONS,
+    InceptionCrop,
+    JitterCrop,
+    build_augmentation,
+)
+from videonet.data.transforms.sampling import ClipSampler
+from videonet.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+Annotate = Callable[[VideoList], Annotations]  # what a task wants to know of the videos
+STANDARD_ASPECT = (3 / 4, 4 / 3)
+
+
+def build_dataset(cfg: CfgNode, split: str, annotate: Annotate = annotations_of) -> VideoDataset:
+    """The videos of a split as the config wants their clips, with their manifest if there is one.
+
+    ``annotate`` gives what the targets of the list's videos are made from.
+
+    Raises ConfigError for an unknown split or value, DataError for a list that cannot be used.
+    """
+    videos = read_videos(cfg, split)
+    annotations = annotate(videos)
+    make_clips: TrainingClips | EvaluationViews
+    if split == "train":
+        make_clips = training_clips(cfg, annotations.maker)
+    else:
+        make_clips = evaluation_views(cfg, split, annotations.maker)
+    return VideoDataset(
+        videos,
+        make_clips,
+        seed=cfg.RNG_SEED,
+        replace=split == "train",
+        annotations=annotations,
+        manifest=read_manifest(videos),
+    )
+
+
+def read_videos(cfg: CfgNode, split: str) -> VideoList:
+    """The videos and labels of a split, in whichever form ``TRAIN.DATASET`` has them.
+
+    The labels are in the order of :func:`~videonet.data.datasets.classes.class_names`.
+
+    Raises ConfigError for an unknown split, DataError for a list that cannot be used.
+    """
+    if split not in SPLITS:
+        raise ConfigError(f"unknown split {split!r}; known are {', '.join(SPLITS)}")
+    return dataset_form(cfg, split).read(cfg, find_list(cfg, split), label_names(cfg, split))
+
+
+def clip_sampler(cfg: CfgNode, split: str = "train") -> ClipSampler:
+    """As the form of the data set wants clips, unless DATA.SAMPLING says how."""
+    mode = cfg.DATA.SAMPLING
+    if mode == "auto":
+        mode = dataset_form(cfg, split).sampling
+    return ClipSampler(
+        num_frames=cfg.DATA.NUM_FRAMES,
+        rate=cfg.DATA.SAMPLING_RATE,
+        target_fps=float(cfg.DATA.TARGET_FPS),
+        mode=mode,
+        short_video=cfg.DATA.SHORT_VIDEO,
+    )
+
+
+def training_clips(cfg: CfgNode, maker: TargetMaker | None = None) -> TrainingClips:
+    """Random clips with the augmentation of DATA and AUG; ``maker``: of their targets."""
+    aug = cfg.AUG
+    recipe = {}
+    if aug.ENABLE:
+        recipe = {
+            "policy": aug.AA_TYPE,
+            "colour_jitter": aug.COLOR_JITTER or 0.0,
+            "erasing": aug.RE_PROB,
+            "erasing_mode": aug.RE_MODE,
+            "erasing_count": aug.RE_COUNT,
+        }
+    augment = build_augmentation(
+        flip=cfg.DATA.RANDOM_FLIP and dataset_form(cfg, "train").mirrors,
+        mean=cfg.DATA.MEAN,
+        std=cfg.DATA.STD,
+        **recipe,
+    )
+    return TrainingClips(
+        sampler=clip_sampler(cfg),
+        crop=_training_crop(cfg),
+        augment=augment,
+        count=cfg.AUG.NUM_SAMPLE,
+        backend=_backend(cfg),
+        frames_fps=cfg.DATA.FRAMES_FPS,
+        maker=maker,
+    )
+
+
+def evaluation_views(
+    cfg: CfgNode, split: str = "test", maker: TargetMaker | None = None
+) -> EvaluationViews:
+    """All views of the test, or the one centre view of validation; ``maker``: of their targets."""
+    if split == "val":
+        size, temporal, spatial = cfg.DATA.TRAIN_CROP_SIZE, 1, 1
+    else:
+        size = cfg.DATA.TEST_CROP_SIZE
+        temporal, spatial = cfg.TEST.NUM_ENSEMBLE_VIEWS, cfg.TEST.NUM_SPATIAL_CROPS
+    sampler = clip_sampler(cfg, "train" if split == "val" else "test")
+    return EvaluationViews(
+        sampler,
+        size,
+        temporal,
+        spatial,
+        _backend(cfg),
+        frames_fps=cfg.DATA.FRAMES_FPS,
+        crop_ratio=cfg.TEST.CROP_RATIO,
+        interpolation=cfg.TEST.INTERPOLATION,
+        maker=maker,
+    )
+
+
+def _training_crop(cfg: CfgNode) -> JitterCrop | InceptionCrop:
+    data = cfg.DATA
+    if not data.TRAIN_JITTER_SCALES_RELATIVE:
+        return JitterCrop(
+            data.TRAIN_CROP_SIZE, tuple(data.TRAIN_JITTER_SCALES), data.INV_UNIFORM_SAMPLE
+        )
+    name = cfg.AUG.INTERPOLATION if cfg.AUG.ENABLE else "bilinear"
+    if name not in INTERPOLATIONS:
+        raise ConfigError(
+            f"AUG.INTERPOLATION is {name!r}, expected one of {', '.join(INTERPOLATIONS)}"
+        )
+    return InceptionCrop(
+        data.TRAIN_CROP_SIZE,
+        area=tuple(data.TRAIN_JITTER_SCALES_RELATIVE),
+        aspect=tuple(data.TRAIN_JITTER_ASPECT_RELATIVE) or STANDARD_ASPECT,
+        decode_side=data.TRAIN_JITTER_SCALES[0],
+        interpolation=INTERPOLATIONS[name],
+    )
+
+
+def _backend(cfg: CfgNode) -> str:
+    backend = cfg.DATA.DECODING_BACKEND
+    return "auto" if backend == "torchvision" else backend  # torchvision reads no videos any more

@@ -1,0 +1,1 @@
+"""Before training: verify, prepare, inspect and look at data, and the demo's videos."""

@@ -1,0 +1,1 @@
+"""Which frames a clip takes, and what happens to its pixels and targets."""
