@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 from tests.fast_paths import force_fast_paths
-from tests.models.families import FAMILIES, small_model
+from tests.models.families import ARCHITECTURES, small_model, smallest_of
 from tests.models.invariants import randomise
 from tests.ops.test_precision import OPERATORS, Operator, of_module
 
@@ -32,14 +32,13 @@ BATCH = 2
 
 def of_family(pattern: str) -> Operator:
     """A family's smallest model as a function of clips and of its parameters."""
-    name = pattern.replace("*", "xs").replace("mvit_", "mvit_v2_")
-    model = randomise(small_model(name))
+    model = randomise(small_model(smallest_of(pattern)))
     return of_module(model, (BATCH, 3, 4, 64, 64))
 
 
 ROWS: dict[str, Callable[[], Operator]] = {
     **{name: partial(OPERATORS.get, name) for name in OPERATORS},
-    **{pattern.removesuffix("_*"): partial(of_family, pattern) for pattern in FAMILIES},
+    **{pattern.removesuffix("_*"): partial(of_family, pattern) for pattern in ARCHITECTURES},
 }
 
 

@@ -9,5 +9,7 @@ SPLITS = ("train", "val", "test")
 FRAMES_FPS = 30.0  # of a folder of pictures
 FEATURE_FORMATS = ("safetensors", "npy")
 EXPORT_SUFFIXES = {"pt2": ".pt2", "onnx": ".onnx", "aoti": ".aoti.pt2"}
-CHECKPOINT_NAMES = ("videonet", "pyslowfast", "torchvision")  # whose names are written
+CHECKPOINT_NAMES = (  # whose names are written
+    *("videonet", "pyslowfast", "torchvision", "timm-vit", "videomae", "transformers-videomae"),
+)
 BENCHMARK_PEERS = ("decord", "pytorchvideo")

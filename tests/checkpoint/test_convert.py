@@ -9,6 +9,7 @@ import torch
 from torchvision.models.video.mvit import MSBlockConfig
 from torchvision.models.video.mvit import MViT as TorchvisionMViT
 
+from tests.models.invariants import randomise
 from videonet.checkpoint import load_checkpoint, read_checkpoint, write_checkpoint
 from videonet.checkpoint.convert import convert_checkpoint
 from videonet.checkpoint.names import Row, compile_template
@@ -107,7 +108,7 @@ def test_an_image_model_gets_the_flat_stem_of_pyslowfast(tmp_path):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"num_frames": 1}, "image model"),
+        ({"num_frames": 1}, "is of images, which torchvision has no model for"),
         ({"use_abs_pos": True}, "no place for pos_embed"),
         ({"norm_stem": True}, "no place for norm_stem.weight"),
         ({"cls_token": False}, "needs pos_encoding.class_token"),
@@ -119,6 +120,85 @@ def test_what_torchvision_cannot_express_is_refused(tmp_path, changes, message):
     with pytest.raises(CheckpointError, match=message):
         convert_checkpoint(path, tmp_path / "there.pth", "torchvision")
     assert not (tmp_path / "there.pth").exists()
+
+
+VIT = {"embed_dim": 24, "depth": 2, "num_heads": 3, "patch_size": 8, "crop_size": 16}
+VIT |= {"num_classes": 5}
+
+
+def test_transformers_runs_a_videomae_that_is_written_for_it(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    grid = {"num_frames": 4, "sine_grid": (2, 2, 2)}
+    model = create_model("videomae_b", **VIT, **grid, norm_eps=1e-12, last_norm_eps=1e-5)
+    model = randomise(model)
+    own, folder = tmp_path / "own.pyth", tmp_path / "hub"
+    write_checkpoint(own, {"model_state": model.state_dict()})
+    folder.mkdir()
+    found = convert_checkpoint(own, folder / "model.safetensors", "transformers-videomae")
+    assert found[0] == "videomae"
+    transformers.VideoMAEConfig(
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=3,
+        intermediate_size=96,
+        image_size=16,
+        patch_size=8,
+        num_frames=4,
+        num_labels=5,
+    ).save_pretrained(folder)
+    peer, report = transformers.VideoMAEForVideoClassification.from_pretrained(
+        folder, output_loading_info=True
+    )
+    assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys"))
+    clip = torch.randn(2, 3, 4, 16, 16)
+    with torch.no_grad():
+        theirs = peer.eval()(clip.transpose(1, 2)).logits
+        torch.testing.assert_close(theirs, model(clip), rtol=1e-4, atol=1e-4)
+
+
+def test_timm_runs_a_vit_that_is_written_for_it(tmp_path):
+    vision_transformer = pytest.importorskip("timm.models.vision_transformer")
+    options = {"num_registers": 2, "layer_scale": 0.1, "qk_norm": True}
+    model = randomise(create_model("vit_b", num_frames=1, **VIT, **options))
+    write_checkpoint(tmp_path / "own.pyth", {"model_state": model.state_dict()})
+    convert_checkpoint(tmp_path / "own.pyth", tmp_path / "there.pth", "timm-vit")
+    sizes = {"img_size": 16, "patch_size": 8, "num_classes": 5, "embed_dim": 24, "depth": 2}
+    peer = vision_transformer.VisionTransformer(
+        **sizes, num_heads=3, reg_tokens=2, init_values=0.1, qk_norm=True
+    )
+    peer.load_state_dict(torch.load(tmp_path / "there.pth", weights_only=True))
+    image = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(peer.eval()(image), model(image), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("to", ["videomae", "transformers-videomae"])
+def test_a_videomae_there_and_back(tmp_path, to):
+    own, there, back = (tmp_path / f"{step}.pyth" for step in ("own", "there", "back"))
+    options = {"layer_scale": 0.1, "cos_attn": True} if to == "videomae" else {}
+    model = create_model("videomae_b", num_frames=4, **VIT, **options)
+    state = randomise(model).state_dict()
+    write_checkpoint(own, {"model_state": state})
+    convert_checkpoint(own, there, to)
+    assert convert_checkpoint(there, back, "videonet")[0] == to.replace("-", " ")
+    report = load_checkpoint(create_model("videomae_b", num_frames=4, **VIT, **options), back)
+    assert sorted(report.loaded) == sorted(state)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "to", "message"),
+    [
+        ("vit_b", {"num_frames": 4}, "timm-vit", "is of clips, which timm-vit has no model for"),
+        ("videomae_b", {"num_frames": 4, "layer_scale": 0.1}, "transformers-videomae", "no place"),
+        ("vit_b", {"num_frames": 4, "cls_token": False}, "videomae", "no place for pos_embed_sp"),
+        ("videomae_b", {"num_frames": 1}, "videomae", "is of images"),
+    ],
+)
+def test_a_vit_that_a_project_does_not_have_is_refused(tmp_path, name, options, to, message):
+    model = create_model(name, **VIT, **options)
+    write_checkpoint(tmp_path / "own.pyth", {"model_state": model.state_dict()})
+    with pytest.raises(CheckpointError, match=message):
+        convert_checkpoint(tmp_path / "own.pyth", tmp_path / "there.pth", to)
 
 
 def test_separate_projections_are_fused_and_split():

@@ -97,6 +97,11 @@ WRAPPED = {
         | under("decoder.", {n: t[:1] for n, t in s.items() if n.startswith("blocks.") and t.dim()})
         | {"encoder_to_decoder.weight": torch.ones(9, 9)}
     ),
+    "an encoder and a decoder of a trainer": lambda s: (
+        under("net.encoder.", s)
+        | under("net.decoder.", {n: t for n, t in s.items() if n.startswith("blocks.")})
+        | {"net.mask_token": torch.ones(1, 1, 9)}
+    ),
     "what pixels and classes weigh": lambda s: (
         s | {"pixel_mean": torch.ones(3), "class_weights": torch.ones(5)}
     ),
@@ -124,6 +129,8 @@ def test_wrapped_names_give_exactly_these_weights(models, family, wrap):
     report = load_checkpoint(model, {"state_dict": saved})
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in state.items())
     assert {entry.name for entry in report.source} == saved.keys()
+    if "decoder" in wrap:
+        assert not report.unexpected
     left = saved.keys() - set(report.used)
     assert left == set(report.dropped) | set(report.unexpected)
     assert all(name in str(report) for name in report.unexpected)

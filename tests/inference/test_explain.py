@@ -11,7 +11,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 import videonet
-from tests.models.families import FRAMES, SIDE, small_model
+from tests.models.families import FRAMES, SIDE, different_models, small_model
 from videonet.data.loading.build import clip_sampler
 from videonet.errors import ConfigError
 from videonet.inference.explain import grad_cam, grids_of
@@ -30,7 +30,7 @@ class Around:
 
 
 @pytest.mark.parametrize("weights", ["cell", "grid"])
-@pytest.mark.parametrize("name", videonet.list_models())
+@pytest.mark.parametrize("name", different_models())
 def test_every_model_can_be_explained(name, weights, colour_predictor):
     if weights == "grid" and not name.endswith(("_xs", "_b", "b1", "w18")):
         pytest.skip("one size of a family is enough")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 
 import videonet
+from videonet.models import registry
 
 FRAMES, SIDE = 4, 64
 
@@ -36,6 +37,7 @@ class Family:
 
 
 MVIT_DEPTHS = {"mvit_v2_b": 7, "mvit_v2_l": 10}
+SMALL_VIT = {"embed_dim": 24, "depth": 4, "num_heads": 3, "patch_size": 16}
 FAMILIES = {
     "cyclemlp_*": Family(
         small={
@@ -142,11 +144,18 @@ FAMILIES = {
         frames=2,
         by_model={f"swin_{size}": {"depths": (2, 1, 2, 1)} for size in "tsbl"},
     ),
-    "vit_*": Family(
-        small={"embed_dim": 24, "depth": 4, "num_heads": 3, "patch_size": 16},
+    "timesformer_*": Family(
+        small=SMALL_VIT,
+        sides=(4, 4, 4, 4),
+        frames=4,
+        # Behind a projection that is zero in a model inflated from an image.
+        silent=(r"blocks\.\d+\.temporal_(norm1|attn)\..*",),
+    ),
+    "videomae_*": Family(
+        small=SMALL_VIT,
         sides=(4, 4, 4, 4),
         frames=2,
-        exact={"cls_key_log_frames": True},
+        exact={"sine_grid": None},  # fixed positions number the cells of all frames
     ),
     "vjepa2_*": Family(
         small={
@@ -161,6 +170,12 @@ FAMILIES = {
         frames=2,
         exact={"rotate_time": False},
     ),
+    **{
+        pattern: Family(
+            small=SMALL_VIT, sides=(4, 4, 4, 4), frames=2, exact={"cls_key_log_frames": True}
+        )
+        for pattern in ("vit_*", "vivit_*", "mae_*", "dinov2_*")
+    },
     "cvt_*": Family(
         small={"depths": (1, 1, 2), "embed_dims": (16, 32, 48), "num_heads": (1, 2, 3)},
         sides=(16, 8, 4),
@@ -181,18 +196,45 @@ FAMILIES = {
 }
 
 
+# Families of ViTs with other options, for which "vit_*" stands in tests that take long.
+OPTIONS_OF_VIT = ("timesformer_*", "vivit_*", "mae_*", "dinov2_*")
+ARCHITECTURES = [pattern for pattern in FAMILIES if pattern not in OPTIONS_OF_VIT]
+
+
+def smallest_of(pattern: str) -> str:
+    """The name of a family's smallest model, or of any where all are made small alike."""
+    names = videonet.list_models(pattern) or [pattern]
+    return next((name for name in names if name.endswith("_xs")), names[0])
+
+
 def family_of(name: str) -> Family:
     """The entry whose pattern fits the model's name."""
     return next(f for pattern, f in FAMILIES.items() if fnmatch.fnmatchcase(name, pattern))
 
 
-def small_model(name: str, **overrides):
-    """A narrow and shallow model of this name: five classes, 4 frames of 64x64."""
+def small_arguments(name: str) -> dict:
+    """Constructor arguments that make the model of this name narrow and shallow."""
     family = family_of(name)
     arguments = {"num_classes": 5, "num_frames": FRAMES, "crop_size": SIDE}
-    arguments |= family.small | family.by_model.get(name, {}) | overrides
+    return arguments | family.small | family.by_model.get(name, {})
+
+
+def small_model(name: str, **overrides):
+    """A narrow and shallow model of this name: five classes, 4 frames of 64x64."""
     torch.manual_seed(0)
-    return videonet.create_model(name, **arguments)
+    return videonet.create_model(name, **small_arguments(name) | overrides)
+
+
+def different_models() -> list[str]:
+    """Names of all models, but of those that are the same when they are small only the first."""
+    found = {}
+    for name in videonet.list_models():
+        architecture, builders = next(f for f in registry.FAMILIES.values() if name in f[1])
+        rows = builders[name].args[1:]  # arguments of clips, and of images
+        small = small_arguments(name)
+        same = architecture, *(repr(sorted((dict(row) | small).items(), key=str)) for row in rows)
+        found.setdefault(same, name)
+    return sorted(found.values())
 
 
 def may_be_silent(name: str, model) -> set[str]:

@@ -101,7 +101,10 @@ def assert_same_logits(model, peer, shape, dialect, ignored=()):
 
 
 class Logits(torch.nn.Module):
-    """A model of transformers that returns its logits alone; its parameters keep their names."""
+    """A model of transformers that takes our clips and images and returns its logits alone.
+
+    Its parameters keep their names.
+    """
 
     def __init__(self, model):
         super().__init__()
@@ -109,8 +112,8 @@ class Logits(torch.nn.Module):
         for name, module in model.named_children():
             self.add_module(name, module)
 
-    def forward(self, image):
-        return self.inner[0].eval()(image).logits
+    def forward(self, clip):
+        return self.inner[0].eval()(clip.transpose(1, 2) if clip.dim() == 5 else clip).logits
 
 
 def still_clip_logits(image, video, frames, size, seed=0, **loading):

@@ -46,6 +46,9 @@ PUBLISHED = [
     ("swin_b", {}, (32, 224, 224), 281.6),
     # ViT: the official code's convolutions and matrix products as fvcore counts them
     ("vit_b", IMAGE, (1, 224, 224), 17.564),
+    ("videomae_b", {}, (16, 224, 224), 180.345),
+    ("timesformer_b", {}, (8, 224, 224), 195.83),
+    ("vivit_b", {}, (32, 224, 224), 451.525),
     # CvT, likewise
     ("cvt_13", IMAGE, (1, 224, 224), 4.566),
     ("cvt_21", IMAGE, (1, 224, 224), 7.178),

@@ -11,14 +11,12 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.utils import parametrize, prune
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from tests.models.families import FAMILIES, small_model
+from tests.models.families import ARCHITECTURES, small_model, smallest_of
 from tests.models.invariants import randomise, relative_error
 from videonet.models.cvt import CvT
 
 # The smallest variant of each family, and arguments that take other paths through it.
-MODELS = {
-    pattern: (pattern.replace("*", "xs").replace("mvit_", "mvit_v2_"), {}) for pattern in FAMILIES
-} | {
+MODELS = {pattern: (smallest_of(pattern), {}) for pattern in ARCHITECTURES} | {
     "mvit, v1": ("mvit_v1_b", {}),
     "mvit, separate projections": ("mvit_v2_xs", {"separate_qkv": True}),
     "mvit, pooled first": ("mvit_v2_xs", {"pool_first": True}),
@@ -27,15 +25,19 @@ MODELS = {
     "cvt, averages": ("cvt_xs", {"projection": "avg"}),
     "cvt, class token": ("cvt_xs", {"cls_token": True}),
     "mvit, reversible, pooled first": ("rev_mvit", {"pool_first": True, "shortcut": "max"}),
+    "vit, cosine attention": ("videomae_b", {"cos_attn": True}),
+    "vit, gated MLP": ("dinov2_reg_g", {}),
     "vit, divided": ("vit_xs", {"space_time": "divided"}),
 }
 LAYERS = (nn.Linear, nn.Conv3d)
 
 
-VARIANTS = [name for name in MODELS if name not in FAMILIES]
+VARIANTS = [name for name in MODELS if name not in ARCHITECTURES]
 
 
-@pytest.fixture(params=[*FAMILIES, *(pytest.param(v, marks=pytest.mark.slow) for v in VARIANTS)])
+@pytest.fixture(
+    params=[*ARCHITECTURES, *(pytest.param(v, marks=pytest.mark.slow) for v in VARIANTS)]
+)
 def model(request, small_pieces):
     """A small model on a CPU that has all fast paths."""
     name, arguments = MODELS[request.param]

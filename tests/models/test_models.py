@@ -4,7 +4,14 @@ import pytest
 import torch
 
 import videonet
-from tests.models.families import FRAMES, SIDE, family_of, may_be_silent, small_model
+from tests.models.families import (
+    FRAMES,
+    SIDE,
+    different_models,
+    family_of,
+    may_be_silent,
+    small_model,
+)
 from tests.models.invariants import (
     assert_still_clips_are_images,
     assert_temporal_parameters_learn,
@@ -12,8 +19,9 @@ from tests.models.invariants import (
 )
 from videonet.checkpoint import load_checkpoint
 from videonet.errors import ConfigError
+from videonet.models import vit
 
-NAMES = videonet.list_models()
+NAMES = different_models()
 
 
 def clip(batch=1, frames=FRAMES, height=SIDE, width=SIDE):
@@ -29,6 +37,14 @@ def test_clips_and_images_of_several_sizes(name):
         assert model(clip(2)).shape == (2, 5)
         assert model(clip(1, 6, 96, 128)).shape == (1, 5)
         torch.testing.assert_close(image(frame), image(frame.unsqueeze(2)))
+
+
+def test_every_name_builds_its_image_and_its_clip_model():
+    with torch.device("meta"):
+        for name in videonet.list_models():
+            for frames in ({}, {"num_frames": 1}):
+                model = videonet.create_model(name, **frames)
+                assert model.num_classes == 400 and len(model.feature_info) >= 2, name
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -211,11 +227,10 @@ def test_some_run_on_a_part_of_their_tokens():
         if not model.works_on_parts:
             with pytest.raises(ConfigError, match="works on whole grids"):
                 model.forward_features(clip(), keep)
-    assert {name for name in NAMES if small_model(name).works_on_parts} == {
-        name
-        for family in ("vit", "vjepa2", "hiera")
-        for name in videonet.list_models(f"{family}_*")
-    }
+    whole = {name for name in NAMES if not small_model(name).works_on_parts}
+    others = [n for family in ("vjepa2", "hiera") for n in videonet.list_models(f"{family}_*")]
+    joint = set(vit.MODELS) - set(videonet.list_models("timesformer_*"))
+    assert set(NAMES) - whole == set(NAMES) & (joint | set(others))
 
 
 def test_the_former_name_of_pooling_warns():

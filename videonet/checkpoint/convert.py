@@ -5,13 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from videonet.checkpoint.files import write_checkpoint
+from videonet.checkpoint.projections import with_fused_projections, with_separate_projections
 from videonet.checkpoint.read import read_checkpoint
-from videonet.checkpoint.translate import (
-    State,
-    from_own_names,
-    to_own_names,
-    with_fused_projections,
-)
+from videonet.checkpoint.translate import State, from_own_names, to_own_names
 from videonet.errors import CheckpointError
 
 CARRIED = ("cfg", "class_names")  # what describes the weights and not a training run
@@ -26,8 +22,9 @@ def convert_checkpoint(source: str | Path, target: str | Path, to: str) -> tuple
 
     Args:
         to: one of ``CHECKPOINT_NAMES``. "videonet" writes own names with 3D kernels, "pyslowfast"
-            the same names with the flat stem of its image models where it is one, "torchvision" a
-            plain state dict.
+            the same names with the flat stem of its image models where it is one, "torchvision"
+            an MViT, "timm-vit" an image ViT, "videomae" and "transformers-videomae" a VideoMAE,
+            each as a plain state dict.
 
     Returns:
         The dialect of `source` and the number of tensors written.
@@ -37,20 +34,22 @@ def convert_checkpoint(source: str | Path, target: str | Path, to: str) -> tuple
     """
     content = read_checkpoint(source)
     tensors = to_own_names(content, str(source))
-    if tensors.dialect == "pytorchvideo" or to == "torchvision":
+    if to.startswith("transformers"):
+        tensors = with_separate_projections(tensors)
+    elif tensors.dialect == "pytorchvideo" or to not in ("videonet", "pyslowfast"):
         tensors = with_fused_projections(tensors)
     state = tensors.state
+    written: dict
     if to == "videonet":
         carried = {key: content[key] for key in CARRIED if key in content}
         written = {"format": "videonet", **carried, "model_state": state}
     elif to == "pyslowfast":
         written = {"model_state": from_own_names(_flat_stem(state), to)}
     else:
-        if _is_image_model(state):
-            raise CheckpointError(
-                f"{source} is an image model, torchvision has MViT for clips only"
-            )
-        written = from_own_names(state, to)
+        kind = "image" if _is_image_model(state) else "clip"
+        if (kind == "image") != (to == "timm-vit"):
+            raise CheckpointError(f"{source} is of {kind}s, which {to} has no model for")
+        written = from_own_names(_flat_stem(state), to.replace("-", " "))
     write_checkpoint(target, written)
     return tensors.dialect, len(state)
 

@@ -24,7 +24,9 @@ class Tensors:
         notes: sentences on what had to be changed.
         dropped: names in the checkpoint that have no part in our models -> why that is fine.
         outside: names in the checkpoint that lie beside the model, such as those of a loss.
+        of_pretraining: those of them that are the rest of a pre-training: decoders, other heads.
         lacking: templates of own names that such a checkpoint does not have.
+        norm_follows_pooling: see :class:`Dialect`.
     """
 
     state: State
@@ -34,7 +36,9 @@ class Tensors:
     notes: tuple[str, ...] = ()
     dropped: Mapping[str, str] = field(default_factory=dict)
     outside: frozenset[str] = frozenset()
+    of_pretraining: frozenset[str] = frozenset()
     lacking: tuple[str, ...] = ()
+    norm_follows_pooling: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,8 @@ class Dialect:
     Args:
         marks: templates of names that, all together, no other dialect has.
         rows: from its names to ours.
-        kernel_dims: recognised only with stem kernels of so many dimensions; None for any.
+        kernel_dims: recognised only with kernels of so many dimensions in `stem`; None for any.
+        stem: the project's name of the kernel that cuts patches.
         prepare: its names -> its names in a form that `rows` can express (old -> new).
         adapt: changes the tensors, under own names, where that is needed, and returns a sentence
             for the report (or "").
@@ -62,12 +67,15 @@ class Dialect:
         residual_with_cls_token: whether an MViT of the project adds the query of its class token
             in residual pooling; None where there is no such model, or it is an option there.
         has_option: the project has that option, which names do not show.
+        norm_follows_pooling: a model of the project that pools its tokens norms them afterwards,
+            by the norm that its other models, and its pre-training, have before.
     """
 
     name: str
     marks: tuple[str, ...]
     rows: tuple[Row, ...] = ()
     kernel_dims: int | None = None
+    stem: str = "patch_embed.proj.weight"
     prepare: Callable[[list[str]], dict[str, str]] | None = None
     adapt: Callable[[State], str] | None = None
     constants: tuple[str, ...] = ()
@@ -79,6 +87,7 @@ class Dialect:
     absent: tuple[str, ...] = ()
     residual_with_cls_token: bool | None = None
     has_option: bool = False
+    norm_follows_pooling: bool = False
 
     @property
     def has_own_names(self) -> bool:
@@ -90,7 +99,7 @@ class Dialect:
         if any(has_names(state, (template,)) for template in self.absent):
             return False
         if self.kernel_dims is not None:
-            stem = state.get("patch_embed.proj.weight")
+            stem = state.get(self.stem)
             if stem is None or stem.dim() != self.kernel_dims:
                 return False
         return has_names(state, self.marks)

@@ -20,7 +20,7 @@ from videonet.checkpoint.position_tables import POSITION_NAMES, fit_positions
 from videonet.checkpoint.report import INFLATED, INTERPOLATED, LOADED, REINITIALISED
 from videonet.checkpoint.target import Target
 from videonet.errors import ConfigError
-from videonet.ops.grid import resize_rows
+from videonet.ops.grid import Grid, resize_rows
 
 METHODS = ("centre", "average")
 # Modules of the clip model alone: what comes out of a `temporal_proj` is added to the image's
@@ -103,6 +103,7 @@ def fit_model(
     source: Mapping[str, Tensor],
     method: str,
     antialias: bool | None = None,
+    position_grid: Grid | None = None,
 ) -> dict[str, Fit]:
     """What every parameter and buffer of a model gets from tensors under own names.
 
@@ -112,7 +113,7 @@ def fit_model(
         target: the model.
         source: own name -> tensor of the checkpoint.
         method: one of ``METHODS``, for kernels of more frames.
-        antialias: see :func:`videonet.checkpoint.load.load_checkpoint`.
+        antialias, position_grid: see :func:`videonet.checkpoint.load.load_checkpoint`.
 
     Raises:
         ConfigError: unknown `method`.
@@ -126,7 +127,9 @@ def fit_model(
         prefix, _, leaf = name.rpartition(".")
         if leaf in POSITION_NAMES:
             if name not in fits:  # the tables of one module are fitted together
-                fits |= fit_positions(target.modules[prefix], prefix, state, source, antialias)
+                fits |= fit_positions(
+                    target.modules[prefix], prefix, state, source, antialias, position_grid
+                )
         elif name in source and BIAS_TABLE.fullmatch(name):
             fits[name] = fit_bias_table(target.modules[prefix], own, source[name], image)
         elif name in source:

@@ -14,7 +14,9 @@ from videonet.checkpoint.contents import find_state
 from videonet.checkpoint.fit import Fit
 from videonet.checkpoint.head import HEAD, Classes, fit_head
 from videonet.checkpoint.inflation import fit_model
+from videonet.checkpoint.last_norm import fit_last_norm, norm_as_in
 from videonet.checkpoint.names import has_names
+from videonet.checkpoint.projections import shaped_projections
 from videonet.checkpoint.read import read_checkpoint
 from videonet.checkpoint.report import (
     DROPPED,
@@ -32,11 +34,10 @@ from videonet.checkpoint.translate import (
     Tensors,
     has_open_residual,
     to_own_names,
-    with_fused_projections,
-    with_separate_projections,
     wrong_option,
 )
 from videonet.errors import CheckpointError
+from videonet.ops.grid import Grid
 
 # Below this share of fitting tensors a checkpoint is taken for another architecture's.
 SMALLEST_FITTING_SHARE = 0.1
@@ -49,6 +50,7 @@ def load_checkpoint(
     strict: bool = True,
     inflation: str = "centre",
     antialias: bool | None = None,
+    position_grid: Grid | None = None,
     class_names: Sequence[str] | None = None,
     source_classes: Sequence[str] | None = None,
     class_table: Mapping[str, str] | str | Path | None = None,
@@ -73,6 +75,8 @@ def load_checkpoint(
         antialias: whether a ViT's positions are resized with antialiasing where its grid is
             another: True as timm does, False as DINOv2 and transformers do; None for what the
             model does at run time (its argument ``antialias_positions``).
+        position_grid: cells (T, H, W) of the checkpoint's joint table of positions, for a model of
+            another length and another size, where that cannot be told from its rows.
         class_names: of the model's classes, in the order of its logits. Small and large letters
             are the same, and so are spaces and underscores.
         source_classes: names of the checkpoint's classes, where it does not name them itself.
@@ -102,6 +106,7 @@ def load_checkpoint(
         source_classes,
         class_table,
         antialias=antialias,
+        position_grid=position_grid,
         new_head=new_head,
         origin=origin,
     )
@@ -169,6 +174,7 @@ def _plan(
     class_table: Mapping[str, str] | str | Path | None = None,
     *,
     antialias: bool | None = None,
+    position_grid: Grid | None = None,
     new_head: bool = False,
     origin: str,
 ) -> tuple[LoadReport, Target, dict[str, Tensor]]:
@@ -184,22 +190,24 @@ def _plan(
         )
     else:
         origin, content = str(source), read_checkpoint(source)
-    tensors = _shape_projections(to_own_names(content, origin, target.state), target)
+    tensors = shaped_projections(to_own_names(content, origin, target.state), target)
+    tensors = norm_as_in(tensors, target)
     if option := wrong_option(tensors.dialect, model):
         raise CheckpointError(
             f"{origin} comes from {tensors.dialect}, whose weights mean something else in this "
             f"model: build it with {option}"
         )
     classes = Classes.of(content, class_names, origin, source_classes, class_table)
-    fits = fit_model(target, tensors.state, inflation, antialias)
+    fits = fit_model(target, tensors.state, inflation, antialias, position_grid)
     fits = fit_head(
         fits, classes, origin, tensors.state, target.state, new_head=new_head
     ) | _lacking(tensors, target, fits)
+    fits = fit_last_norm(tensors, target, fits) | fits
     report = LoadReport(
         origin,
         tensors.dialect,
         tuple(_target_entry(name, own, fits.get(name)) for name, own in target.state.items()),
-        _source_entries(tensors, fits, target.state),
+        _source_entries(tensors, fits, target),
         (
             *tensors.notes,
             *_notes(target, fits, inflation),
@@ -257,11 +265,6 @@ def _lacking(tensors: Tensors, target: Target, fits: Mapping[str, Fit]) -> dict[
     }
 
 
-def _shape_projections(tensors: Tensors, target: Target) -> Tensors:
-    fused = any(name.endswith(".attn.qkv.weight") for name in target.state)
-    return with_fused_projections(tensors) if fused else with_separate_projections(tensors)
-
-
 def _target_entry(name: str, tensor: Tensor, fit: Fit | None) -> Entry:
     in_head = name.startswith(HEAD)
     if fit is not None:
@@ -271,32 +274,45 @@ def _target_entry(name: str, tensor: Tensor, fit: Fit | None) -> Entry:
     return Entry(name, MISSING, "", tensor.numel(), fatal=True)
 
 
-def _source_entries(
-    tensors: Tensors, fits: Mapping[str, Fit], target: Mapping[str, Tensor]
-) -> tuple[Entry, ...]:
-    positions_used = any(
-        "pos_embed" in name and fit.value is not None for name, fit in fits.items()
-    )
-    has_class = any(name.endswith("cls_token") for name in target)
+def _source_entries(tensors: Tensors, fits: Mapping[str, Fit], target: Target) -> tuple[Entry, ...]:
     entries = {}
     for name in tensors.state:
-        leaf = name.rpartition(".")[2]
+        beside = name.startswith(HEAD)
         if name in fits:
             used = fits[name].value is not None
             status, reason = (USED, "") if used else (DROPPED, fits[name].reason)
-        elif not has_class and leaf in ("cls_token", "pos_embed_class"):
-            status, reason = DROPPED, "this model has no class token"
-        elif leaf.startswith("pos_embed") and positions_used:
-            status, reason = USED, ""  # for a table of another name
         else:
-            status, reason = UNEXPECTED, ""
+            status, reason = _without_place(name, fits, target)
         for original in tensors.sources[name]:
-            beside = name.startswith(HEAD) or original in tensors.outside
-            fatal = status == UNEXPECTED and not beside
-            entries[original] = Entry(original, status, reason, tensors.sizes[original], fatal)
+            found, why = status, reason
+            if status == UNEXPECTED and original in tensors.of_pretraining:
+                found, why = DROPPED, "the rest of a pre-training"
+            fatal = found == UNEXPECTED and not beside and original not in tensors.outside
+            entries[original] = Entry(original, found, why, tensors.sizes[original], fatal)
     for name, reason in tensors.dropped.items():
         entries[name] = Entry(name, DROPPED, reason, tensors.sizes[name])
     return tuple(entries.values())
+
+
+def _without_place(name: str, fits: Mapping[str, Fit], target: Target) -> tuple[str, str]:
+    """Status and reason of a tensor that no parameter of the model has the name of."""
+    leaf = name.rpartition(".")[2]
+    has_class = any(own.endswith("cls_token") for own in target.state)
+    if not has_class and leaf in ("cls_token", "pos_embed_class"):
+        return DROPPED, "this model has no class token"
+    if leaf.startswith("pos_embed"):
+        if any("pos_embed" in own and fit.value is not None for own, fit in fits.items()):
+            return USED, ""  # for a table of another name
+        if has_fixed_positions(target):
+            return DROPPED, "this model's positions are fixed"
+    if name.startswith("norm.") and f"fc_{name}" in fits and fits[f"fc_{name}"].value is None:
+        return DROPPED, "this model norms after the pooling, not before"
+    return UNEXPECTED, ""
+
+
+def has_fixed_positions(target: Target) -> bool:
+    """Whether the model's positions are computed, not learned."""
+    return getattr(target.model, "fixed_positions", None) is not None
 
 
 def _notes(target: Target, fits: Mapping[str, Fit], inflation: str) -> list[str]:
@@ -312,6 +328,11 @@ def _notes(target: Target, fits: Mapping[str, Fit], inflation: str) -> list[str]
             "(rotate_time=False leaves them out)"
         )
     tokens = [name for name in target.state if name.endswith("cls_token")]
+    if has_fixed_positions(target):
+        notes.append(
+            "a still clip differs from its image: this model's positions are fixed and number the "
+            "cells of all frames (sine_grid=None has those of the image)"
+        )
     if any(name in fits and fits[name].value is None for name in tokens):
         notes.append(
             "the class token, which the head reads, is untrained: the checkpoint has none "

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from videonet.checkpoint.fit import Fit, misfit
 from videonet.checkpoint.report import INFLATED, INTERPOLATED, LOADED, REINITIALISED
 from videonet.errors import CheckpointError
-from videonet.ops.grid import Grid, resize_grid
+from videonet.ops.grid import Grid, resize_grid, volume
 
 JOINT, SPACE, TIME, CLASS = (
     "pos_embed",
@@ -27,7 +27,7 @@ JOINT, SPACE, TIME, CLASS = (
     "pos_embed_class",
 )
 POSITION_NAMES = (JOINT, SPACE, TIME, CLASS)
-UNKNOWN_GRID = "cannot tell its grid"
+UNKNOWN_GRID = "cannot tell its grid (T, H, W), say it by position_grid"
 Resize = Callable[[Tensor, Grid, Grid], Tensor]  # (table, old grid, new grid) -> table
 
 
@@ -113,11 +113,16 @@ def guess_grid(cells: int, like: Grid, image: bool) -> Grid | None:
 
 
 def read_positions(
-    source: Mapping[str, Tensor], num_prefix_tokens: int, like: Grid, image: bool
+    source: Mapping[str, Tensor],
+    num_prefix_tokens: int,
+    like: Grid,
+    image: bool,
+    known: Grid | None = None,
 ) -> Positions | None:
     """The positions in `source` (leaf name -> tensor); None where the grid stays unclear.
 
-    A joint table has `num_prefix_tokens` rows before those of the cells.
+    A joint table has `num_prefix_tokens` rows before those of the cells, whose grid is `known`, or
+    one that is close to `like`.
     """
     source = {name: table.float() for name, table in source.items()}
     if JOINT in source:
@@ -125,13 +130,17 @@ def read_positions(
         if TIME in source:  # TimeSformer: joint in class token and space, time beside it
             source |= {SPACE: joint} | ({CLASS: first} if num_prefix_tokens else {})
         else:
-            grid = guess_grid(joint.shape[1], like, image)
-            return grid and Positions(grid, first if num_prefix_tokens else None, joint=joint)
+            grid = known or guess_grid(joint.shape[1], like, image)
+            if grid is None or volume(grid) != joint.shape[1]:
+                return None
+            return Positions(grid, first if num_prefix_tokens else None, joint=joint)
     space = source[SPACE]
     time = source.get(TIME)
-    shape = guess_space(space.shape[1], like)
-    grid = shape and (1 if time is None else time.shape[1], *shape)
-    return grid and Positions(grid, source.get(CLASS), space=space, time=time)
+    shape = guess_space(space.shape[1], like) if known is None else known[1:]
+    if shape is None or math.prod(shape) != space.shape[1]:
+        return None
+    grid = (1 if time is None else time.shape[1], *shape)
+    return Positions(grid, source.get(CLASS), space=space, time=time)
 
 
 def fit_positions(
@@ -140,6 +149,7 @@ def fit_positions(
     target: Mapping[str, Tensor],
     source: Mapping[str, Tensor],
     antialias: bool | None = None,
+    known_grid: Grid | None = None,
 ) -> dict[str, Fit]:
     """What the position tables of `module` get.
 
@@ -148,6 +158,7 @@ def fit_positions(
         prefix: its name in the model.
         target, source: all parameters of the model and of the checkpoint.
         antialias: whether bicubic resizing is antialiased; None for what `module` does.
+        known_grid: of a joint table in the checkpoint; None where it has to be told by its rows.
 
     Returns:
         Full parameter name -> fit; empty where the checkpoint has no positions.
@@ -168,9 +179,11 @@ def fit_positions(
     main = there[JOINT if JOINT in there else SPACE]
     num_prefix_tokens = _prefix_rows(module, dot, source)
     image = all(kernel.shape[2] == 1 for kernel in source.values() if kernel.dim() == 5)
-    found = read_positions(there, num_prefix_tokens, module.grid, image)
+    found = read_positions(there, num_prefix_tokens, module.grid, image, known_grid)
     if found is None or main.shape[-1] != next(iter(here.values())).shape[-1]:
         why = "" if found else UNKNOWN_GRID
+        if not found and known_grid:
+            why = f"position_grid is {known_grid}"
         return {dot + name: misfit(table, main, why) for name, table in here.items()}
     write = _joint_fit if JOINT in here else _separate_fits
     resize = partial(
@@ -226,7 +239,7 @@ def _separate_fits(
         fits[SPACE] = Fit(resized, LOADED, origin and f"space {origin}")
     else:
         fits[SPACE] = Fit(resized, INTERPOLATED, f"{h}x{w} -> {new_h}x{new_w}")
-    resized = resize_grid(time, (t, 1, 1), (new_t, 1, 1))
+    resized = resize(time, (t, 1, 1), (new_t, 1, 1))
     if found.timeless:
         fits[TIME] = Fit(resized, INFLATED, "zero: no temporal positions in the checkpoint")
     elif t == new_t:

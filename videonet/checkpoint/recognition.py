@@ -33,7 +33,8 @@ OF_A_LOSS = re.compile(
 # What a pre-training has beside the model, at the top of its names: other heads, decoders, queues.
 OF_A_PRETRAINING = re.compile(
     r"(?:\w+_head|head_dist|(?:\w+_)?(?:decoder|projector|predictor|queue)(?:_\w+)?"
-    r"|pixel_(?:mean|std)|class_weights?|center)(?:\..*)?|(?:.*\.)?mask_token"
+    r"|dec_pos_embed_\w+|hogs|pixel_(?:mean|std)|class_weights?|center)(?:\..*)?"
+    r"|(?:.*\.)?mask_token"
 )
 SMALLEST_SHARE = 0.2  # of all names, below a prefix that could be the model's
 OVERLAP = 0.1  # of the names that have to be the model's, where no dialect is recognised
@@ -49,6 +50,7 @@ class Recognised:
         dialect: the project.
         names: name in the checkpoint -> name in that project.
         outside: names in the checkpoint that lie outside of the model: losses, a trainer's own.
+        of_pretraining: those of them that are the rest of a pre-training.
         copies: names that belong to a second copy of the model -> its prefix.
         is_base: the project's model without its classifier.
     """
@@ -56,6 +58,7 @@ class Recognised:
     dialect: Dialect
     names: dict[str, str]
     outside: frozenset[str] = frozenset()
+    of_pretraining: frozenset[str] = frozenset()
     copies: dict[str, str] = field(default_factory=dict)
     is_base: bool = False
 
@@ -85,7 +88,8 @@ def recognise(state: State, origin: str, wanted: Collection[str] = ()) -> Recogn
         if (match := _match(state, clean, prefix, wanted)) is not None:
             found[prefix] = match
     if not found:
-        return Recognised(OWN, clean, _outside(clean, "", wanted), aliases)
+        outside = _outside(clean, "", wanted)
+        return Recognised(OWN, clean, outside, _of_pretraining(outside, clean, ""), aliases)
     prefix = _choose(found, clean, origin)
     dialect, is_base = found[prefix]
     copies = _copies(prefix, prefixes, clean)
@@ -96,7 +100,8 @@ def recognise(state: State, origin: str, wanted: Collection[str] = ()) -> Recogn
             for name, short in names.items()
         }
     outside = _outside(clean, prefix, wanted) - copies.keys()
-    return Recognised(dialect, names, outside, aliases | copies, is_base)
+    rest = _of_pretraining(outside, clean, prefix)
+    return Recognised(dialect, names, outside, rest, aliases | copies, is_base)
 
 
 def _clean_names(state: State, origin: str) -> tuple[dict[str, str], dict[str, str]]:
@@ -181,6 +186,8 @@ def _copies(chosen: str, prefixes: list[str], clean: Mapping[str, str]) -> dict[
     for prefix in prefixes:
         if not prefix or chosen.startswith(prefix) or (chosen and prefix.startswith(chosen)):
             continue
+        if OF_A_PRETRAINING.fullmatch(prefix[:-1].rpartition(".")[2]):
+            continue  # a decoder, which has the names of some of the encoder's blocks
         under = {name: s.removeprefix(prefix) for name, s in clean.items() if s.startswith(prefix)}
         own = {
             s.removeprefix(chosen)
@@ -214,6 +221,18 @@ def _outside(clean: Mapping[str, str], prefix: str, wanted: frozenset[str]) -> f
         )
 
     return frozenset(filter(is_outside, clean))
+
+
+def _of_pretraining(
+    outside: frozenset[str], clean: Mapping[str, str], prefix: str
+) -> frozenset[str]:
+    """Names of the rest of a pre-training, beside the model's parts or beside its prefix."""
+    beside = prefix[: prefix.rstrip(".").rfind(".") + 1]
+    return frozenset(
+        name
+        for name in outside
+        if any(OF_A_PRETRAINING.fullmatch(clean[name].removeprefix(p)) for p in (prefix, beside))
+    )
 
 
 def _lead(name: str, prefix: str) -> str:

@@ -6,17 +6,15 @@ Own names are those of the official implementations. A new architecture adds its
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 
-import torch
 from torch import Tensor, nn
 
 from videonet.checkpoint.contents import find_state
 from videonet.checkpoint.dialect import State, Tensors
 from videonet.checkpoint.dialects import DIALECTS
 from videonet.checkpoint.names import Row, compile_template, has_names
+from videonet.checkpoint.projections import with_joined_gates
 from videonet.checkpoint.recognition import recognise
 from videonet.errors import CheckpointError
 
@@ -68,7 +66,7 @@ def to_own_names(content: Mapping, origin: str, wanted: Collection[str] = ()) ->
     note = dialect.adapt(renamed) if dialect.adapt else ""
     written_here = "class_names" in content or content.get("format") == "videonet"
     own = written_here and not note and list(renamed) == list(weights)
-    return Tensors(
+    tensors = Tensors(
         renamed,
         sources,
         {name: tensor.numel() for name, tensor in state.items()},
@@ -76,8 +74,11 @@ def to_own_names(content: Mapping, origin: str, wanted: Collection[str] = ()) ->
         (*found.notes, note) if note else found.notes,
         dropped,
         recognised.outside,
+        recognised.of_pretraining,
         dialect.lacks + (dialect.base_lacks if recognised.is_base else ()),
+        dialect.norm_follows_pooling and not own,
     )
+    return with_joined_gates(tensors)
 
 
 def _join_keys_and_values(state: State, sources: dict[str, tuple[str, ...]]) -> None:
@@ -155,35 +156,3 @@ def from_own_names(state: Mapping[str, Tensor], name: str) -> State:
         if not has_names(written, (mark,)):
             raise CheckpointError(f"{name}'s model needs {mark}, which the checkpoint lacks")
     return written
-
-
-PROJECTION = re.compile(r"(.*attn\.)(qkv|q)\.(weight|bias)")
-
-
-def with_fused_projections(tensors: Tensors) -> Tensors:
-    """The same with one ``qkv`` wherever there are ``q``, ``k`` and ``v``."""
-    state, sources = dict(tensors.state), dict(tensors.sources)
-    for name in tensors.state:
-        match = PROJECTION.fullmatch(name)
-        if match is None or match[2] != "q":
-            continue
-        parts = [f"{match[1]}{p}.{match[3]}" for p in "qkv"]
-        if all(part in state for part in parts):
-            fused = f"{match[1]}qkv.{match[3]}"
-            state[fused] = torch.cat([state.pop(part) for part in parts])
-            sources[fused] = sum((sources.pop(part) for part in parts), ())
-    return replace(tensors, state=state, sources=sources)
-
-
-def with_separate_projections(tensors: Tensors) -> Tensors:
-    """The same with ``q``, ``k`` and ``v`` wherever there is one ``qkv``."""
-    state, sources = dict(tensors.state), dict(tensors.sources)
-    for name in tensors.state:
-        match = PROJECTION.fullmatch(name)
-        if match is None or match[2] != "qkv":
-            continue
-        origin = sources.pop(name)
-        for p, part in zip("qkv", state.pop(name).chunk(3), strict=True):
-            state[f"{match[1]}{p}.{match[3]}"] = part
-            sources[f"{match[1]}{p}.{match[3]}"] = origin
-    return replace(tensors, state=state, sources=sources)

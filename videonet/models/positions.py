@@ -1,4 +1,4 @@
-"""Learned absolute positions of a model's tokens: one table, or one per space, time and class."""
+"""Absolute positions of a model's tokens: one table, or one per space, time and class; or fixed."""
 
 from __future__ import annotations
 
@@ -17,11 +17,25 @@ def learned_tokens(rows: int, dim: int) -> nn.Parameter:
     return tokens
 
 
+def sine_positions(grid: Grid, dim: int) -> Tensor:
+    """Fixed vectors (1, T*H*W, dim) of the cells' numbers (arXiv 1706.03762, Sec. 3.5).
+
+    Sines in the even channels and cosines in the odd ones. A number counts through width, height
+    and time, so that the same place has other vectors in other frames.
+    """
+    channels = torch.arange(dim, dtype=torch.float64)
+    rates = 10000.0 ** (-2 * (channels // 2) / dim)
+    angles = torch.arange(volume(grid), dtype=torch.float64).unsqueeze(1) * rates
+    table = torch.where(channels % 2 == 0, angles.sin(), angles.cos())
+    return table.float().unsqueeze(0)
+
+
 class AbsolutePositions(nn.Module):
-    """For models that add a learned vector to every token, as a further base class.
+    """For models that add a vector to every token, as a further base class.
 
     Attributes:
         grid: the cells (T, H, W) that the tables are made for.
+        sine_grid: the cells that fixed positions are made for; None for learned ones.
         num_prefix_positions: rows for the tokens before the cells (class token, registers).
         embed_prefix: these tokens have positions where they exist.
         position_resize, antialias_positions, position_period: how tables are resized, see
@@ -35,6 +49,8 @@ class AbsolutePositions(nn.Module):
     pos_embed_spatial: nn.Parameter | None
     pos_embed_temporal: nn.Parameter | None
     pos_embed_class: nn.Parameter | None
+    sine_grid: Grid | None
+    fixed_positions: Tensor | None
     position_resize = "trilinear"
     antialias_positions = True
     position_period: Grid | None = None
@@ -48,6 +64,7 @@ class AbsolutePositions(nn.Module):
         use: bool,
         separate: bool,
         embed_prefix: bool = True,
+        sine_grid: Grid | None = None,
     ) -> None:
         """Add the tables: one joint table, or separate ones whose rows are summed, or none.
 
@@ -63,7 +80,13 @@ class AbsolutePositions(nn.Module):
             use: whether there are positions at all.
             separate: separate tables instead of the joint one.
             embed_prefix: prefix tokens have a position too.
+            sine_grid: fixed positions of the cells alone instead, see :func:`sine_positions`, made
+                for this grid and resized to others. No checkpoint has them.
         """
+        self.sine_grid = sine_grid if use else None
+        fixed = None if self.sine_grid is None else sine_positions(self.sine_grid, dim)
+        self.register_buffer("fixed_positions", fixed, persistent=False)
+        use, embed_prefix = use and fixed is None, embed_prefix and fixed is None
         num_prefix_tokens = num_prefix_tokens if embed_prefix else 0
         self.grid, self.num_prefix_positions, self.embed_prefix = (
             grid,
@@ -83,6 +106,9 @@ class AbsolutePositions(nn.Module):
 
     def absolute_positions(self, grid: Grid) -> Tensor | None:
         """Positions (1, P + T*H*W, C) of prefix tokens and cells on `grid`; None where unused."""
+        how = self.position_resize, self.antialias_positions, self.position_period
+        if self.fixed_positions is not None and self.sine_grid is not None:
+            return resize_grid(self.fixed_positions, self.sine_grid, grid, *how)
         joint, space, time = self.pos_embed, self.pos_embed_spatial, self.pos_embed_temporal
         prefix: Tensor | None = None
         if space is not None and time is not None:
@@ -94,12 +120,5 @@ class AbsolutePositions(nn.Module):
                 prefix = joint[:, : self.num_prefix_positions]
         else:
             return None
-        cells = resize_grid(
-            cells,
-            self.grid,
-            grid,
-            self.position_resize,
-            self.antialias_positions,
-            self.position_period,
-        )
+        cells = resize_grid(cells, self.grid, grid, *how)
         return cells if prefix is None else torch.cat((prefix, cells), dim=1)

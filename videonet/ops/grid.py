@@ -70,7 +70,8 @@ def resize_grid(
         table: (1, T*H*W, C).
         old: (T, H, W) of the table.
         new: the grid that is wanted.
-        mode: "trilinear" (MViT), or "bicubic": that in space and linear in time.
+        mode: "trilinear" (MViT), "bicubic": that in space and linear in time (ViT), or "nearest"
+            (TimeSformer).
         antialias: of "bicubic", as timm does for ViT; DINOv2 and transformers do not.
         period: (t, h, w) cells of windows. What all windows have in common is repeated on the new
             grid and only the rest interpolated (arXiv 2311.05613); None for no windows.
@@ -99,6 +100,8 @@ def resize_grid(
         still = resize_grid(table, old, (1, *new[1:]), mode, antialias)
         return still.repeat(1, new[0], 1)
     volume_first = table.reshape(1, *old, -1).permute(0, 4, 1, 2, 3)  # (1, C, T, H, W)
+    if mode == "nearest":
+        return F.interpolate(volume_first, size=new, mode=mode).flatten(2).transpose(1, 2)
     resized = F.interpolate(volume_first, size=new, mode="trilinear", align_corners=False)
     return resized.flatten(2).transpose(1, 2)  # (1, T'*H'*W', C)
 

@@ -22,10 +22,17 @@ def quick_gelu(x: Tensor) -> Tensor:
     return x * torch.sigmoid(1.702 * x)
 
 
+def swiglu(x: Tensor) -> Tensor:
+    """A gate: SiLU of the first half of the channels, times the second half (arXiv 2002.05202)."""
+    gate, value = x.chunk(2, dim=-1)
+    return F.silu(gate) * value
+
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "gelu_tanh": partial(F.gelu, approximate="tanh"),
     "quick_gelu": quick_gelu,
+    "swiglu": swiglu,
 }
 
 
@@ -33,6 +40,7 @@ class Mlp(nn.Module):
     """Linear, activation, linear, with dropout after each linear; (..., dim) -> (..., dim_out).
 
     Args:
+        hidden: width after the first linear layer; "swiglu" halves it.
         activation: one of ``ACTIVATIONS``; "gelu" is the exact one.
         bias: of both linear layers.
         norm_eps: a layer norm with this eps before the second linear layer; None for none.
@@ -58,6 +66,10 @@ class Mlp(nn.Module):
             )
         self.activation = ACTIVATIONS[activation]
         self.fc1 = linear(dim, hidden, bias=bias)
+        if activation == "swiglu":
+            if hidden % 2:
+                raise ConfigError(f"swiglu halves the MLP's width of {hidden}, an odd number")
+            hidden //= 2
         self.norm = None if norm_eps is None else nn.LayerNorm(hidden, eps=norm_eps)
         self.fc2 = linear(hidden, dim_out, bias=bias)
         self.dropout = nn.Dropout(dropout)

@@ -13,6 +13,7 @@ from videonet.checkpoint.dialects import (
     hrnet,
     mvit,
     swin,
+    video_vit,
     vit,
     vjepa2,
 )
@@ -20,6 +21,7 @@ from videonet.checkpoint.dialects import (
 DIALECTS = (
     *swin.DIALECTS,
     *hiera.DIALECTS,
+    *video_vit.DIALECTS,
     *vit.DIALECTS,
     *cvt.DIALECTS,
     *cyclemlp.DIALECTS,

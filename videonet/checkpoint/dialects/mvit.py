@@ -143,5 +143,10 @@ DIALECTS = (
     Dialect(  # the image repository
         "mvit", ("blocks.0.mlp.fc1.weight",), kernel_dims=4, residual_with_cls_token=False
     ),
-    Dialect("pyslowfast", ("blocks.{n}.mlp.fc1.weight",), residual_with_cls_token=False),
+    Dialect(
+        "pyslowfast",
+        ("blocks.{n}.mlp.fc1.weight",),
+        residual_with_cls_token=False,
+        norm_follows_pooling=True,
+    ),
 )
