@@ -16,7 +16,8 @@ from tests.models.invariants import (
     relative_error,
 )
 from videonet.checkpoint import load_checkpoint
-from videonet.checkpoint.translate import to_own_names, with_fused_projections
+from videonet.checkpoint.projections import with_fused_projections
+from videonet.checkpoint.translate import to_own_names
 from videonet.errors import CheckpointError
 from videonet.heads.attentive import AttentiveProbe
 from videonet.models import create_model
@@ -214,15 +215,8 @@ def peer_of(kind="VJEPA2ForVideoClassification", **config):
     return getattr(transformers, kind)(transformers.VJEPA2Config(**config))
 
 
-class Clips(Logits):
-    """The same for our order of axes."""
-
-    def forward(self, clip):
-        return super().forward(clip.transpose(1, 2))
-
-
 def test_small_transformers():
-    peer, model = Clips(peer_of(**SMALL)), like_transformers(SMALL)
+    peer, model = Logits(peer_of(**SMALL)), like_transformers(SMALL)
     ignored = tuple(n for n in peer.state_dict() if n.startswith("vjepa2.predictor."))
     assert_same_logits(model, peer, (2, 3, 4, 32, 32), "transformers vjepa2", ignored)
 
@@ -250,7 +244,7 @@ def test_transformers_without_a_classifier():
 @pytest.mark.slow
 def test_transformers_at_full_size():
     config = {"frames_per_clip": 4, "crop_size": 128, "num_labels": 174}
-    peer = Clips(peer_of(**config))
+    peer = Logits(peer_of(**config))
     model = create_model("vjepa2_l", num_classes=174, pooler_norm_eps=1e-6)
     ignored = tuple(n for n in peer.state_dict() if n.startswith("vjepa2.predictor."))
     assert_same_logits(model, peer, (1, 3, 4, 128, 128), "transformers vjepa2", ignored)

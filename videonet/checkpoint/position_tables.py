@@ -239,7 +239,7 @@ def _separate_fits(
         fits[SPACE] = Fit(resized, LOADED, origin and f"space {origin}")
     else:
         fits[SPACE] = Fit(resized, INTERPOLATED, f"{h}x{w} -> {new_h}x{new_w}")
-    resized = resize(time, (t, 1, 1), (new_t, 1, 1))
+    resized = resize_grid(time, (t, 1, 1), (new_t, 1, 1), module.position_resize)
     if found.timeless:
         fits[TIME] = Fit(resized, INFLATED, "zero: no temporal positions in the checkpoint")
     elif t == new_t:

@@ -156,7 +156,8 @@ def _match(
 def _gives_way(prefix: str) -> bool:
     """Whether an average of a model, or the decoder of a pre-training, lies under a prefix."""
     name = prefix.rstrip(".")
-    return bool(AVERAGES.fullmatch(name) or OF_A_PRETRAINING.fullmatch(name))
+    last = name.rpartition(".")[2]
+    return bool(AVERAGES.fullmatch(name) or OF_A_PRETRAINING.fullmatch(last))
 
 
 def _choose(

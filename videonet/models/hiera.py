@@ -28,9 +28,9 @@ from videonet.models.base import (
     init_linear,
     refuse_class_token,
 )
+from videonet.models.patch_tokens import token_numbers
 from videonet.models.positions import AbsolutePositions, learned_tokens
 from videonet.models.variants import published
-from videonet.models.vit import token_numbers
 from videonet.ops.grid import Grid, tiled, volume
 from videonet.ops.layer_scale import LayerScale
 from videonet.ops.linear import call_linear

@@ -27,8 +27,8 @@ from videonet.models.base import (
     init_linear,
     refuse_class_token,
 )
+from videonet.models.patch_tokens import token_numbers
 from videonet.models.variants import published
-from videonet.models.vit import token_numbers
 from videonet.ops.grid import Grid
 from videonet.ops.patch_embed import PatchEmbed
 from videonet.ops.rotary import Rotation, channels_per_axis, rotation_of
