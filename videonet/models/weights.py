@@ -12,7 +12,7 @@ from __future__ import annotations
 import difflib
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
 from importlib.resources import files
@@ -159,13 +159,17 @@ def get_weights(name: str) -> Weights:
     model, _, tag = name.partition(".")
     tags = {other.tag: other.name for other in known.values() if other.model == model}
     if tags:
-        near = difflib.get_close_matches(tag, tags, n=3, cutoff=0.3)
-        near += [other for other in sorted(tags) if tag in other and other not in near]
-        shown = ", ".join(near or sorted(tags)[:6]) + (", …" if not near and len(tags) > 6 else "")
-        raise ConfigError(f"{model} has no weights {tag!r}: there are {shown}")
+        near = difflib.get_close_matches(tag, tags, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"{model} has no weights {tag!r}, only {_listed(tags)}{hint}")
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]}?" if near else "videonet weights lists all"
     raise ConfigError(f"there are no weights {name!r}: {hint}")
+
+
+def _listed(tags: Iterable[str], most: int = 12) -> str:
+    tags = sorted(tags)
+    return ", ".join(tags[:most]) + (", …" if len(tags) > most else "")
 
 
 def is_name(source: object) -> bool:
