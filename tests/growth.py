@@ -29,12 +29,13 @@ from tqdm import tqdm
 
 from videonet.benchmark.machine import PeakMemory, describe
 from videonet.config import load_config
-from videonet.data import Batch, verify
+from videonet.data import Batch
 from videonet.data.datasets.lists import VideoList, read_list
 from videonet.data.loading.batching import read_bad_list
 from videonet.data.loading.build import build_dataset
 from videonet.data.loading.dataset import Sample
 from videonet.data.loading.loader import EvaluationBatches, TrainingBatches, VideoLoader
+from videonet.data.preparing import verify
 from videonet.data.preparing.manifest import Manifest, read_manifest
 from videonet.data.tables import write_table
 from videonet.data.targets import LABELS, Targets

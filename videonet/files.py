@@ -109,19 +109,23 @@ class AppendedText:
 
     Args:
         path: the file, in a folder that exists.
-        start: the pieces that it begins with, in place of what it held. They are written whole or
-            not at all.
+        start: the pieces that it begins with, in place of what it held, written whole or not at
+            all; None to go on behind what it holds, in a line of its own.
 
     Raises:
         WriteError: it cannot be written.
     """
 
-    def __init__(self, path: Path, start: Iterable[str]):
+    def __init__(self, path: Path, start: Iterable[str] | None):
         self.path = path
-        with replacing_text(path, newline="") as file:
-            file.writelines(start)
+        if start is not None:
+            with replacing_text(path, newline="") as file:
+                file.writelines(start)
         with writing(path):
+            cut_short = start is None and _ends_within_a_line(path)
             self._file = _open_text(path, "a", newline="")
+        if cut_short:  # by a full disk or a crash
+            self.append("\n")
 
     def append(self, text: str) -> None:
         """Write a piece. Raises WriteError where it cannot be written."""
@@ -137,6 +141,14 @@ class AppendedText:
 
 def _open_text(path: Path, mode: Literal["w", "a"], newline: str | None) -> IO[str]:
     return open(path, mode, encoding="utf-8", errors="surrogateescape", newline=newline)
+
+
+def _ends_within_a_line(path: Path) -> bool:
+    if not path.is_file() or not path.stat().st_size:
+        return False
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) != b"\n"
 
 
 def make_folder(path: Path) -> None:

@@ -145,9 +145,7 @@ def test_names_and_shapes_of_torchvision_load(name):
 def test_names_are_found_and_near_ones_are_told():
     assert "mvit_v2_s.k400" in videonet.list_weights("mvit*")
     assert videonet.list_weights("*.nothing") == []
-    with pytest.raises(
-        ConfigError, match="mvit_v2_s has no weights 'k40', only .*did you mean 'k400'"
-    ):
+    with pytest.raises(ConfigError, match="no weights .k40., only .*did you mean .k400."):
         videonet.create_model("mvit_v2_s", weights="k40")
     with pytest.raises(ConfigError, match="did you mean mvit_v2_s.k400"):
         videonet.get_weights("mvit_v2s.k400")

@@ -24,9 +24,7 @@ def test_one_name_shows_what_belongs_to_it(capsys):
 
 
 def test_what_is_not_there_is_told():
-    with pytest.raises(
-        ConfigError, match="mvit_v2_s has no weights 'k40', only .*did you mean 'k400'"
-    ):
+    with pytest.raises(ConfigError, match="no weights .k40., only .*did you mean .k400."):
         main(["weights", "mvit_v2_s.k40"])
 
 

@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 from videonet.engine.distributed import Process
 from videonet.models.base import BATCH_NORMS, statistics_kept
 
-BatchNorm = nn.modules.batchnorm._BatchNorm  # torch's base class of BATCH_NORMS
+BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm  # BATCH_NORMS
 
 
 def batch_norms(model: nn.Module) -> dict[str, BatchNorm]:

@@ -43,7 +43,7 @@ class MetricLogger:
             return
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "log.jsonl"
-        self._lines = AppendedText(path, _whole_lines(path))
+        self._lines = AppendedText(path, None)
         if tensorboard is not None:
             from torch.utils.tensorboard import SummaryWriter  # takes a second
 
@@ -91,14 +91,6 @@ def _start_wandb(folder: Path, project: str, config: dict):
     return wandb.init(
         project=project, name=folder.name, id=identity, resume="allow", dir=folder, config=config
     )
-
-
-def _whole_lines(path: Path) -> list[str]:
-    """The lines of a log, without a last one that a full disk or a crash cut short."""
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8", errors="surrogateescape", newline="\n") as file:
-        return [line for line in file if line.endswith("\n")]
 
 
 def read_log(path: str | Path) -> list[dict]:

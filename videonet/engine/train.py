@@ -48,7 +48,7 @@ from videonet.engine.signals import StopSignals
 from videonet.engine.state import Position
 from videonet.engine.step import TrainingStep
 from videonet.engine.timing import StepTimer, peak_memory
-from videonet.errors import DataError, Interrupted, TrainingError
+from videonet.errors import DataError, Interrupted, TrainingError, WriteError
 from videonet.tasks import build_task
 
 logger = logging.getLogger(__name__)
@@ -193,7 +193,7 @@ class Trainer:
                 with self._log() as log, self.stop, logging_redirect_tqdm(), bar:
                     path = self._run_epochs(bar, log)
                     self._stop_after_the_end()
-            except OSError as error:
+            except (OSError, WriteError) as error:
                 raise TrainingError(
                     f"the run cannot go on: {error}; the checkpoints in {self.folder} are untouched"
                 ) from error
