@@ -202,7 +202,7 @@ def test_weights_without_a_classifier_predict_nothing(entry, monkeypatch):
 
 
 def test_a_wrong_name_is_told(entry):
-    with pytest.raises(ConfigError, match="mvit_v2_xs has no weights 'toy': there are toys"):
+    with pytest.raises(ConfigError, match="mvit_v2_xs has no weights 'toy', only toys"):
         videonet.Predictor.from_pretrained("mvit_v2_xs.toy")
     with pytest.raises(CheckpointError, match="checkpoint runs/nothing does not exist"):
         videonet.Predictor.from_pretrained("runs/nothing")
