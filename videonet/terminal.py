@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import os
 import sys
+import time
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -102,11 +104,12 @@ class _Lines:
     """What tqdm writes, as lines of their own: a log file has no line that is drawn over."""
 
     def __init__(self, stream: TextIO):
-        self._stream = stream
+        self._stream, self._last, self._next = stream, "", -math.inf
 
     def write(self, text: str) -> int:
         line = text.strip("\r\n ")
-        if line:
+        if line and line != self._last and time.monotonic() >= self._next:
+            self._last, self._next = line, time.monotonic() + LINE_SECONDS
             self._stream.write(f"{line}\n")
         return len(text)
 

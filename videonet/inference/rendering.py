@@ -57,6 +57,8 @@ def plot_timeline(
     if len(times) > LONG:
         _draw_rows(figure, upper, borders, scores[:, strongest], limits)
         upper.set_yticks(range(len(strongest)), [names[index] for index in strongest], fontsize=8)
+        for label, index in zip(upper.get_yticklabels(), strongest.tolist(), strict=True):
+            label.set_color(colours[index])
     else:
         for index in strongest:
             line = {"label": names[index], "color": colours[index], "lw": 1.3}
