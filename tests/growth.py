@@ -25,7 +25,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tqdm import tqdm
 
 from videonet.benchmark.machine import PeakMemory, describe
 from videonet.config import load_config
@@ -44,6 +43,7 @@ from videonet.engine.evaluate import evaluate
 from videonet.engine.results import write_results
 from videonet.errors import DecodeError
 from videonet.tasks.classification import Classification
+from videonet.terminal import progress_bar
 
 PER_FOLDER = 1000  # files
 VIEWS = 2
@@ -110,7 +110,7 @@ def measure_verify(folder: Path, videos: int, classes: int) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(verify, "Examiner", MadeUp)
         patch.setattr(verify, "WorkerPool", InThisProcess)
-        patch.setattr(verify, "tqdm", partial(tqdm, disable=True))
+        patch.setattr(verify, "progress_bar", partial(progress_bar, show=False))
         _, mark, rows = verify.verify(listed, workers=1)
         yield "verify, every video new"
         bad = [row for row in rows if row["reason"]]

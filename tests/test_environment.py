@@ -29,4 +29,6 @@ def test_a_machine_without_a_working_decoder_fails(monkeypatch, capsys):
     assert environment.main([]) == 1
     said = capsys.readouterr().out
     assert "decoder decord     does not work" in said and "no video can be read" in said
+    assert "optional: libavcodec.so is missing" in said
+    assert "will not work: no video can be read" in said
     assert "libavcodec.so is missing" in said and "second line" not in said

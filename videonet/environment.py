@@ -1,6 +1,7 @@
 """What of videonet works on this machine: ``videonet doctor``.
 
-Prints versions, devices and decoders, and for each thing that will not work the reason. The exit
+Prints versions, devices and decoders, for each thing that will not work the reason, and for each
+that is optional and not there what it would bring. The exit
 code is 1 where a model cannot be run or no video can be read.
 """
 
@@ -31,7 +32,14 @@ SHARED_MEMORY = 1.0  # GiB; loader processes hand batches over in it
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report; `problem` says what does not work, and why."""
+    """One line of the report.
+
+    Attributes:
+        subject: what was looked at.
+        value: what was found.
+        problem: what does not work, and why, or what is not there.
+        fatal: nothing works without it.
+    """
 
     subject: str
     value: str
@@ -156,7 +164,8 @@ def main(argv: Words = None, prog: str | None = None) -> int:
     for finding in examine():
         line = f"{finding.subject:18} {finding.value}"
         if finding.problem:
-            line += f"\n{'':18} will not work: {finding.problem}"
+            kind = "will not work" if finding.fatal else "optional"
+            line += f"\n{'':18} {kind}: {finding.problem}"
         fatal |= finding.fatal
         sys.stdout.write(line + "\n")
         sys.stdout.flush()

@@ -46,7 +46,12 @@ def replacing(path: Path) -> Iterator[Path]:
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            temporary.touch()
+            rights = temporary.stat().st_mode
+            temporary.unlink()
             yield temporary
+            if temporary.is_file():  # safetensors gives its files to their owner alone
+                temporary.chmod(rights)
             os.replace(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)

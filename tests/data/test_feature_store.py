@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
 from videonet.data.feature_store import (
+    FAILURES,
     INDEX,
     FeatureWriter,
     VideoFeatures,
@@ -116,3 +119,24 @@ def test_a_header_that_claims_more_than_the_file_holds(tmp_path):
 def test_two_processes_do_not_write_to_one_folder(tmp_path):
     with FeatureWriter(tmp_path, ABOUT), pytest.raises(ConfigError, match="another process"):
         FeatureWriter(tmp_path, ABOUT)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "npy"])
+def test_files_have_the_rights_of_any_new_file(tmp_path, kind):
+    (tmp_path / "new").touch()
+    with FeatureWriter(tmp_path / "features", ABOUT, kind) as writer:
+        writer.add(video("x.mp4", 1))
+    rights = {path.stat().st_mode for path in (tmp_path / "features").iterdir()}
+    assert rights == {(tmp_path / "new").stat().st_mode}
+
+
+def test_failures_are_on_disk_until_the_next_run(tmp_path):
+    with FeatureWriter(tmp_path, ABOUT) as writer:
+        writer.failure("x.mp4", "cannot read x.mp4: no video")
+    assert json.loads((tmp_path / FAILURES).read_text()) == {
+        "video": "x.mp4",
+        "error": "cannot read x.mp4: no video",
+    }
+    with FeatureWriter(tmp_path, ABOUT) as writer:
+        assert "x.mp4" not in writer.done
+    assert not (tmp_path / FAILURES).exists()

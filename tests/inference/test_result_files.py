@@ -251,3 +251,14 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path):
         assert writer.done == {"a.mp4"}
     kept = [line for line in before.splitlines() if b"error" not in line]
     assert path.read_bytes().splitlines() == kept
+
+
+def test_an_ending_of_no_format_is_refused(tmp_path):
+    for name in ("r.parquet", "r.json", "r.jsnol"):
+        with pytest.raises(ConfigError, match=rf"{name}: results are written as \.jsonl, \.csv"):
+            open_results(tmp_path / name, None, io.StringIO(), ABOUT)
+        assert not (tmp_path / name).exists()
+    for name in ("r.txt", "r"):
+        with open_results(tmp_path / name, None, io.StringIO(), ABOUT) as writer:
+            writer.video("a.mp4", VideoResult(TOP))
+        assert "left" in (tmp_path / name).read_text()

@@ -109,3 +109,10 @@ def test_going_on_at_a_later_window():
 def test_lengths_that_are_not_above_zero(wrong):
     with pytest.raises(ConfigError, match="above 0"):
         SlidingPlan.make(ClipSampler(4), **({"fps": 10.0} | wrong))
+
+
+def test_frames_of_whole_videos_say_no_length():
+    sampler = ClipSampler(4, 4, mode=SEGMENTS)
+    with pytest.raises(ConfigError, match=r"DATA\.SAMPLING segments.*--window"):
+        SlidingPlan.make(sampler, 30.0)
+    assert SlidingPlan.make(sampler, 30.0, 2.0).length == 60

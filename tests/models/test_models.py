@@ -251,3 +251,16 @@ def test_wrong_names_and_arguments_are_named():
         videonet.create_model("mvit_v1_b", embed_dim=16, num_heads=3)
     with pytest.raises(ConfigError, match="2 pixels high"):
         small_model("mvit_v2_s")(torch.randn(1, 3, 4, 2, 64))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_clips_of_another_layout_are_refused_in_a_sentence(name):
+    model, frames = small_model(name).eval(), clip()
+    for wrong, said in (
+        (frames.transpose(1, 2), r"\(B, 3, T, H, W\).*clip\.transpose\(1, 2\)"),
+        (frames.movedim(1, -1), r"clip\.movedim\(-1, 1\)"),
+        (frames[0, 0], r"has the shape .* expected \(B, 3, T, H, W\)"),
+        ((frames * 50).to(torch.uint8), r"torch\.uint8, expected floats"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            model(wrong)

@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import unquote, urlsplit
 
-from tqdm import tqdm
-
 from videonet.checkpoint.formats import refuse_what_is_no_checkpoint
 from videonet.errors import CheckpointError, WriteError
 from videonet.files import lock, make_folder, writing
+from videonet.terminal import progress_bar
 
 logger = logging.getLogger(__name__)
 
@@ -289,7 +288,9 @@ def _copy(
     start: int,
     total: int | None,
 ) -> None:
-    bar = tqdm(initial=start, total=total, unit="B", unit_scale=True, leave=False, disable=None)
+    bar = progress_bar(
+        initial=start, total=total, desc="download", unit="B", unit_scale=True, leave=False
+    )
     try:
         with file, bar:
             while piece := answer.read(CHUNK):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from videonet.commands.arguments import Words, new_parser
-from videonet.terminal import printable
+from videonet.terminal import printable, progress_bar
 
 if TYPE_CHECKING:
     from videonet.data.preparing.synthetic import DemoDataset
@@ -65,11 +65,9 @@ def main(argv: Words = None, prog: str | None = None) -> None:
         prog: the command's name in the help.
     """
     arguments = parse_arguments(argv, prog)
-    from tqdm import tqdm
-
     from videonet.data.preparing.synthetic import write_demo_dataset
 
-    with tqdm(desc="demo clips", unit="clip", delay=0.5) as bar:
+    with progress_bar(desc="demo clips", unit="clips", delay=0.5) as bar:
 
         def show(done: int, total: int) -> None:
             bar.total = total

@@ -23,18 +23,17 @@ def main(argv: Words = None, prog: str | None = None) -> None:
     parser.add_argument("--checkpoint", required=True, help="a checkpoint, or the folder of a run")
     parser.add_argument("--cfg", help="a YAML file; by default the one inside the checkpoint")
     args = parse(parser, argv)
-    from tqdm import tqdm
-
     from videonet.data.loading.build import build_dataset
     from videonet.inference import Predictor
-    from videonet.terminal import start_logging
+    from videonet.terminal import progress_bar, start_logging
 
     start_logging(main=False)
     predictor = Predictor.from_checkpoint(args.checkpoint, cfg=args.cfg, overrides=args.overrides)
     dataset = build_dataset(predictor.cfg, "test")
     names = predictor.class_names
     seen: dict[str, tuple[Counter, Counter]] = {name: (Counter(), Counter()) for name in names}
-    for path, label in tqdm(zip(dataset.paths, dataset.labels, strict=True), total=len(dataset)):
+    videos = zip(dataset.paths, dataset.labels, strict=True)
+    for path, label in progress_bar(videos, total=len(dataset), desc="videos", unit="videos"):
         clips = predictor.views(path)
         for direction, views in enumerate((clips, clips.flip(2))):
             best = predictor.score(views).scores.argmax()

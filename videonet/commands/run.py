@@ -61,21 +61,22 @@ def _run(argv: Words, prog: str | None, overrides: Sequence[str]) -> None:
     from videonet.engine.parent import end_with_torchrun
     from videonet.terminal import start_logging
 
-    start_logging(main=os.environ.get("RANK", "0") == "0")
+    start_logging(main=os.environ.get("RANK", "0") == "0", quiet=args.options.quiet)
     configs = load_configs(args)
     if command := torchrun_command(args, configs):
         logger.info("several machines: %s", shlex.join(command))
         os.execv(command[0], command)
     with end_with_torchrun():
         for cfg in configs:
-            run_config(cfg)
+            run_config(cfg, quiet=args.options.quiet)
 
 
-def run_config(cfg: CfgNode) -> None:
+def run_config(cfg: CfgNode, *, quiet: bool = False) -> None:
     """Train and test one configuration, and print what ``results.json`` holds.
 
     Args:
         cfg: a complete configuration.
+        quiet: show warnings alone; ``log.txt`` holds everything all the same.
     """
     from videonet.engine.distributed import process
     from videonet.engine.lock import only_run_in
@@ -83,8 +84,11 @@ def run_config(cfg: CfgNode) -> None:
     from videonet.engine.train import Trainer
     from videonet.terminal import start_logging
 
-    with process(cfg.DEVICE, cfg.DIST_BACKEND) as this, only_run_in(cfg.OUTPUT_DIR, this):
-        start_logging(Path(cfg.OUTPUT_DIR), main=this.is_main)
+    with (
+        process(cfg.DEVICE, cfg.DIST_BACKEND, quiet=quiet) as this,
+        only_run_in(cfg.OUTPUT_DIR, this),
+    ):
+        start_logging(Path(cfg.OUTPUT_DIR), main=this.is_main, quiet=quiet)
         if cfg.TRAIN.ENABLE:
             Trainer(cfg, this).run()
             if this.is_main:

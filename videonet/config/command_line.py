@@ -110,7 +110,7 @@ class TrainingArguments:
     Attributes:
         files: the configurations.
         overrides: ``[KEY, VALUE, …]``.
-        options: PySlowFast's options for several machines.
+        options: ``quiet``, and PySlowFast's options for several machines.
     """
 
     files: list[str]
@@ -149,6 +149,9 @@ def training_arguments(
     parser.add_argument("--shard_id", metavar="K", help="number of this machine, from 0")
     parser.add_argument(
         "--init_method", metavar="tcp://HOST:PORT", help="machine 0, and a free port of it"
+    )
+    parser.add_argument(
+        "--quiet", action="store_true", help="no bars, warnings alone; log.txt holds everything"
     )
     args, overrides = parse_with_overrides(parser, words)
     found, count = args.cfg, 1

@@ -2,6 +2,7 @@
 
 ``index.jsonl`` has a line per finished video (``video``, ``file``, ``label``, ``clips``), written
 after its file, so a stopped extraction goes on where it was; ``features.json`` says what made them.
+``failures.jsonl`` has a line (``video``, ``error``) for each one that failed in the last run.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ from videonet.data.claims import Claim
 from videonet.data.texts import json_line, read_json_lines, read_text, short_stem
 from videonet.errors import ConfigError, DataError
 from videonet.files import AppendedText, make_folder, remove_unfinished, replacing, writing
+from videonet.terminal import ShortRepr
 
-INDEX, DESCRIPTION = "index.jsonl", "features.json"
+INDEX, DESCRIPTION, FAILURES = "index.jsonl", "features.json", "failures.jsonl"
 SUFFIXES = tuple(f".{kind}" for kind in FEATURE_FORMATS)
 
 
-@dataclass(frozen=True)
-class VideoFeatures:
+@dataclass(frozen=True, repr=False)
+class VideoFeatures(ShortRepr):
     """The embeddings of the clips of one video.
 
     Attributes:
@@ -87,6 +89,9 @@ class FeatureWriter:
             self._claim.settle(description | {"format": kind}, begun=bool(records))
             self.done = frozenset(record["video"] for record in records)
             self._index = AppendedText(folder / INDEX, map(json_line, records))
+            self._failures: AppendedText | None = None
+            with writing(folder / FAILURES):
+                (folder / FAILURES).unlink(missing_ok=True)
         except BaseException:
             self._claim.close()
             raise
@@ -111,11 +116,19 @@ class FeatureWriter:
         record = {"video": video.video, "file": stem + suffix, "label": video.label}
         self._index.append(json_line(record | {"clips": len(video.features)}))
 
+    def failure(self, video: str, reason: str) -> None:
+        """Write that a video failed, and why; the next run tries it again."""
+        if self._failures is None:
+            self._failures = AppendedText(self.folder / FAILURES, ())
+        self._failures.append(json_line({"video": video, "error": reason}))
+
     def __enter__(self) -> FeatureWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._index.close()
+        if self._failures is not None:
+            self._failures.close()
         self._claim.close()
 
 

@@ -21,6 +21,7 @@ from torchvision.tv_tensors import BoundingBoxes
 from videonet.data.datasets.arrays import MultiHot, Rows
 from videonet.data.video.info import VideoInfo
 from videonet.errors import DataError
+from videonet.terminal import ShortRepr
 
 LABELS = "labels"  # the target that classification learns
 
@@ -64,8 +65,8 @@ class TargetSpec:
         return tuple(clip[side] if isinstance(side, str) else side or 0 for side in sides)
 
 
-@dataclass(frozen=True)
-class ClipFrames:
+@dataclass(frozen=True, repr=False)
+class ClipFrames(ShortRepr):
     """Which frames of a video a clip shows.
 
     Attributes:

@@ -25,16 +25,23 @@ class Process:
         rank: the number of this process, from 0.
         world_size: the number of processes.
         device: where this process computes.
+        quiet: show no progress.
     """
 
     rank: int
     world_size: int
     device: torch.device
+    quiet: bool = False
 
     @property
     def is_main(self) -> bool:
         """Whether this is the process that writes files."""
         return self.rank == 0
+
+    @property
+    def shows_progress(self) -> bool:
+        """Whether this process draws bars."""
+        return self.is_main and not self.quiet
 
     def gather(self, value: T) -> list[T]:
         """Collect a value from all processes; called by all of them.
@@ -87,19 +94,22 @@ class Process:
 
 
 @contextlib.contextmanager
-def process(device: str = "auto", backend: str = "nccl") -> Iterator[Process]:
+def process(
+    device: str = "auto", backend: str = "nccl", *, quiet: bool = False
+) -> Iterator[Process]:
     """This process of the run. Under ``torchrun`` its process group exists while this is entered.
 
     Args:
         device: see :func:`videonet.devices.select_device`.
         backend: of torch.distributed on CUDA devices; on others it is gloo.
+        quiet: show no progress.
     """
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     chosen = select_device(device, int(os.environ.get("LOCAL_RANK", 0)))
     if world_size > 1:
         dist.init_process_group(backend if chosen.type == "cuda" else "gloo")
     try:
-        yield Process(rank, world_size, chosen)
+        yield Process(rank, world_size, chosen, quiet)
     finally:
         if world_size > 1:
             dist.destroy_process_group()

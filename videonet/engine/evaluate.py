@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from videonet.data import Batch, Failure, VideoLoader
 from videonet.devices import apply_to_clips
@@ -16,6 +15,7 @@ from videonet.engine.distributed import Process
 from videonet.engine.signals import StopSignals
 from videonet.errors import DataError, TrainingError
 from videonet.tasks.task import Evaluation, Task
+from videonet.terminal import progress_bar
 
 PART = 2**22  # numbers that a process sends to the others at a time
 
@@ -58,7 +58,7 @@ def evaluate(
     model.eval()
     rows: deque[_Rows] = deque()
     failures: list[Failure] = []
-    bar = tqdm(loader, desc=title, unit="batch", disable=not process.is_main, leave=False)
+    bar = progress_bar(loader, show=process.shows_progress, desc=title, unit="batches", leave=False)
     stopped = False
     for batch in bar:
         stopped = stop is not None and stop.received > 0

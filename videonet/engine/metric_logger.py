@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 class MetricLogger:
     """Writes ``log.jsonl``, one object per record, and to TensorBoard and Weights & Biases.
 
+    The run's ``log.txt`` has the same numbers for people.
+
     Args:
         folder: of the run.
         tensorboard: folder of the TensorBoard files; None for none.
@@ -63,6 +65,8 @@ class MetricLogger:
             return
         values = {name: value for name, value in values.items() if math.isfinite(value)}
         self._lines.append(json_line({"kind": kind, "step": step, **values}))
+        words = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+        logger.info("%s, step %d: %s", kind, step, words, extra={"for_the_file": True})
         if self._board is not None:
             for name, value in values.items():
                 self._board.add_scalar(f"{kind}/{name}", value, step)

@@ -9,14 +9,12 @@ import math
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import yaml
 from fvcore.common.config import CfgNode
 from torch import Tensor
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
 
 from videonet.checkpoint import write_checkpoint
 from videonet.checkpoint.checkpoint_dir import checkpoint_path, remove_old, saved_checkpoints
@@ -50,6 +48,10 @@ from videonet.engine.step import TrainingStep
 from videonet.engine.timing import StepTimer, peak_memory
 from videonet.errors import DataError, Interrupted, TrainingError, WriteError
 from videonet.tasks import build_task
+from videonet.terminal import logs_above_bars, progress_bar
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 logger = logging.getLogger(__name__)
 
@@ -180,17 +182,17 @@ class Trainer:
             ConfigError: another process is at work in ``OUTPUT_DIR``.
         """
         cfg, main = self.cfg, self.process.is_main
-        bar = tqdm(
+        bar = progress_bar(
+            show=self.process.shows_progress,
             total=cfg.SOLVER.MAX_EPOCH * self.steps_per_epoch,
             initial=self.position.step,
             desc="train",
-            unit="step",
-            disable=not main,
+            unit="steps",
             smoothing=0.1,
         )
         with only_run_in(self.folder, self.process):
             try:
-                with self._log() as log, self.stop, logging_redirect_tqdm(), bar:
+                with self._log() as log, self.stop, logs_above_bars(), bar:
                     path = self._run_epochs(bar, log)
                     self._stop_after_the_end()
             except (OSError, WriteError) as error:

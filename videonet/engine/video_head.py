@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 from fvcore.common.config import CfgNode
-from tqdm import tqdm
 
 from videonet.checkpoint import write_checkpoint
 from videonet.config import save_config
@@ -15,6 +14,7 @@ from videonet.engine.metric_logger import MetricLogger, read_log
 from videonet.engine.optim import build_optimizer, learning_rate, set_learning_rate
 from videonet.engine.plots import plot_learning_curve
 from videonet.tasks.clip_head import FILE, ClipHeadTraining
+from videonet.terminal import progress_bar
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ def train_video_head(cfg: CfgNode, training: ClipHeadTraining) -> dict[str, floa
     folder.mkdir(parents=True, exist_ok=True)
     save_config(cfg, folder / "config.yaml")
     log, step, values = MetricLogger(folder), 0, training.evaluate()
-    bar = tqdm(total=cfg.SOLVER.MAX_EPOCH * batches, desc="head", unit="step")
+    bar = progress_bar(total=cfg.SOLVER.MAX_EPOCH * batches, desc="head", unit="steps")
     for epoch in range(cfg.SOLVER.MAX_EPOCH):
         head.train()
         for index, chosen in enumerate(torch.randperm(len(training)).tensor_split(batches)):

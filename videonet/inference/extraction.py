@@ -7,8 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
 
 from videonet.data.feature_store import FeatureWriter, VideoFeatures
 from videonet.data.loading.build import evaluation_views
@@ -17,6 +15,7 @@ from videonet.inference.description import describe_clips, describe_scoring
 from videonet.inference.predictor import Predictor
 from videonet.inference.run import Options
 from videonet.inference.sources import Source
+from videonet.terminal import logs_above_bars, progress_bar
 
 logger = logging.getLogger(__name__)
 
@@ -56,8 +55,8 @@ def extract_features(
         The number of videos that could not be read, or whose embeddings are not finite.
     """
     failed = 0
-    bar = tqdm(sources, desc="videos", unit="video", disable=not progress)
-    with logging_redirect_tqdm():
+    bar = progress_bar(sources, show=progress, desc="videos", unit="videos")
+    with logs_above_bars():
         for source in bar:
             if source.path in writer.done:
                 continue
@@ -68,7 +67,9 @@ def extract_features(
                     writer.add(_of_views(predictor, source, frames))
             except (DecodeError, ScoreError) as error:
                 failed += 1
-                logger.error("%s%s", "" if source.path in str(error) else f"{source.path}: ", error)
+                reason = str(error) if source.path in str(error) else f"{source.path}: {error}"
+                logger.error("%s", reason)
+                writer.failure(source.path, reason)
     return failed
 
 

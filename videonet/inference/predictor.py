@@ -34,10 +34,11 @@ from videonet.tasks import Task, Trained, build_task
 from videonet.tasks.task import Top
 from videonet.tasks.trained_model import load_trained_model
 from videonet.tasks.views import join_scores
+from videonet.terminal import ShortRepr
 
 
-@dataclass(frozen=True)
-class Prediction:
+@dataclass(frozen=True, repr=False)
+class Prediction(ShortRepr):
     """What a model says of a video.
 
     Attributes:
@@ -62,8 +63,8 @@ class Prediction:
         return as_html(self.top, self.clip)
 
 
-@dataclass(frozen=True)
-class WindowScores:
+@dataclass(frozen=True, repr=False)
+class WindowScores(ShortRepr):
     """What a model says of one window of a video.
 
     Attributes:

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib import color_sequences, colormaps
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -20,6 +22,9 @@ Limits = tuple[float, float] | None  # the lowest and the highest score; None fo
 
 SHOWN_FRAMES = 8  # of a clip in a picture
 TOP_CURVES = 8  # outputs drawn over time
+LONG = 240  # windows; more of them are drawn as rows of colour, as curves would cover one another
+LONG_CELLS = 800  # of a row; each shows the highest score of the windows in it
+MINUTES_FROM = 180.0  # seconds; times of longer videos are minutes and seconds
 SHORTEST_SIDE = 240  # of explained videos, in pixels
 
 
@@ -49,20 +54,45 @@ def plot_timeline(
     colours = dict(zip(strongest.tolist(), color_sequences["tab10"], strict=False))
     figure = Figure(figsize=(11, 4), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
-    for index in strongest:
-        upper.stairs(scores[:, index], borders, label=names[index], color=colours[index], lw=1.3)
-    upper.set(ylabel="score")
-    if limits is not None:
-        upper.set(ylim=(limits[0], limits[0] + 1.02 * (limits[1] - limits[0])))
+    if len(times) > LONG:
+        _draw_rows(figure, upper, borders, scores[:, strongest], limits)
+        upper.set_yticks(range(len(strongest)), [names[index] for index in strongest], fontsize=8)
+        for label, index in zip(upper.get_yticklabels(), strongest.tolist(), strict=True):
+            label.set_color(colours[index])
+    else:
+        for index in strongest:
+            line = {"label": names[index], "color": colours[index], "lw": 1.3}
+            upper.stairs(scores[:, index], borders, **line)
+        upper.set(ylabel="score")
+        if limits is not None:
+            upper.set(ylim=(limits[0], limits[0] + 1.02 * (limits[1] - limits[0])))
+        upper.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
     upper.set_title(title, fontsize=10)
-    upper.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
     by_name = {names[index]: colour for index, colour in colours.items()}
     for s in segments:
         lower.barh(0, s.end - s.start, left=s.start, color=by_name.get(s.label, "gray"))
         if s.end - s.start > 0.08 * (borders[-1] - borders[0]):
             lower.text((s.start + s.end) / 2, 0, s.label, ha="center", va="center", fontsize=8)
     lower.set(xlabel="seconds", yticks=[], ylabel="segments", xlim=(borders[0], borders[-1]))
+    if borders[-1] - borders[0] > MINUTES_FROM:
+        lower.set(xlabel="minutes:seconds")
+        lower.xaxis.set_major_locator(MaxNLocator(12, steps=[1, 1.2, 1.5, 3, 6, 10]))
+        lower.xaxis.set_major_formatter(lambda x, _: f"{int(x) // 60}:{int(x) % 60:02d}")
     save_figure(figure, path, dpi=110)
+
+
+def _draw_rows(
+    figure: Figure, axes: Axes, borders: np.ndarray, scores: np.ndarray, limits: Limits
+) -> None:
+    """A row of colour for each column of scores (N, k), the first one uppermost."""
+    starts = np.unique(np.linspace(0, len(scores), LONG_CELLS, endpoint=False).astype(int))
+    cells = np.maximum.reduceat(scores, starts, axis=0)  # (cells, k)
+    edges = np.append(borders[starts], borders[-1])
+    rows = np.arange(cells.shape[1] + 1) - 0.5
+    low, high = limits or (float(scores.min()), float(scores.max()))
+    mesh = axes.pcolormesh(edges, rows, cells.T, cmap="viridis", vmin=low, vmax=high)
+    axes.invert_yaxis()
+    figure.colorbar(mesh, ax=axes, label="score", pad=0.01)
 
 
 def draw_scores(

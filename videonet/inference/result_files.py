@@ -275,6 +275,7 @@ class CsvTable(_Continued):
         self._file.append(self._text(rows))
 
 
+TEXT_SUFFIXES = ("", "txt", "text", "log")
 FORMATS = {"jsonl": JsonLines, "csv": CsvTable}
 
 
@@ -295,15 +296,16 @@ def open_results(
 
     Args:
         path: the file; None to write text to `stdout`.
-        kind: "text", "jsonl" or "csv"; None for what the file's suffix says, else text.
+        kind: "text", "jsonl" or "csv"; None for what the file's suffix says, text where
+            it has none.
         stdout: the terminal.
         about: what the results depend on, JSON, see :func:`~videonet.inference.description
             .describe_results`.
         overwrite: begin anew, whatever the file holds.
 
     Raises:
-        ConfigError: a text file that is there already (it cannot be continued), or a format that
-            needs a file.
+        ConfigError: a suffix of no format, a text file that is there already (it cannot be
+            continued), or a format that needs a file.
         DataError: the file does not hold results, or those of another model or other options.
         WriteError: it cannot be written.
     """
@@ -311,7 +313,13 @@ def open_results(
         if kind not in (None, "text"):
             raise ConfigError(f"results as {kind} need a file to be written to")
         return TextTable(stdout)
-    kind = kind or path.suffix.removeprefix(".").lower()
+    suffix = path.suffix.removeprefix(".").lower()
+    if kind is None and suffix not in (*FORMATS, *TEXT_SUFFIXES):
+        raise ConfigError(
+            f"{path}: results are written as .jsonl, .csv or .txt; --format says which where the "
+            "file has another ending"
+        )
+    kind = kind or suffix
     make_folder(path.parent)
     if kind in FORMATS:
         return FORMATS[kind](path, about or {}, overwrite=overwrite)

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
 
 from videonet.data.decode import PyAVReader
 from videonet.errors import ConfigError, DecodeError, ScoreError
@@ -18,6 +16,7 @@ from videonet.inference.predictor import Predictor, WindowScores
 from videonet.inference.result_files import ResultWriter, VideoResult, WindowResult
 from videonet.inference.sources import Source
 from videonet.tasks.segments import Hysteresis
+from videonet.terminal import logs_above_bars, progress_bar
 
 if TYPE_CHECKING:
     from videonet.inference.pictures import Pictures
@@ -80,8 +79,8 @@ def predict_videos(
         The number of videos that failed.
     """
     failed = 0
-    bar = tqdm(total=len(sources), desc="videos", unit="video", disable=not progress)
-    with logging_redirect_tqdm(), bar:
+    bar = progress_bar(total=len(sources), show=progress, desc="videos", unit="videos")
+    with logs_above_bars(), bar:
         for source in sources:
             if source.path not in writer.done:
                 try:
@@ -150,14 +149,14 @@ def _windows(
         crops=options.crops,
         first=len(known),
     )
-    bar = tqdm(
+    bar = progress_bar(
         scored,
+        show=progress,
         total=total,
         initial=len(known),
         desc="windows",
-        unit="window",
+        unit="windows",
         leave=False,
-        disable=not progress,
     )
     for window in bar:
         result = _result(predictor, window, options.top_k)

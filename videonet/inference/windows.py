@@ -15,10 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from videonet.data.transforms.sampling import DENSE, ClipSampler, dense_span
+from videonet.data.transforms.sampling import SEGMENTS, ClipSampler, dense_span
 from videonet.errors import ConfigError
-
-DEFAULT_FPS = 30.0  # for the length of a window where the config has no target rate
+from videonet.terminal import ShortRepr
 
 Picture = Callable[[], np.ndarray]  # makes an RGB picture, uint8 (H, W, 3)
 
@@ -52,17 +51,24 @@ class SlidingPlan:
         Args:
             sampler: which frames of a window make its clip.
             fps: nominal frames per second.
-            window: seconds; None for what a dense clip spans at the target rate.
+            window: seconds; None for what a dense clip spans at the target rate. A sampler that
+                spreads its frames over whole videos has no length of its own.
             stride: seconds between two windows; None for half a window.
 
         Raises:
-            ConfigError: a length, stride or rate that is not above 0.
+            ConfigError: a length, stride or rate that is not above 0, or no length where the
+                sampler has none.
         """
         for name, value in (("window", window), ("stride", stride), ("frame rate", fps)):
             if value is not None and not value > 0:
                 raise ConfigError(f"the {name} is {value}, but must be above 0")
+        if window is None and sampler.mode == SEGMENTS:
+            raise ConfigError(
+                "the model's clips are spread over whole videos (DATA.SAMPLING segments): say how "
+                "many seconds a window is long, about as long as a video of its training (--window)"
+            )
         if window is None:
-            rate = sampler.target_fps or (fps if sampler.mode == DENSE else DEFAULT_FPS)
+            rate = sampler.target_fps or fps
             length = round(dense_span(sampler.num_frames, sampler.rate, fps, rate))
         else:
             length = round(window * fps)
@@ -87,8 +93,8 @@ class SlidingPlan:
         return 1 + max(0, -(-(places - self.length) // self.stride))
 
 
-@dataclass(frozen=True)
-class Window:
+@dataclass(frozen=True, repr=False)
+class Window(ShortRepr):
     """One window and its clip.
 
     Attributes:

@@ -22,7 +22,6 @@ from videonet.models.base import (
     StageInfo,
     StageOutput,
     VideoModel,
-    as_clip,
     init_linear,
     refuse_class_token,
     run_stages_in_turn,
@@ -193,7 +192,7 @@ class ASMLP(VideoModel):
 
     def embed(self, clip: Tensor) -> Tensor:
         """A clip -> tokens (B, T', H', W', C)."""
-        tokens, grid = self.patch_embed(as_clip(clip, self.patch_size))
+        tokens, grid = self.patch_embed(self.as_clip(clip, self.patch_size))
         return self.dropout(tokens.unflatten(1, grid))
 
     def run_stages(self, clip: Tensor, run: RunBlock) -> Iterator[StageOutput]:

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
+import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -137,28 +138,6 @@ def run_stages_in_turn(
             x = stage.downsample(x)
 
 
-def as_clip(clip: Tensor, patch: tuple[int, int]) -> Tensor:
-    """Make a one-frame clip of an image; a clip stays as it is.
-
-    Args:
-        clip: (B, C, T, H, W), or an image (B, C, H, W).
-        patch: the smallest frame that the model takes, (height, width) in pixels.
-
-    Returns:
-        (B, C, T, H, W).
-
-    Raises:
-        ConfigError: the frames are smaller than `patch`.
-    """
-    clip = clip.unsqueeze(2) if clip.dim() == 4 else clip
-    for size, least, name in zip(clip.shape[3:], patch, ("high", "wide"), strict=True):
-        if size < least:
-            raise ConfigError(
-                f"frames are {size} pixels {name}, but one patch of this model needs {least}"
-            )
-    return clip
-
-
 def refuse_class_token(model: nn.Module, cls_token: bool | None) -> None:
     """Check the argument ``cls_token`` of an architecture that has no class token.
 
@@ -261,6 +240,46 @@ class VideoModel(nn.Module):
     still_clips_are_exact = False
     works_on_parts = False  # whether forward_features takes `keep`
     grad_checkpointing = False
+
+    def as_clip(self, clip: Tensor, patch: tuple[int, int]) -> Tensor:
+        """Make a one-frame clip of an image; a clip stays as it is.
+
+        Args:
+            clip: (B, in_channels, T, H, W), or an image (B, in_channels, H, W).
+            patch: the smallest frame that the model takes, (height, width) in pixels.
+
+        Returns:
+            (B, in_channels, T, H, W).
+
+        Raises:
+            ConfigError: it is no such tensor of floats, or the frames are smaller than `patch`.
+        """
+        if not torch.compiler.is_compiling():
+            self._refuse_other_layouts(clip)
+        clip = clip.unsqueeze(2) if clip.dim() == 4 else clip
+        for size, least, name in zip(clip.shape[3:], patch, ("high", "wide"), strict=True):
+            if size < least:
+                raise ConfigError(
+                    f"frames are {size} pixels {name}, but one patch of this model needs {least}"
+                )
+        return clip
+
+    def _refuse_other_layouts(self, clip: Tensor) -> None:
+        channels = next(m for m in self.modules() if isinstance(m, nn.Conv3d)).in_channels
+        expected = f"(B, {channels}, T, H, W), or images (B, {channels}, H, W)"
+        shape = tuple(clip.shape)
+        if clip.dim() not in (4, 5) or shape[1] != channels:
+            hint = ""
+            if clip.dim() == 5 and shape[2] == channels:
+                hint = ": it looks like (B, T, C, H, W), which clip.transpose(1, 2) turns"
+            elif clip.dim() in (4, 5) and shape[-1] == channels:
+                hint = ": its channels come last, which clip.movedim(-1, 1) turns"
+            raise ConfigError(f"a batch of clips has the shape {shape}, expected {expected}{hint}")
+        if not clip.is_floating_point():
+            raise ConfigError(
+                f"a batch of clips holds {clip.dtype}, expected floats that are normalised: "
+                "videonet.Predictor does that for uint8 frames"
+            )
 
     def forward(self, clip: Tensor) -> Tensor:
         """(B, in_channels, T, H, W), or an image (B, in_channels, H, W), -> (B, num_classes)."""

@@ -21,7 +21,6 @@ from videonet.models.base import (
     StageInfo,
     StageOutput,
     VideoModel,
-    as_clip,
     drop_path_rates,
     init_linear,
 )
@@ -259,7 +258,7 @@ class CvT(VideoModel):
 
     def run_stages(self, clip: Tensor, run: RunBlock) -> Iterator[StageOutput]:
         """The tokens (B, [1+]T'*H'*W', C) at the end of each stage."""
-        volume = as_clip(clip, (self.smallest, self.smallest))
+        volume = self.as_clip(clip, (self.smallest, self.smallest))
         for stage in self.stages:
             output = StageOutput(*stage(volume, run))
             yield output

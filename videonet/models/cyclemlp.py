@@ -20,7 +20,6 @@ from videonet.models.base import (
     StageInfo,
     StageOutput,
     VideoModel,
-    as_clip,
     linear_initializer,
     refuse_class_token,
     stage_drop_path_rates,
@@ -241,7 +240,7 @@ class CycleMLP(VideoModel):
 
     def run_stages(self, clip: Tensor, run: RunBlock) -> Iterator[StageOutput]:
         """The tokens (B, T', H', W', C) at the end of each stage; normed with ``fork_feat``."""
-        tokens, grid = self.patch_embed(as_clip(clip, (4, 4)))
+        tokens, grid = self.patch_embed(self.as_clip(clip, (4, 4)))
         x = tokens.unflatten(1, grid)
         for i, part in enumerate(self.network):
             if i in self.stage_ends:

@@ -21,7 +21,6 @@ from videonet.models.base import (
     StageInfo,
     StageOutput,
     VideoModel,
-    as_clip,
     init_linear,
     refuse_class_token,
     run_stages_in_turn,
@@ -259,7 +258,7 @@ class DilateFormer(VideoModel):
 
     def run_stages(self, clip: Tensor, run: RunBlock) -> Iterator[StageOutput]:
         """The tokens (B, T', H', W', C) at the end of each stage."""
-        x = self.patch_embed(as_clip(clip, (self.patch_size, self.patch_size)))
+        x = self.patch_embed(self.as_clip(clip, (self.patch_size, self.patch_size)))
         return run_stages_in_turn(self.stages, x, run)
 
     def pool_features(self, features: Tensor) -> Tensor:

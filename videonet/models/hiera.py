@@ -23,7 +23,6 @@ from videonet.models.base import (
     StageInfo,
     StageOutput,
     VideoModel,
-    as_clip,
     drop_path_rates,
     init_linear,
     refuse_class_token,
@@ -312,7 +311,7 @@ class Hiera(VideoModel, AbsolutePositions):
             ConfigError: a frame is smaller than a patch, `keep` does not fit the units, or the
                 grid is no multiple of them.
         """
-        clip = as_clip(clip, self.patch_stride[1:])
+        clip = self.as_clip(clip, self.patch_stride[1:])
         if keep is not None:
             keep, clip = self._keep(keep, clip)
         x, grid = self.patch_embed(clip)

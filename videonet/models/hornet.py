@@ -23,7 +23,6 @@ from videonet.models.base import (
     StageInfo,
     StageOutput,
     VideoModel,
-    as_clip,
     init_linear,
     refuse_class_token,
     stage_drop_path_rates,
@@ -164,7 +163,7 @@ class HorNet(VideoModel):
     def run_stages(self, clip: Tensor, run: RunBlock) -> Iterator[StageOutput]:
         """The tokens (B, T', H', W', C) at the end of each stage."""
         least = PATCH * 2 ** (len(self.stages) - 1)
-        x = as_clip(clip, (least, least)).permute(0, 2, 3, 4, 1)
+        x = self.as_clip(clip, (least, least)).permute(0, 2, 3, 4, 1)
         for downsample, stage in zip(self.downsample_layers, self.stages, strict=True):
             x = stage(downsample(x), run)
             yield StageOutput(x)

@@ -27,7 +27,6 @@ from videonet.models.base import (
     StageInfo,
     StageOutput,
     VideoModel,
-    as_clip,
     refuse_class_token,
     stage_drop_path_rates,
 )
@@ -332,7 +331,7 @@ class HRNet(VideoModel):
 
     def run_stages(self, clip: Tensor, run: RunBlock) -> Iterator[StageOutput]:
         """The branches at the end of each stage, (B, C_i, T', H / 2^(i + 2), W / 2^(i + 2))."""
-        x = as_clip(clip, (1, 1))
+        x = self.as_clip(clip, (1, 1))
         if x.is_cpu and not is_transformed():  # oneDNN's layout: saves a reordering per convolution
             x = x.contiguous(memory_format=torch.channels_last_3d)
         x = F.relu(self.bn1(self.conv1(x)))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from videonet.errors import ConfigError
-from videonet.models.base import StageInfo, VideoModel, as_clip, init_linear
+from videonet.models.base import StageInfo, VideoModel, init_linear
 from videonet.models.positions import AbsolutePositions, learned_tokens
 from videonet.ops.grid import Grid, strided, volume
 from videonet.ops.patch_embed import PatchEmbed
@@ -294,7 +294,7 @@ class MultiscaleTransformer(VideoModel, AbsolutePositions):
 
     def embed(self, clip: Tensor) -> tuple[Tensor, Grid]:
         """Stem and positions: a clip -> tokens (B, [1+]T*H*W, C) and their grid."""
-        x, grid = self.patch_embed(as_clip(clip, self.patch_stride[1:]))
+        x, grid = self.patch_embed(self.as_clip(clip, self.patch_stride[1:]))
         if self.cls_token is not None:
             x = torch.cat((self.cls_token.expand(x.shape[0], -1, -1), x), dim=1)
         positions = self.absolute_positions(grid)

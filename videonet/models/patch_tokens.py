@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from videonet.errors import ConfigError
-from videonet.models.base import VideoModel, as_clip
+from videonet.models.base import VideoModel
 from videonet.models.positions import AbsolutePositions, learned_tokens
 from videonet.ops.grid import Grid, as_grid
 from videonet.ops.patch_embed import PatchEmbed
@@ -148,7 +148,7 @@ class PatchTokens(VideoModel, AbsolutePositions):
             ConfigError: a frame or the clip is smaller than a tubelet, `keep` does not fit the
                 grid, or attention is divided, which needs whole columns of cells.
         """
-        clip = as_clip(clip, (1, 1) if self.pad_to_patch else self.patch[1:])
+        clip = self.as_clip(clip, (1, 1) if self.pad_to_patch else self.patch[1:])
         if clip.shape[2] < self.patch[0]:
             raise ConfigError(
                 f"clips have {clip.shape[2]} frames, but one tubelet of this model needs "

@@ -20,7 +20,6 @@ from videonet.models.base import (
     StageInfo,
     StageOutput,
     VideoModel,
-    as_clip,
     linear_initializer,
     refuse_class_token,
     run_stages_in_turn,
@@ -258,7 +257,7 @@ class Swin(VideoModel, AbsolutePositions):
 
     def embed(self, clip: Tensor) -> Tensor:
         """Stem and positions: a clip -> tokens (B, T, H, W, C)."""
-        clip = as_clip(clip, self.patch_size[1:])
+        clip = self.as_clip(clip, self.patch_size[1:])
         missing = [-n % p for n, p in zip(clip.shape[2:], self.patch_size, strict=True)]
         if self.window_rule == "torchvision":
             missing[1:] = 0, 0

@@ -22,7 +22,6 @@ from videonet.models.base import (
     StageInfo,
     StageOutput,
     VideoModel,
-    as_clip,
     drop_path_rates,
     init_linear,
     refuse_class_token,
@@ -141,7 +140,7 @@ class VJEPA2(VideoModel):
         Raises:
             ConfigError: a frame is smaller than a patch, or `keep` does not fit the grid.
         """
-        clip = as_clip(clip, self.patch[1:])
+        clip = self.as_clip(clip, self.patch[1:])
         if (missing := self.patch[0] - clip.shape[2]) > 0:
             clip = torch.cat((clip, clip[:, :, -1:].expand(-1, -1, missing, -1, -1)), dim=2)
         x, grid = self.patch_embed(clip)

@@ -17,7 +17,7 @@ BINS = 15  # of the calibration error, as in arXiv 1706.04599
 # torchmetrics takes a second to import, so it is imported where it computes.
 
 
-@dataclass
+@dataclass(repr=False)
 class ClassScores(Evaluation):
     """Probabilities ``scores`` (M, K); ``labels`` are classes (M,) or zeros and ones (M, K).
 

@@ -20,6 +20,7 @@ from videonet.data.targets import Annotations, Targets
 from videonet.models import create_model
 from videonet.models.base import VideoModel
 from videonet.tasks.segments import Hysteresis, Segment
+from videonet.terminal import ShortRepr
 
 # (clips, targets, partners) -> mixed clips and targets. `partners` takes a tensor with one row per
 # clip and returns, in each row, that of the clip which it is mixed with.
@@ -57,8 +58,8 @@ class Trained:
         return None if entry is None else entry.value
 
 
-@dataclass
-class Evaluation(ABC):
+@dataclass(repr=False)
+class Evaluation(ShortRepr, ABC):
     """The results of a data set, one row per video, in the order of its list.
 
     Attributes:

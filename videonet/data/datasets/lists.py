@@ -20,6 +20,7 @@ from videonet.data.datasets.arrays import MultiHot, PathArray
 from videonet.data.datasets.named_labels import ClassNames, guess_names, is_head, unquoted
 from videonet.data.texts import lines_of, read_text
 from videonet.errors import DataError
+from videonet.terminal import ShortRepr
 
 if TYPE_CHECKING:
     from videonet.data.targets import Annotations
@@ -31,8 +32,8 @@ LONGEST_NUMBER = 18  # digits of a label
 _NUMBER = re.compile(r"[ ,\t]\s*(?P<quote>[\"']?)(?P<label>-?\d{1,9})(?P=quote)$")
 
 
-@dataclass(frozen=True)
-class VideoList:
+@dataclass(frozen=True, repr=False)
+class VideoList(ShortRepr):
     """Videos and the classes they belong to; ``name`` is the file they were read from.
 
     ``root`` is the folder that the names of its videos start from; ``annotations`` is what the

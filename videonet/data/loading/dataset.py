@@ -26,6 +26,7 @@ from videonet.data.transforms.clip import InceptionCrop, JitterCrop
 from videonet.data.transforms.sampling import ClipSampler
 from videonet.data.transforms.views import read_frames, to_batch, video_views
 from videonet.errors import DataError, DecodeError
+from videonet.terminal import ShortRepr
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ class Failure:
     reason: str
 
 
-@dataclass
-class Batch:
+@dataclass(repr=False)
+class Batch(ShortRepr):
     """Clips of some videos, all clips of a video after one another.
 
     Attributes:

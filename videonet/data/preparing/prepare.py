@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from videonet.data.claims import Claim
 from videonet.data.datasets.lists import VideoList
@@ -23,6 +22,7 @@ from videonet.data.video.reader import VideoReader
 from videonet.data.video.writer import VideoWriter
 from videonet.errors import DataError, DecodeError
 from videonet.files import make_folder, remove_unfinished, replacing, replacing_text, writing
+from videonet.terminal import progress_bar
 
 PREPARED = "prepared.json"  # in the folder: what its videos were made of, and how
 LOCK = ".prepare.lock"
@@ -93,7 +93,9 @@ def _encode_all(
     pool: WorkerPool[int, tuple[str, str], str | None] = WorkerPool(
         encode, min(workers, len(todo)), timeout
     )
-    bar = tqdm(total=len(targets), initial=len(targets) - len(todo), desc="prepare")
+    bar = progress_bar(
+        total=len(targets), initial=len(targets) - len(todo), desc="prepare", unit="videos"
+    )
     try:
         for k in todo:
             pool.submit(k, (videos.paths[k], str(targets[k])))

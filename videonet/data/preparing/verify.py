@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from videonet.data.datasets.lists import VideoList
 from videonet.data.decode import FRAMES_FPS
@@ -35,6 +34,7 @@ from videonet.data.video.promises import missing_part
 from videonet.data.video.pyav_reader import PyAVReader, UnexpectedFrames
 from videonet.errors import DecodeError
 from videonet.files import remove_unfinished
+from videonet.terminal import progress_bar
 
 SAVE_EVERY = 60.0  # seconds
 SAVE_SHARE = 20  # what is done between two saves takes at least so many times what saving takes
@@ -100,7 +100,7 @@ def _examine_all(
         Examiner(frames_fps), min(workers, len(todo)), timeout
     )
     videos = dict(todo)
-    bar = tqdm(total=len(todo), desc="verify", unit="video")
+    bar = progress_bar(total=len(todo), desc="verify", unit="videos")
     saved, bad, pause = time.monotonic(), 0, SAVE_EVERY
     try:
         for name, video in todo:

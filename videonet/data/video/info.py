@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from videonet.errors import DecodeError
+from videonet.terminal import ShortRepr
 
 NO_STAMP = -(2**63)  # FFmpeg's mark for a frame without a time stamp
 UNKNOWN_RATE = 25.0  # frames per second where neither header nor time stamps say
@@ -45,8 +46,8 @@ class VideoInfo:
     counted: str = ""
 
 
-@dataclass(frozen=True)
-class FrameTable:
+@dataclass(frozen=True, repr=False)
+class FrameTable(ShortRepr):
     """The frames that a file shows, in their order."""
 
     pts: np.ndarray  # (frames,) int64 time stamps in units of the stream's time base, or NO_STAMP
