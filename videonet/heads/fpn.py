@@ -13,27 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from videonet.errors import ConfigError
-from videonet.heads.conv_norm import ConvNorm, init_convs
+from videonet.heads.conv_norm import ConvNorm, check_maps
 from videonet.ops.resize import resize_space
 
 EXTRA_LEVELS = ("pool", "input", "lateral", "output")
 FUSIONS = ("sum", "avg")
-
-
-def check_maps(maps: Sequence[Tensor], in_channels: Sequence[int], owner: str) -> None:
-    """Whether a neck or head gets the maps that it was built for.
-
-    Raises:
-        ConfigError: another number of maps, of dimensions or of channels.
-    """
-    if len(maps) != len(in_channels):
-        raise ConfigError(f"{owner} takes {len(in_channels)} maps, but got {len(maps)}")
-    for level, (x, channels) in enumerate(zip(maps, in_channels, strict=True)):
-        if x.dim() != 5 or x.shape[1] != channels:
-            raise ConfigError(
-                f"map {level} has the shape {tuple(x.shape)}, but {owner} expects "
-                f"(B, {channels}, T, H, W)"
-            )
 
 
 def half_size(x: Tensor) -> Tensor:
@@ -120,7 +104,6 @@ class FPN(nn.Module):
             for number in range(self.num_outs - len(used)):
                 dim = used[-1] if extra == "input" and number == 0 else out_channels
                 self.fpn_convs.append(self._make_extra(dim, norm if norm_on_extra else None))
-        self.apply(init_convs)
 
     def make_output(self) -> nn.Module:
         """What a level goes through after the top-down path, (B, C, T, H, W) -> the same."""
@@ -134,7 +117,7 @@ class FPN(nn.Module):
         )
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Stage maps (B, C_i, T, H_i, W_i) -> (B, out_channels, T, H_j, W_j), high resolution first.
+        """Stage maps (B, C_i, T, H_i, W_i) -> as many or more (B, out_channels, T, H_j, W_j).
 
         Raises:
             ConfigError: the maps are not those that the pyramid was built for.
