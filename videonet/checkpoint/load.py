@@ -217,7 +217,7 @@ def _plan(
     )
     _refuse_another_architecture(target.model, tensors, report)
     if strict and report.fatal:
-        raise CheckpointError(_misfits(target.model, report))
+        raise CheckpointError(_misfits(target.whole, report))
     values = {name: fit.value for name, fit in fits.items() if fit.value is not None}
     _refuse_odd_values(values, target, origin)
     return report, target, values
@@ -270,10 +270,11 @@ def _target_entries(tensors: Tensors, fits: Mapping[str, Fit], target: Target) -
 
     A neck or a dense head of which the checkpoint has nothing stays as it is, like a classifier.
     """
-    on_top = getattr(target.model, "parts_on_top", ())
+    on_top = getattr(target.whole, "parts_on_top", ())
     new = tuple(part for part in on_top if not any(n.startswith(part) for n in tensors.state))
+    heads = (HEAD, *getattr(target.whole, "classifiers", ()), *new)
     return tuple(
-        _target_entry(name, own, fits.get(name), (HEAD, *new)) for name, own in target.state.items()
+        _target_entry(name, own, fits.get(name), heads) for name, own in target.state.items()
     )
 
 
@@ -317,7 +318,7 @@ def _without_place(name: str, fits: Mapping[str, Fit], target: Target) -> tuple[
             return USED, ""  # for a table of another name
         if has_fixed_positions(target):
             return DROPPED, "this model's positions are fixed"
-    if name.startswith(getattr(target.model, "parts_left_out", ())):
+    if name.startswith(getattr(target.whole, "parts_left_out", ())):
         return DROPPED, "of a classifier, which this model is not"
     if name.startswith("norm.") and f"fc_{name}" in fits and fits[f"fc_{name}"].value is None:
         return DROPPED, "this model norms after the pooling, not before"

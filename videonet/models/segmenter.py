@@ -65,9 +65,11 @@ class SemanticSegmenter(nn.Module):
         feature_info: of the backbone.
         parts_on_top, parts_left_out: beginnings of the names of parameters that a checkpoint of a
             classifier does not have, and of those that it alone has.
+        classifiers: beginnings of the names of parameters that depend on the classes.
     """
 
     parts_on_top = ("neck.", "decode_head.", "auxiliary_head.")
+    classifiers = ("decode_head.conv_seg.", "auxiliary_head.conv_seg.")
 
     def __init__(
         self,
