@@ -28,7 +28,9 @@ SYSTEMS = ["fpn", "hor_fpn", "hrfpn", "hrnet_seg", "uper_head", "semantic_fpn"]
 
 def norm_of(config):
     """Our name of the norm in a configuration of mmcv."""
-    return NORMS[config["type"] if isinstance(config, dict) else config]
+    config = config if isinstance(config, dict) else {"type": config}
+    groups = f":{config['num_groups']}" if "num_groups" in config else ""
+    return None if config["type"] is None else NORMS[config["type"]] + groups
 
 
 def fpn(in_channels, out_channels, **theirs):
@@ -220,6 +222,45 @@ def test_official_numbers(shared_dir, system):
             assert relative_error(x.squeeze(2), tensors[key]) <= TOLERANCE, key
 
 
+def test_hrnet_in_the_form_of_mmsegmentation(shared_dir):
+    record, tensors, state = read_record(shared_dir / "reference" / "bpr_hrnet" / "plain")
+    stages = {
+        name: {key.upper(): value for key, value in plan.items()}
+        for name, plan in record["constructor"]["extra"].items()
+    }
+    cfg = {"MODEL": {"EXTRA": stages}}
+    backbone = official_hrnet(cfg, num_classes=0, fuse_upsample="bilinear")
+    head = record["constructor"]["decode_head"]
+    decode_head = hrnet_head(head["in_channels"], head["num_classes"])
+    model = SemanticSegmenter(backbone, decode_head).eval()
+    assert_everything_loaded(load_checkpoint(model, state), model, state)
+    with torch.no_grad():
+        found = model(tensors["input"])  # at the size of the image
+    assert_maps(found, tensors)
+
+
+def test_the_names_of_hrnets_own_detectors(shared_dir):
+    record, tensors, state = read_record(shared_dir / "reference" / "hrfpn" / "avg")
+    maps = [tensors[f"input.{i}"].unsqueeze(2) for i in range(4)]
+    theirs = {
+        name.replace("reduction_conv.conv", "reduction_conv.0")
+        .replace("fpn_convs", "fpn_conv")
+        .replace("conv.weight", "weight")
+        .replace("conv.bias", "bias"): x
+        for name, x in state.items()
+    }
+    model = hrfpn(**record["constructor"]).eval()
+    report = load_checkpoint(model, theirs)
+    assert report.dialect == "hrnet_detection_hrfpn"
+    assert_everything_loaded(report, model, theirs)
+    assert_maps(model(maps), tensors)
+    one = {name: x for name, x in theirs.items() if not name.startswith("fpn_conv")}
+    one |= {f"fpn_conv.{leaf}": theirs[f"fpn_conv.0.{leaf}"] for leaf in ("weight", "bias")}
+    shared = HRFPN([5, 10, 20, 40], 12, shared=True).eval()
+    assert_everything_loaded(load_checkpoint(shared, one), shared, one)
+    torch.testing.assert_close(shared(maps)[0], model(maps)[0])
+
+
 def test_names_of_the_other_projects_are_recognised(shared_dir):
     expected = {
         "fpn": {"mmdet_pyramid", "torchvision_fpn"},
@@ -281,8 +322,14 @@ def test_torchvision_with_levels_of_a_retinanet(same_width):
     widths = [4, 6, 8 if same_width else 10]
     peer = FeaturePyramidNetwork(widths, 8, LastLevelP6P7(widths[-1], 8)).eval()
     model = FPN(**torchvision_fpn(widths, 8, "LastLevelP6P7")).eval()
-    report = load_checkpoint(model, peer.state_dict())
-    assert report.dialect == "torchvision_fpn"
+    former = {  # of torchvision 0.12, without sequences
+        name.replace("blocks.0.0", "blocks.0").replace("blocks.1.0", "blocks.1"): x
+        for name, x in peer.state_dict().items()
+    }
+    former = {name.replace("blocks.2.0", "blocks.2"): x for name, x in former.items()}
+    for state in (former, peer.state_dict()):
+        report = load_checkpoint(model, state)
+        assert report.dialect == "torchvision_fpn" and not report.unexpected
     maps = {str(i): torch.randn(1, c, 17 - 4 * i, 13 - 4 * i) for i, c in enumerate(widths)}
     expected = list(peer(maps).values())
     for ours, theirs in zip(model([x.unsqueeze(2) for x in maps.values()]), expected, strict=True):

@@ -41,7 +41,7 @@ def test_maps_of_a_single_cell_have_logits(kind):
 
 def test_frames_are_images_side_by_side_without_taps_along_time():
     for module in (
-        FPN(WIDTHS, 64, num_outs=4, norm="group"),
+        FPN(WIDTHS, 8, num_outs=4, norm="group:4"),
         HorFPN(WIDTHS, 8, filter_size=(1, 4, 3)),
         SimplePyramid(WIDTHS, 8),
         UPerHead(WIDTHS, 3, 8, norm="layer"),
@@ -89,6 +89,7 @@ def test_a_new_classifier_keeps_the_rest():
         (lambda: FCNHead(WIDTHS, 3, indices=[3]), r"indices are \[3\], but the head gets 3 maps"),
         (lambda: FCNHead(WIDTHS, 3, num_convs=0), "18 channels do not become 256"),
         (lambda: SemanticFPNHead(WIDTHS, 3, strides=[4, 8]), "2 strides are given for 3 maps"),
+        (lambda: make_norm("group:0", 4), "0 groups of a norm do not divide 4"),
         (lambda: make_norm("instance", 4), "'instance', expected one of batch, group, layer"),
         (lambda: ConvNorm(4, 4, 2), "1×2×2 has no centre"),
         (lambda: GatedConvNorm(4, 4, order=4), "order 4 does not fit width 4"),

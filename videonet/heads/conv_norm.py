@@ -13,6 +13,7 @@ from videonet.ops.gated_conv import RecursiveGatedConv
 from videonet.ops.grid import Grid
 
 NORMS = ("batch", "group", "layer")
+GROUPS = 32  # of a group norm, in mmcv and detectron2
 CHANNEL_NORM_EPS = 1e-6
 
 
@@ -52,14 +53,13 @@ class ChannelNorm(nn.LayerNorm):
         return super().forward(x.movedim(1, -1)).movedim(-1, 1)
 
 
-def make_norm(name: str | None, dim: int, groups: int = 32) -> nn.Module:
+def make_norm(name: str | None, dim: int) -> nn.Module:
     """A norm for maps (B, dim, T, H, W).
 
     Args:
-        name: "batch"; "group", of every frame by itself; "layer", over the channels of a cell; or
-            None for no norm.
+        name: "batch"; "group", of every frame by itself, in 32 groups, or "group:4" in 4;
+            "layer", over the channels of a cell; or None for no norm.
         dim: channels.
-        groups: of the group norm.
 
     Raises:
         ConfigError: another name, or groups that do not divide the channels.
@@ -70,9 +70,11 @@ def make_norm(name: str | None, dim: int, groups: int = 32) -> nn.Module:
         return nn.BatchNorm3d(dim)
     if name == "layer":
         return ChannelNorm(dim)
-    if name != "group":
+    kind, _, count = name.partition(":")
+    if kind != "group" or not (count.isdecimal() or name == "group"):
         raise ConfigError(f"the norm is {name!r}, expected one of {', '.join(NORMS)}")
-    if dim % groups:
+    groups = int(count or GROUPS)
+    if not groups or dim % groups:
         raise ConfigError(f"{groups} groups of a norm do not divide {dim} channels")
     return FrameGroupNorm(groups, dim)
 
