@@ -266,7 +266,6 @@ def test_names_of_the_other_projects_are_recognised(shared_dir):
         "fpn": {"mmdet_pyramid", "torchvision_fpn"},
         "hrfpn": {"mmdet_hrfpn"},
         "uper_head": {"mmdet_pyramid"},
-        "hrnet_seg": {"hrnet"},
     }
     for system, dialects in expected.items():
         found = set()

@@ -47,7 +47,12 @@ def rows_below(prefix: str) -> tuple[Row, ...]:
     return conv, *pooled
 
 
-PART_ROWS = tuple(row for prefix in PARTS for row in rows_below(prefix))
+OF_HRNET = (  # the head in HRNet's own repository of segmentation
+    Row("last_layer.0.{leaf}", "decode_head.convs.0.conv.{leaf}"),
+    Row("last_layer.1.{tensor}", "decode_head.convs.0.norm.{tensor}"),
+    Row("last_layer.3.{leaf}", "decode_head.conv_seg.{leaf}"),
+)
+PART_ROWS = (*(row for prefix in PARTS for row in rows_below(prefix)), *OF_HRNET)
 
 
 def name_torchvision_levels(names: list[str]) -> dict[str, str]:
