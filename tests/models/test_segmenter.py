@@ -182,6 +182,7 @@ def test_a_checkpoint_of_mmsegmentation_with_its_backbone():
     alone.auxiliary_head = None
     report = load_checkpoint(alone, content)
     assert set(report.dropped) == {n for n in names if n.startswith("auxiliary_head.")}
+    assert all("of training alone" in e.reason for e in report.source if e.status == "dropped")
     incomplete = {n: x for n, x in names.items() if "decode_head.bottleneck" not in n}
     with pytest.raises(CheckpointError, match="decode_head.bottleneck.conv.weight"):
         load_checkpoint(build(), incomplete)

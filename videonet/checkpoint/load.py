@@ -320,6 +320,8 @@ def _without_place(name: str, fits: Mapping[str, Fit], target: Target) -> tuple[
             return DROPPED, "this model's positions are fixed"
     if name.startswith(getattr(target.whole, "parts_left_out", ())):
         return DROPPED, "of a classifier, which this model is not"
+    if name.startswith(getattr(target.whole, "parts_of_training", ())):
+        return DROPPED, "of training alone, and this model is without"
     if name.startswith("norm.") and f"fc_{name}" in fits and fits[f"fc_{name}"].value is None:
         return DROPPED, "this model norms after the pooling, not before"
     return UNEXPECTED, ""

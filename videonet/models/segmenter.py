@@ -65,11 +65,13 @@ class SemanticSegmenter(nn.Module):
         feature_info: of the backbone.
         parts_on_top, parts_left_out: beginnings of the names of parameters that a checkpoint of a
             classifier does not have, and of those that it alone has.
-        classifiers: beginnings of the names of parameters that depend on the classes.
+        classifiers, parts_of_training: beginnings of the names of parameters that depend on the
+            classes, and of those that a model may lack.
     """
 
     parts_on_top = ("neck.", "decode_head.", "auxiliary_head.")
     classifiers = ("decode_head.conv_seg.", "auxiliary_head.conv_seg.")
+    parts_of_training = ("auxiliary_head.",)
 
     def __init__(
         self,
