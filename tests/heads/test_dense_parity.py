@@ -96,14 +96,8 @@ def uper(in_channels, channels, num_classes, conv_cfg=None, **theirs):
     options = {}
     if conv_cfg is not None:
         gates = gated(conv_cfg, square=True)
-        options = {
-            "bottleneck": "gated",
-            "gate_kernel": gates["kernel"],
-            "gate_order": gates["order"],
-            "filter_size": gates["filter_size"],
-            "gate_project": gates["project"],
-            "gate_width": channels * gates["ratio"],
-        }
+        ratio = gates.pop("ratio")
+        options = {"gates": gates | {"width": channels * ratio}}
     options |= {
         "in_channels": in_channels,
         "channels": channels,

@@ -84,7 +84,7 @@ def test_a_new_classifier_keeps_the_rest():
         (lambda: HorFPN(WIDTHS, 8, width_ratio=2, project=False), "need a projection to 8"),
         (lambda: HRFPN(WIDTHS, pooling="sum"), "pooling is 'sum', expected avg or max"),
         (lambda: SimplePyramid([4], scales=[3]), "scale of a level is 3, expected 4, 2, 1"),
-        (lambda: UPerHead(WIDTHS, 3, bottleneck="fft"), "'fft', expected conv or gated"),
+        (lambda: UPerHead(WIDTHS, 3, 12, gates={"order": 5}), "order 5 does not fit width 12"),
         (lambda: UPerHead(WIDTHS, 0), "a head has 0 classes"),
         (lambda: FCNHead(WIDTHS, 3, indices=[3]), r"indices are \[3\], but the head gets 3 maps"),
         (lambda: FCNHead(WIDTHS, 3, num_convs=0), "18 channels do not become 256"),

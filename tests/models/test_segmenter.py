@@ -12,6 +12,7 @@ from videonet.errors import CheckpointError, ConfigError
 from videonet.heads.fpn import FPN
 from videonet.heads.hor_fpn import HorFPN
 from videonet.heads.hrfpn import HRFPN
+from videonet.heads.necks import NECKS
 from videonet.heads.semantic import FCNHead, SemanticFPNHead, hrnet_head
 from videonet.heads.simple_pyramid import MultiLevelNeck, SimplePyramid
 from videonet.heads.uper import UPerHead
@@ -30,14 +31,18 @@ ON_MAPS = {
     "hor_fpn_filter": (HorFPN, {"filter_size": (1, 5, 4)}),
     "hrfpn": (HRFPN, {"pooling": "max"}),
     "simple_pyramid": (SimplePyramid, {"num_outs": 5}),
+    "multi_level": (MultiLevelNeck, {"scales": (2.0, 1.0, 0.5, 1.5)}),
     "uper": (UPerHead, {}),
-    "uper_gated": (UPerHead, {"bottleneck": "gated", "gate_kernel": 3, "align_corners": True}),
-    "uper_filter": (UPerHead, {"bottleneck": "gated", "filter_size": (1, 5, 4)}),
+    "uper_gated": (UPerHead, {"gates": {"kernel": 3}, "align_corners": True}),
+    "uper_filter": (UPerHead, {"gates": {"filter_size": (1, 5, 4)}}),
     "semantic_fpn": (SemanticFPNHead, {}),
     "hrnet": (hrnet_head, {"classifier_kernel": 3}),
     "fcn": (FCNHead, {"indices": [-1], "num_convs": 2, "concat_input": True, "dilation": 2}),
 }
-TIME = {"hor_fpn_filter": {"filter_size": (3, 5, 4)}, "uper_filter": {"filter_size": (4, 5, 4)}}
+TIME = {
+    "hor_fpn_filter": {"filter_size": (3, 5, 4)},
+    "uper_filter": {"gates": {"filter_size": (4, 5, 4)}},
+}
 
 
 def backbones(family, frames=4):
@@ -71,8 +76,10 @@ def test_the_law_through_every_neck_and_head(family):
     clip_maps = video.forward_intermediates(picture.expand(-1, -1, 6, -1, -1))
     widths = [x.shape[1] for x in maps]
     for case, (kind, options) in ON_MAPS.items():
-        if kind in (FPN, HorFPN, HRFPN, SimplePyramid):
+        if kind in NECKS.values():
             arguments = {"in_channels": widths, "out_channels": 8} | options
+            if "scales" in options:
+                arguments["scales"] = options["scales"][: len(widths)]
         else:
             arguments = {"in_channels": widths, "num_classes": 5, "channels": 8} | options
         flat = randomise(kind(**arguments))

@@ -6,7 +6,8 @@ mmsegmentation, but for ``norm`` and ``pooling``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,11 +17,9 @@ from videonet.errors import ConfigError
 from videonet.heads.conv_norm import ConvNorm, GatedConvNorm
 from videonet.heads.hrfpn import join_maps
 from videonet.heads.semantic import SemanticHead
-from videonet.ops.grid import Grid
 from videonet.ops.resize import resize_space
 
 POOL_SCALES = (1, 2, 3, 6)
-BOTTLENECKS = ("conv", "gated")
 
 
 class PyramidPooling(nn.Module):
@@ -60,7 +59,7 @@ class PyramidPooling(nn.Module):
 
 
 class UPerHead(SemanticHead):
-    """UPerNet's head; with a gated bottleneck, HorFPN for segmentation (arXiv 2207.14284).
+    """UPerNet's head; with gates, HorFPN for segmentation (arXiv 2207.14284).
 
     In training, a batch norm cannot norm the one cell that pooling leaves of a single frame: a
     batch of one image needs ``norm="group"`` or ``norm="layer"``.
@@ -71,16 +70,13 @@ class UPerHead(SemanticHead):
         channels: of all convolutions.
         pool_scales: see :class:`PyramidPooling`.
         norm: of all convolutions, see :func:`videonet.heads.conv_norm.make_norm`; None for none.
-        bottleneck: what mixes the joined maps: "conv", a 3×3 convolution, or "gated", a recursive
-            gated convolution.
-        gate_kernel, gate_order, filter_size, gate_width, gate_project: `kernel`, `order`,
-            `filter_size`, `width` and `project` of the latter, see
-            :class:`videonet.heads.conv_norm.GatedConvNorm`; as published, `filter_size` is
-            ``videonet.heads.hor_fpn.GLOBAL_FILTER``.
+        gates: None for a 3×3 convolution that mixes the joined maps; or arguments of the gated
+            convolution in its place, see :class:`videonet.heads.conv_norm.GatedConvNorm`. As
+            published, none (7×7), or `filter_size` ``videonet.heads.hor_fpn.GLOBAL_FILTER``.
         temporal_kernel: taps along time of kernels larger than 1×1.
 
     Raises:
-        ConfigError: there is no such map, or an unknown bottleneck.
+        ConfigError: there is no such map, or gates that do not fit.
     """
 
     def __init__(
@@ -91,20 +87,11 @@ class UPerHead(SemanticHead):
         *,
         pool_scales: Sequence[int] = POOL_SCALES,
         norm: str | None = "batch",
-        bottleneck: str = "conv",
-        gate_kernel: int = 7,
-        gate_order: int = 2,
-        filter_size: Grid | None = None,
-        gate_width: int | None = None,
-        gate_project: bool = True,
+        gates: Mapping[str, Any] | None = None,
         temporal_kernel: int = 1,
         **options,
     ):
         super().__init__(in_channels, num_classes, channels, **options)
-        if bottleneck not in BOTTLENECKS:
-            raise ConfigError(
-                f"the bottleneck is {bottleneck!r}, expected {' or '.join(BOTTLENECKS)}"
-            )
         *fine, last = self.used_channels()
 
         def conv3(dim: int) -> ConvNorm:
@@ -120,20 +107,14 @@ class UPerHead(SemanticHead):
         )
         self.fpn_convs = nn.ModuleList(conv3(channels) for _ in fine)
         joined = (len(fine) + 1) * channels
-        self.fpn_bottleneck: nn.Module = conv3(joined)
-        if bottleneck == "gated":
-            self.fpn_bottleneck = GatedConvNorm(
-                joined,
-                channels,
-                gate_kernel,
-                order=gate_order,
-                filter_size=filter_size,
-                width=gate_width,
-                project=gate_project,
-                temporal_kernel=temporal_kernel,
-                norm=norm,
-                relu=True,
+        self.fpn_bottleneck: ConvNorm | GatedConvNorm
+        if gates is None:
+            self.fpn_bottleneck = conv3(joined)
+        else:
+            arguments: dict[str, Any] = {"temporal_kernel": temporal_kernel, "norm": norm} | dict(
+                gates
             )
+            self.fpn_bottleneck = GatedConvNorm(joined, channels, relu=True, **arguments)
 
     def features(self, maps: list[Tensor]) -> Tensor:
         """The maps that the head reads -> (B, channels, T, H, W)."""

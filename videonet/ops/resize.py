@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch.nn.functional as F
 from torch import Tensor
 
-POOLINGS = {"avg": F.avg_pool2d, "max": F.max_pool2d}
+POOLINGS: dict[str, Callable[..., Tensor]] = {"avg": F.avg_pool2d, "max": F.max_pool2d}
 
 
 def resize_space(
