@@ -169,5 +169,7 @@ def test_bad_arguments_are_named():
         create_model("hrnet_xs", head_channels=(1, 2, 3, 4))
     with pytest.raises(ConfigError, match="expected one of branches, v1, v2, v2p"):
         create_model("hrnet_xs", features="v3")
+    with pytest.raises(ConfigError, match="fuse_upsample is 'cubic', expected nearest or"):
+        create_model("hrnet_xs", fuse_upsample="cubic")
     with pytest.raises(ConfigError, match="HRNet has no class token"):
         create_model("hrnet_xs", cls_token=True)

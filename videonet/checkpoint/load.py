@@ -206,7 +206,7 @@ def _plan(
     report = LoadReport(
         origin,
         tensors.dialect,
-        tuple(_target_entry(name, own, fits.get(name)) for name, own in target.state.items()),
+        _target_entries(tensors, fits, target),
         _source_entries(tensors, fits, target),
         (
             *tensors.notes,
@@ -217,7 +217,7 @@ def _plan(
     )
     _refuse_another_architecture(target.model, tensors, report)
     if strict and report.fatal:
-        raise CheckpointError(_misfits(target.model, report))
+        raise CheckpointError(_misfits(target.whole, report))
     values = {name: fit.value for name, fit in fits.items() if fit.value is not None}
     _refuse_odd_values(values, target, origin)
     return report, target, values
@@ -265,8 +265,21 @@ def _lacking(tensors: Tensors, target: Target, fits: Mapping[str, Fit]) -> dict[
     }
 
 
-def _target_entry(name: str, tensor: Tensor, fit: Fit | None) -> Entry:
-    in_head = name.startswith(HEAD)
+def _target_entries(tensors: Tensors, fits: Mapping[str, Fit], target: Target) -> tuple[Entry, ...]:
+    """What becomes of the model's tensors.
+
+    A neck or a dense head of which the checkpoint has nothing stays as it is, like a classifier.
+    """
+    on_top = getattr(target.whole, "parts_on_top", ())
+    new = tuple(part for part in on_top if not any(n.startswith(part) for n in tensors.state))
+    heads = (HEAD, *getattr(target.whole, "classifiers", ()), *new)
+    return tuple(
+        _target_entry(name, own, fits.get(name), heads) for name, own in target.state.items()
+    )
+
+
+def _target_entry(name: str, tensor: Tensor, fit: Fit | None, heads: tuple[str, ...]) -> Entry:
+    in_head = name.startswith(heads)
     if fit is not None:
         return Entry(name, fit.status, fit.reason, tensor.numel(), fit.misfit and not in_head)
     if in_head:
@@ -305,6 +318,10 @@ def _without_place(name: str, fits: Mapping[str, Fit], target: Target) -> tuple[
             return USED, ""  # for a table of another name
         if has_fixed_positions(target):
             return DROPPED, "this model's positions are fixed"
+    if name.startswith(getattr(target.whole, "parts_left_out", ())):
+        return DROPPED, "of a classifier, which this model is not"
+    if name.startswith(getattr(target.whole, "parts_of_training", ())):
+        return DROPPED, "of training alone, and this model is without"
     if name.startswith("norm.") and f"fc_{name}" in fits and fits[f"fc_{name}"].value is None:
         return DROPPED, "this model norms after the pooling, not before"
     return UNEXPECTED, ""

@@ -17,6 +17,7 @@ FIELDS = {
     "p": r"[qkv]",
     "axis": r"[thw]",
     "leaf": r"weight|bias",
+    "tensor": r"weight|bias|running_mean|running_var|num_batches_tracked",  # of a norm
     "any": r".+",
 }
 

@@ -21,12 +21,15 @@ class Target:
     has whatever holds one model of ours beside its own parameters (a LightningModule).
 
     Attributes:
-        model: the innermost module that is no wrapper.
+        model: the innermost module that is no wrapper; of a model with a neck and heads on a
+            backbone, the backbone.
+        whole: the model that holds it, the same where nothing stands on it.
         state: name -> the tensor itself.
         modules: name -> the module inside of its wrappers.
     """
 
     model: nn.Module
+    whole: nn.Module
     state: dict[str, Tensor]
     modules: dict[str, nn.Module]
 
@@ -44,7 +47,7 @@ class Target:
             parts = [part for part in name.split(".") if part not in WRAPPERS]
             modules[".".join(parts)] = module  # the last one is the innermost
         state = {without_wrappers(name): tensor for name, tensor in model.state_dict().items()}
-        return cls(modules[""], state, modules)
+        return cls(modules[""], model, state, modules)
 
     @torch.no_grad()
     def fill(self, values: Mapping[str, Tensor]) -> None:

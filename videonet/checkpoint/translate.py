@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from videonet.checkpoint.contents import find_state
 from videonet.checkpoint.dialect import State, Tensors
-from videonet.checkpoint.dialects import DIALECTS
+from videonet.checkpoint.dialects import DIALECTS, dense
 from videonet.checkpoint.names import Row, compile_template, has_names
 from videonet.checkpoint.projections import with_joined_gates
 from videonet.checkpoint.recognition import recognise
@@ -54,13 +54,15 @@ def to_own_names(content: Mapping, origin: str, wanted: Collection[str] = ()) ->
     sources: dict[str, tuple[str, ...]] = {}
     for name, tensor in weights.items():
         name_here, leading_dims = prepared.get(name, name), 0
-        for row in dialect.rows:
+        for row in (*dense.PART_ROWS, *dialect.rows):
             if (match := row.to_ours(name_here)) is not None:
                 name_here, leading_dims = match, row.leading_dims
                 break
         tensor = tensor.reshape((1,) * leading_dims + tuple(tensor.shape))
         # An image is a one-frame clip: a 2D kernel is a 3D kernel of one frame.
         flat_kernel = tensor.dim() == 4 and name_here.endswith(".weight")
+        if tensor.dim() == 4 and name_here.endswith(".complex_weight"):
+            tensor = tensor.unsqueeze(1)  # (C, 1, h, w, 2): one temporal frequency
         renamed[name_here] = tensor.unsqueeze(2) if flat_kernel else tensor
         sources[name_here] = (originals[name],)
     _join_keys_and_values(renamed, sources)

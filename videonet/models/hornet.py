@@ -144,7 +144,9 @@ class HorNet(VideoModel):
                 BlockList(
                     Block(
                         dim,
-                        RecursiveGatedConv(dim, orders[i], scales[i], temporal_kernel, size),
+                        RecursiveGatedConv(
+                            dim, orders[i], scales[i], temporal_kernel, size, dim_out=dim
+                        ),
                         layer_scale_init,
                         rate,
                     )

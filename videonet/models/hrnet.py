@@ -33,6 +33,7 @@ from videonet.models.base import (
 from videonet.models.variants import published
 from videonet.ops.conv import FastConv3d
 from videonet.ops.grid import as_grid
+from videonet.ops.resize import resize_space
 from videonet.ops.tracing import is_transformed
 
 BN_MOMENTUM = 0.1
@@ -168,19 +169,28 @@ def residual_blocks(
     return nn.Sequential(*(kind(width, planes, taps, drop_path) for width in widths))
 
 
-def resize_space(x: Tensor, like: Tensor, mode: str) -> Tensor:
-    """`x` in the height and width of `like`, (B, C, T, H, W); time stays."""
-    return F.interpolate(x, size=(x.shape[2], *like.shape[3:]), mode=mode)
+class Upsample(NamedTuple):
+    """How a branch gets the size of one of higher resolution, see :func:`resize_space`."""
+
+    mode: str = "nearest"
+    align_corners: bool = False
+
+    def __call__(self, x: Tensor, like: Tensor) -> Tensor:
+        """`x` in the height and width of `like`, both (B, C, T, H, W)."""
+        return resize_space(x, (like.shape[3], like.shape[4]), self.mode, self.align_corners)
 
 
 class HighResolutionModule(nn.Module):
     """Residual blocks in each branch, then every branch gets the sum of all, resampled (Fig. 3).
 
-    Upwards by a 1×1 convolution and the nearest neighbour, downwards by strided 3×3 convolutions.
+    Upwards by a 1×1 convolution and `upsample`, downwards by strided 3×3 convolutions.
     """
 
-    def __init__(self, plan: StagePlan, dims: Sequence[int], taps: int, drop_path: float):
+    def __init__(
+        self, plan: StagePlan, dims: Sequence[int], taps: int, drop_path: float, upsample: Upsample
+    ):
         super().__init__()
+        self.upsample = upsample
         self.branches = nn.ModuleList(
             residual_blocks(plan.block, dim, planes, depth, taps, drop_path)
             for dim, planes, depth in zip(dims, plan.num_channels, plan.num_blocks, strict=True)
@@ -209,7 +219,7 @@ class HighResolutionModule(nn.Module):
         fused = []
         for i, layers in enumerate(self.fuse_layers):
             terms = [layer(x) for layer, x in zip(layers, maps, strict=True)]
-            terms[i + 1 :] = [resize_space(x, maps[i], "nearest") for x in terms[i + 1 :]]
+            terms[i + 1 :] = [self.upsample(x, maps[i]) for x in terms[i + 1 :]]
             fused.append(F.relu(reduce(torch.add, terms)))
         return fused
 
@@ -248,6 +258,8 @@ class HRNet(VideoModel):
             width there, and the width that the classifier reads.
         head_conv_bias: biases of the neck's convolutions.
         features: what :meth:`forward_intermediates` gives, see there.
+        fuse_upsample, fuse_align_corners: how branches are upsampled to be added up: "nearest", or
+            "bilinear" as in the code for detection and segmentation, whose corners may be aligned.
         cls_token: refused: there is none.
         drop_path_rate: of the residuals in the last module, rising linearly from 0 (the paper
             drops none); head_dropout: before the classifier.
@@ -271,6 +283,8 @@ class HRNet(VideoModel):
         final_channels: int = 2048,
         head_conv_bias: bool = True,
         features: str = "branches",
+        fuse_upsample: str = "nearest",
+        fuse_align_corners: bool = False,
         cls_token: bool | None = None,
         drop_path_rate: float = 0.0,
         head_dropout: float = 0.0,
@@ -281,7 +295,10 @@ class HRNet(VideoModel):
             raise ConfigError(f"features is {features!r}, expected one of {', '.join(FEATURES)}")
         taps = 1 if num_frames == 1 else temporal_kernel
         step = 1 if num_frames == 1 else temporal_stride
+        if fuse_upsample not in ("nearest", "bilinear"):
+            raise ConfigError(f"fuse_upsample is {fuse_upsample!r}, expected nearest or bilinear")
         self.features = features
+        self.fuse_upsample = Upsample(fuse_upsample, fuse_align_corners)
         self.conv1 = conv3(in_channels, stem_width, taps, 2, temporal_stride=step)
         self.bn1 = norm(stem_width)
         self.conv2 = conv3(stem_width, stem_width, taps, 2)
@@ -308,7 +325,9 @@ class HRNet(VideoModel):
         all_rates = stage_drop_path_rates(drop_path_rate, [plan.num_modules for plan in rest])
         for i, (plan, rates) in enumerate(zip(rest, all_rates, strict=True), start=1):
             new = [planes * BLOCKS[plan.block].expansion for planes in plan.num_channels]
-            modules = [HighResolutionModule(plan, new, taps, rate) for rate in rates]
+            modules = [
+                HighResolutionModule(plan, new, taps, rate, self.fuse_upsample) for rate in rates
+            ]
             self.add_module(f"transition{i}", transition(dims, new, taps))
             self.add_module(f"stage{i + 1}", BlockList(modules))
             dims = new
@@ -374,8 +393,8 @@ class HRNet(VideoModel):
         wanted = self.stage_numbers(indices)
         maps = self.branches(clip)
         if self.features in ("v2", "v2p"):
-            # Trilinear is bilinear here: time keeps its size.
-            rest = [resize_space(x, maps[0], "trilinear") for x in maps[1:]]
+            size = (maps[0].shape[3], maps[0].shape[4])
+            rest = [resize_space(x, size) for x in maps[1:]]
             together = torch.cat([maps[0], *rest], dim=1)
             grids = [as_grid(x.shape[2:]) for x in maps]
             maps = [together]

@@ -18,12 +18,15 @@ class RecursiveGatedConv(nn.Module):
     other, ``p_{k+1} = f(q_k) * g_k(p_k)``, with f scaled for a stable training.
 
     Args:
-        dim: width C.
+        dim: width C of the gates.
         order: n, from 1.
         scale: of f, the paper's ``1 / alpha``.
-        temporal_kernel: of the depth-wise convolution, which is 7×7 in space.
+        temporal_kernel: of the depth-wise convolution.
         filter_size: None for that convolution, or the frequencies (t, h, w) of a global-local
             filter in its place.
+        kernel: of that convolution in height and width.
+        dim_in: width of what it gets; None for C.
+        dim_out: width of what it gives, by a last projection; None for no projection.
 
     Raises:
         ConfigError: `dim` is too narrow for `order`.
@@ -38,6 +41,10 @@ class RecursiveGatedConv(nn.Module):
         scale: float,
         temporal_kernel: int,
         filter_size: Grid | None = None,
+        *,
+        kernel: int = 7,
+        dim_in: int | None = None,
+        dim_out: int | None = None,
     ):
         super().__init__()
         self.widths = [dim // 2**i for i in reversed(range(order))]
@@ -45,19 +52,19 @@ class RecursiveGatedConv(nn.Module):
             raise ConfigError(f"a gated convolution of order {order} does not fit width {dim}")
         self.scale = scale
         total = sum(self.widths)
-        self.proj_in = TokenConv(dim, self.widths[0] + total, 1)
+        self.proj_in = TokenConv(dim_in or dim, self.widths[0] + total, 1)
         if filter_size is None:
-            self.dwconv = depthwise(total, temporal_kernel, 7)
+            self.dwconv = depthwise(total, temporal_kernel, kernel)
         else:
             self.dwconv = GlobalLocalFilter(total, filter_size, temporal_kernel)
         self.pws = nn.ModuleList(
             TokenConv(narrow, wide, 1)
             for narrow, wide in zip(self.widths[:-1], self.widths[1:], strict=True)
         )
-        self.proj_out = TokenConv(dim, dim, 1)
+        self.proj_out = nn.Identity() if dim_out is None else TokenConv(dim, dim_out, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, T, H, W, dim) -> the same."""
+        """(B, T, H, W, dim_in) -> (B, T, H, W, dim_out)."""
         p, q = self.proj_in(x).split([self.widths[0], sum(self.widths)], dim=-1)
         first, *gates = (self.dwconv(q) * self.scale).split(self.widths, dim=-1)
         p = p * first

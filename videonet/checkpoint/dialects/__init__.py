@@ -7,6 +7,7 @@ from videonet.checkpoint.dialects import (
     asmlp,
     cvt,
     cyclemlp,
+    dense,
     dilateformer,
     hiera,
     hornet,
@@ -31,6 +32,7 @@ DIALECTS = (
     *hornet.DIALECTS,
     *vjepa2.DIALECTS,
     *mvit.DIALECTS,
+    *dense.DIALECTS,
 )
 
 __all__ = ["DIALECTS"]
