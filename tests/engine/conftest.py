@@ -1,6 +1,7 @@
 """A tiny data set and a configuration that trains on it in seconds."""
 
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from videonet.config import load_config
 from videonet.data.preparing.synthetic import write_demo_dataset
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def as_the_children():
     """One thread, as the child processes have (sums are cut by threads), and Python's own answer
     to Ctrl-C, which shells switch off in what they start in the background."""
@@ -29,13 +30,16 @@ def demo_folder(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture
-def tiny(demo_folder, tmp_path):
-    """A function of KEY VALUE overrides that gives the configuration of a small run."""
+@pytest.fixture(scope="session")
+def tiny_in(demo_folder):
+    """A function of a folder and KEY VALUE overrides that gives the configuration of a small run.
 
-    def make(*overrides):
+    For runs that the tests of a module share; a test's own runs are made with ``tiny``.
+    """
+
+    def make(folder, *overrides):
         base = [
-            *("DATA.PATH_TO_DATA_DIR", str(demo_folder), "OUTPUT_DIR", str(tmp_path / "run")),
+            *("DATA.PATH_TO_DATA_DIR", str(demo_folder), "OUTPUT_DIR", str(folder)),
             *("DATA.NUM_FRAMES", "4", "DATA.TRAIN_CROP_SIZE", "32", "DATA.TEST_CROP_SIZE", "32"),
             *("DATA.TRAIN_JITTER_SCALES", "[32, 36]", "TRAIN.BATCH_SIZE", "5"),
             *("DATA_LOADER.NUM_WORKERS", "0", "SOLVER.MAX_EPOCH", "3", "SOLVER.WARMUP_EPOCHS", "1"),
@@ -44,3 +48,9 @@ def tiny(demo_folder, tmp_path):
         return load_config("DEMO/MVITv2_XS.yaml", [*base, *(str(o) for o in overrides)])
 
     return make
+
+
+@pytest.fixture
+def tiny(tiny_in, tmp_path):
+    """A function of KEY VALUE overrides that gives the configuration of a small run."""
+    return partial(tiny_in, tmp_path / "run")

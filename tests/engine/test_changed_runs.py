@@ -2,6 +2,8 @@
 
 import logging
 import shutil
+from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,12 +21,25 @@ SGD = ("SOLVER.OPTIMIZING_METHOD", "sgd", "SOLVER.NESTEROV", False)
 START = ("SOLVER.MAX_EPOCH", 1, "TRAIN.EVAL_PERIOD", 0, "SOLVER.BASE_LR", 1e-3)
 
 
+@pytest.fixture(scope="module")
+def begun(tiny_in, tmp_path_factory):
+    """A function of settings: the folder of a run of one epoch; tests change nothing of it."""
+
+    @cache
+    def make(before) -> Path:
+        folder = tmp_path_factory.mktemp("begun")
+        subprocess_helpers.run(tiny_in(folder, *START, *before))
+        return folder
+
+    return make
+
+
 @pytest.fixture
-def resumed(tiny, caplog):
+def resumed(begun, tiny, tmp_path, caplog):
     """A function of settings before and after: the trainer that is about to go on."""
 
     def make(before, after) -> Trainer:
-        subprocess_helpers.run(tiny(*START, *before))
+        shutil.copytree(begun(before), tmp_path / "run")
         with process("cpu") as this, caplog.at_level(logging.INFO, logger="videonet"):
             trainer = Trainer(tiny(*START, *before, "SOLVER.MAX_EPOCH", 2, *after), this)
             trainer.run()

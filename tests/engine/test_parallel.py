@@ -21,19 +21,19 @@ TWENTY_STEPS = (
 )
 
 
-@pytest.fixture
-def odd(demo_folder, tmp_path):
+@pytest.fixture(scope="module")
+def odd(demo_folder, tmp_path_factory):
     """Overrides for nine videos to validate and test on."""
     lines = [line for line in (demo_folder / "val.csv").read_text().splitlines() if line][-9:]
-    path = tmp_path / "odd.csv"
+    path = tmp_path_factory.mktemp("odd") / "odd.csv"
     path.write_text("".join(f"{demo_folder}/{line}\n" for line in lines))
     return "DATA.VAL_LIST", path, "DATA.TEST_LIST", path
 
 
-@pytest.fixture
-def alone(tiny, odd, tmp_path):
-    """The configuration of the run on one process, when it is done."""
-    cfg = tiny(*TWENTY_STEPS, *odd, "OUTPUT_DIR", tmp_path / "alone")
+@pytest.fixture(scope="module")
+def alone(tiny_in, odd, tmp_path_factory):
+    """The configuration of the run on one process, when it is done; tests change nothing of it."""
+    cfg = tiny_in(tmp_path_factory.mktemp("alone"), *TWENTY_STEPS, *odd)
     subprocess_helpers.run(cfg)
     return cfg
 

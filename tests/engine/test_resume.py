@@ -47,10 +47,10 @@ def assert_same(found: dict, expected: dict) -> None:
             assert torch.equal(found["optimizer_state"]["state"][index][name], tensor), name
 
 
-@pytest.fixture
-def uninterrupted(tiny, tmp_path):
+@pytest.fixture(scope="module")
+def uninterrupted(tiny_in, tmp_path_factory):
     """The end of a run that nothing disturbed."""
-    cfg = tiny(*EVERYTHING, "OUTPUT_DIR", tmp_path / "whole", "SOLVER.MAX_EPOCH", 2)
+    cfg = tiny_in(tmp_path_factory.mktemp("whole"), *EVERYTHING, "SOLVER.MAX_EPOCH", 2)
     run(cfg)
     return final(cfg)
 

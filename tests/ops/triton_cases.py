@@ -49,7 +49,7 @@ def test_the_interpreter_is_on():
     "grid, kernel, stride, channels, width",
     [
         ((2, 3, 5), (3, 3, 3), (1, 1, 1), 6, 3),
-        ((3, 4, 5), (3, 3, 3), (2, 2, 2), 5, 5),
+        pytest.param((3, 4, 5), (3, 3, 3), (2, 2, 2), 5, 5, marks=pytest.mark.slow),
         ((1, 3, 9), (1, 3, 3), (1, 2, 4), 8, 8),  # an image
         ((1, 4, 3), (3, 3, 5), (1, 1, 1), 35, 35),  # a kernel larger than the grid
     ],
@@ -104,7 +104,8 @@ def test_depthwise_convolution_of_halves(dtype):
     [
         (1, (2, 3, 4), (1, 1, 1), (1, 2, 2)),
         (0, (1, 4, 3), (1, 2, 2), (1, 1, 1)),  # an image; fewer queries than keys
-        (9, (2, 2, 2), (2, 1, 1), (1, 2, 1)),  # more prefix tokens than a line has columns
+        # more prefix tokens than a line has columns
+        pytest.param(9, (2, 2, 2), (2, 1, 1), (1, 2, 1), marks=pytest.mark.slow),
     ],
 )
 def test_pooling_with_norms(prefix, grid, q_stride, k_stride, dtype):
