@@ -68,6 +68,9 @@ class Detector(nn.Module):
         self.indices = indices
         self.pad_multiple, self.pad_square = pad_multiple, pad_square
         self.temporal_stride = temporal_stride or _temporal_stride(backbone)
+        for name in getattr(backbone, "top_names", ()):
+            # What is behind the last block is read by a classifier alone.
+            getattr(backbone, name, nn.Identity()).requires_grad_(False)
 
     @property
     def num_classes(self) -> int:

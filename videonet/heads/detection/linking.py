@@ -75,6 +75,7 @@ class Linker:
     _count: int = field(default=0, init=False, repr=False)
     _frame: int = field(default=0, init=False, repr=False)
 
+    @torch.no_grad()
     def link(self, frames: Sequence[Detections]) -> list[Detections]:
         """Number the objects of one clip.
 
