@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import torch
 
 from tests.models.families import FAMILIES
@@ -12,6 +11,14 @@ from videonet.heads.fpn import FPN
 from videonet.models import create_model
 from videonet.models.base import StageInfo
 
+ONE_BLOCK = {  # for each of the four stages
+    "mvit_v2_t": {
+        "depth": 4,
+        "dim_mul": {1: 2.0, 2: 2.0, 3: 2.0},
+        "head_mul": {1: 2.0, 2: 2.0, 3: 2.0},
+        "pool_q_stride": {0: (1, 1, 1), 1: (1, 2, 2), 2: (1, 2, 2), 3: (1, 2, 2)},
+    },
+}
 RPN_SIZES = {"before_nms": (60, 40), "after_nms": (40, 20), "num_sampled": 32}
 HEADS = {"box_fcs": (32,), "mask_convs": (8,), "mask_deconv": 8, "num_sampled": 32, "most": 10}
 
@@ -19,14 +26,16 @@ HEADS = {"box_fcs": (32,), "mask_convs": (8,), "mask_deconv": 8, "num_sampled": 
 def small_backbone(name="hornet_t", frames=1, side=64):
     """A narrow backbone of a family."""
     family = FAMILIES[f"{name.split('_')[0]}_*"]
-    arguments = family.small | family.by_model.get(name, {}) | family.exact
+    arguments = (
+        family.small | family.by_model.get(name, {}) | family.exact | ONE_BLOCK.get(name, {})
+    )
     return create_model(name, num_classes=0, num_frames=frames, crop_size=side, **arguments)
 
 
 def small_detector(backbone=None, rules="detectron2", num_classes=3, **options):
     """A detector with a pyramid of 16 channels, and weights far from zero."""
     backbone = small_backbone() if backbone is None else backbone
-    infos = [backbone.feature_info[n] for n in options.get("indices") or range(4)]
+    infos = backbone.feature_info
     neck = FPN([info.channels for info in infos], 16, num_outs=len(infos) + 1)
     heads = HEADS | options.pop("heads", {})
     if options.get("cascade"):

@@ -7,7 +7,9 @@ translated whatever that is.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+
+from videonet.checkpoint.dialects import dense
 
 Rename = Callable[[re.Match[str]], str]
 # roi_head of mmdetection; neither where there are the heads alone
@@ -118,7 +120,12 @@ COUNTED_FC = re.compile(rf"{ROI}box_head{NO_STAGE}\.(?P<n>\d+)\.{LEAF}")
 
 
 def rename_detector_heads(names: Iterable[str]) -> dict[str, str]:
-    """The names of heads of detectors -> our names; other names are left out."""
+    """The names of heads of detectors -> our names; other names are left out.
+
+    Where there are heads, so are those of a pyramid that has no prefix of its own beside them, as
+    in torchvision and detectron2.
+    """
+    names = list(names)
     renamed: dict[str, str] = {}
     counted: dict[str, re.Match[str]] = {}
     for name in names:
@@ -130,7 +137,21 @@ def rename_detector_heads(names: Iterable[str]) -> dict[str, str]:
                 renamed[name] = rename(match)
                 break
     places = sorted({int(match["n"]) for match in counted.values()})
+    if renamed:
+        renamed |= _rename_pyramid(names)
     for name, match in counted.items():
         order = places.index(int(match["n"]))
         renamed[name] = f"{_roi(match, 'box')}.fcs.{order}.{match['leaf']}"
     return renamed
+
+
+def _rename_pyramid(names: Sequence[str]) -> dict[str, str]:
+    """The names of torchvision's and detectron2's pyramids -> our names."""
+    bare = {name.removeprefix("fpn."): name for name in names}
+    short = list(bare)
+    found = {
+        **dense.name_torchvision_levels(short),
+        **dense.name_detectron_levels(short),
+        **dense.name_simple_levels(short),
+    }
+    return {bare[name]: f"neck.{new}" for name, new in found.items()}

@@ -25,6 +25,7 @@ from videonet.heads.detection.pasting import paste_masks, paste_run_lengths
 from videonet.heads.detection.roi_heads import RoIHeads
 from videonet.heads.detection.rpn import RPN
 
+OF_CLASSES = ("scores", "deltas")  # layers of a box head
 MASKS = ("bitmaps", "run_lengths", "regions", "none")
 
 
@@ -37,7 +38,7 @@ class Detector(nn.Module):
 
     Args:
         backbone: has ``forward_intermediates`` and ``feature_info`` as the models of
-            ``videonet.create_model`` have.
+            ``videonet.create_model`` have; it loses its classifier.
         neck: stage maps -> the maps of a pyramid, high resolution first; None where the stage
             maps are the pyramid.
         rpn: on all maps of the pyramid.
@@ -47,8 +48,13 @@ class Detector(nn.Module):
             ``feature_info``.
         pad_multiple: height and width of a batch are padded to multiples of it.
         pad_square: they are at least so many pixels, as ViTDet's are 1024.
+
+    Attributes:
+        parts_on_top, parts_left_out: beginnings of the names of parameters that a checkpoint of a
+            classifier does not have, and of those that it alone has.
     """
 
+    parts_on_top = ("neck.", "rpn.", "roi_heads.")
     backbone: Any  # a model of videonet, which this room knows nothing of
 
     def __init__(
@@ -68,9 +74,15 @@ class Detector(nn.Module):
         self.indices = indices
         self.pad_multiple, self.pad_square = pad_multiple, pad_square
         self.temporal_stride = temporal_stride or _temporal_stride(backbone)
-        for name in getattr(backbone, "top_names", ()):
-            # What is behind the last block is read by a classifier alone.
-            getattr(backbone, name, nn.Identity()).requires_grad_(False)
+        self.parts_left_out = _remove_classifier(backbone)
+
+    @property
+    def classifiers(self) -> tuple[str, ...]:
+        """Beginnings of the names of parameters that depend on the classes."""
+        heads = self.roi_heads
+        boxes = [f"box_heads.{n}.{part}." for n in range(heads.stages) for part in OF_CLASSES]
+        masks = [f"mask_heads.{n}.logits." for n in range(len(heads.mask_heads))]
+        return tuple(f"roi_heads.{name}" for name in (*boxes, *masks))
 
     @property
     def num_classes(self) -> int:
@@ -211,6 +223,19 @@ class Detector(nn.Module):
     def set_grad_checkpointing(self, enabled: bool = True) -> None:
         """Whether training computes the backbone's activations twice, to save their memory."""
         self.backbone.set_grad_checkpointing(enabled)
+
+
+def _remove_classifier(backbone: nn.Module) -> tuple[str, ...]:
+    """Take away what is behind the last block, which no gradient would reach.
+
+    Returns:
+        The beginnings of the names of its parameters.
+    """
+    unused = [name for name in getattr(backbone, "top_names", ()) if name != "output_norms"]
+    for name in unused:
+        if isinstance(getattr(backbone, name, None), nn.Module):
+            setattr(backbone, name, nn.Identity())
+    return tuple(f"{name}." for name in unused)
 
 
 def _temporal_stride(backbone: nn.Module) -> int:
