@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from videonet.checkpoint.contents import find_state
 from videonet.checkpoint.dialect import State, Tensors
 from videonet.checkpoint.dialects import DIALECTS, dense
-from videonet.checkpoint.dialects.detection import rename_detector_heads
+from videonet.checkpoint.dialects.detection import rename_parts_on_top
 from videonet.checkpoint.names import Row, compile_template, has_names
 from videonet.checkpoint.projections import with_joined_gates
 from videonet.checkpoint.recognition import recognise
@@ -50,7 +50,8 @@ def to_own_names(content: Mapping, origin: str, wanted: Collection[str] = ()) ->
         }
     weights = {n: state[name] for name, n in theirs.items() if name not in dropped}
     originals = {n: name for name, n in theirs.items()}
-    heads = rename_detector_heads(weights)
+    heads = rename_parts_on_top(weights)
+    placed = {originals[name] for name, own_name in heads.items() if own_name in wanted}
     prepared = dialect.prepare(list(weights)) if dialect.prepare else {}
     renamed: State = {}
     sources: dict[str, tuple[str, ...]] = {}
@@ -78,8 +79,8 @@ def to_own_names(content: Mapping, origin: str, wanted: Collection[str] = ()) ->
         "videonet" if own else dialect.name,
         (*found.notes, note) if note else found.notes,
         dropped,
-        recognised.outside - {originals[name] for name in heads},
-        recognised.of_pretraining - {originals[name] for name in heads},
+        recognised.outside - placed,
+        recognised.of_pretraining - placed,
         dialect.lacks + (dialect.base_lacks if recognised.is_base else ()),
         dialect.norm_follows_pooling and not own,
     )

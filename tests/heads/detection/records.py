@@ -14,6 +14,7 @@ from videonet.heads.detection.detector import Detector
 from videonet.heads.detection.frames import Frames
 from videonet.heads.detection.roi_heads import RoIHeads
 from videonet.heads.detection.rpn import RPN
+from videonet.heads.fpn import FPN
 from videonet.models.base import StageInfo
 
 NORMS = {"BN": "batch", "GN": "group", "LN": "layer", "": None}
@@ -178,3 +179,46 @@ def prepared(record, tensors, training=False):
     for target in targets or ():
         target["labels"] = target["labels"] - 1  # the background is class 0 there
     return batch.tensors, batch.image_sizes, targets, [tuple(i.shape[1:]) for i in images]
+
+
+def cascade_detector(arguments, backbone):
+    """detectron2's GeneralizedRCNN with cascade heads, on a backbone."""
+    fpn, rpn, heads = (arguments[key] for key in ("FPN", "RPN", "CascadeROIHeads"))
+    pyramid = FPN(
+        [info.channels for info in backbone.feature_info],
+        fpn["out_channels"],
+        num_outs=len(rpn["strides"]),
+        norm=NORMS[fpn["norm"]],
+    )
+    rules = replace(
+        DETECTRON2,
+        canonical_size=heads["canonical_box_size"],
+        delta_weights=tuple(map(tuple, heads["box_delta_weights"])),
+    )
+    proposals = RPN(
+        fpn["out_channels"],
+        Anchors(rpn["anchor_sizes"], rpn["aspect_ratios"], rpn["strides"], rules),
+        num_convs=rpn["head_convs"],
+        before_nms=(rpn["pre_nms_topk"],) * 2,
+        after_nms=(rpn["post_nms_topk"],) * 2,
+        nms_threshold=rpn["nms_thresh"],
+    )
+    box, mask = heads["box_head"], heads["mask_head"]
+    roi_heads = RoIHeads(
+        heads["channels"],
+        heads["num_classes"],
+        rpn["strides"][: len(backbone.feature_info)],
+        rules,
+        stages=len(heads["box_delta_weights"]),
+        box_convs=box["conv_dims"],
+        box_fcs=box["fc_dims"],
+        box_norm=NORMS[box["norm"]],
+        class_agnostic=True,
+        mask_convs=mask["conv_dims"],
+        mask_deconv=mask["deconv"],
+        mask_norm=NORMS[mask["norm"]],
+        score_threshold=heads["test_score_thresh"],
+        nms_threshold=heads["test_nms_thresh"],
+        most=heads["test_topk_per_image"],
+    )
+    return Detector(backbone, pyramid, proposals, roi_heads)

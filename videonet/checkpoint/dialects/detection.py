@@ -119,13 +119,19 @@ RULES: tuple[tuple[re.Pattern[str], Rename], ...] = tuple(
 COUNTED_FC = re.compile(rf"{ROI}box_head{NO_STAGE}\.(?P<n>\d+)\.{LEAF}")
 
 
-def rename_detector_heads(names: Iterable[str]) -> dict[str, str]:
-    """The names of heads of detectors -> our names; other names are left out.
+def rename_parts_on_top(names: Iterable[str]) -> dict[str, str]:
+    """The names of what stands on a backbone in detectors -> our names; others are left out.
 
-    Where there are heads, so are those of a pyramid that has no prefix of its own beside them, as
-    in torchvision and detectron2.
+    A pyramid has no prefix of its own in torchvision and detectron2; one that is there alone is not
+    renamed.
     """
     names = list(names)
+    renamed = _rename_heads(names)
+    pyramid = _rename_pyramid(names)
+    return renamed | pyramid if len(pyramid) < len(names) else renamed
+
+
+def _rename_heads(names: Sequence[str]) -> dict[str, str]:
     renamed: dict[str, str] = {}
     counted: dict[str, re.Match[str]] = {}
     for name in names:
@@ -137,8 +143,6 @@ def rename_detector_heads(names: Iterable[str]) -> dict[str, str]:
                 renamed[name] = rename(match)
                 break
     places = sorted({int(match["n"]) for match in counted.values()})
-    if renamed:
-        renamed |= _rename_pyramid(names)
     for name, match in counted.items():
         order = places.index(int(match["n"]))
         renamed[name] = f"{_roi(match, 'box')}.fcs.{order}.{match['leaf']}"
