@@ -75,20 +75,14 @@ def build_detector(
     anchors = Anchors([(anchor_scale * stride,) for stride in strides], RATIOS, strides, rules)
     convs = 2 if cascade and rules.name == "detectron2" else 1
     agnostic = cascade and rules.name == "detectron2" if class_agnostic is None else class_agnostic
-    of_cascade = CASCADE_HEADS | {"stages": 3} if cascade else {}
+    of_rpn: dict[str, Any] = {"num_convs": convs, "sample_per": sample_per}
+    of_heads: dict[str, Any] = CASCADE_HEADS | {"stages": 3} if cascade else {}
+    of_heads = of_heads | {"class_agnostic": agnostic, "masks": masks, "sample_per": sample_per}
     return Detector(
         backbone,
         neck,
-        RPN(channels, anchors, **{"num_convs": convs, "sample_per": sample_per} | (rpn or {})),
-        RoIHeads(
-            channels,
-            num_classes,
-            strides[: len(infos)],
-            rules,
-            **of_cascade
-            | {"class_agnostic": agnostic, "masks": masks, "sample_per": sample_per}
-            | (heads or {}),
-        ),
+        RPN(channels, anchors, **of_rpn | (rpn or {})),
+        RoIHeads(channels, num_classes, strides[: len(infos)], rules, **of_heads | (heads or {})),
         indices=indices,
         **options,
     )
