@@ -24,6 +24,7 @@ from videonet.heads.detection.linking import Linker
 from videonet.heads.detection.pasting import paste_masks, paste_run_lengths
 from videonet.heads.detection.roi_heads import RoIHeads
 from videonet.heads.detection.rpn import RPN
+from videonet.heads.necks import remove_classifier
 
 OF_CLASSES = ("scores", "deltas")  # layers of a box head
 MASKS = ("bitmaps", "run_lengths", "regions", "none")
@@ -74,7 +75,7 @@ class Detector(nn.Module):
         self.indices = indices
         self.pad_multiple, self.pad_square = pad_multiple, pad_square
         self.temporal_stride = temporal_stride or _temporal_stride(backbone)
-        self.parts_left_out = _remove_classifier(backbone)
+        self.parts_left_out = remove_classifier(backbone)
 
     @property
     def classifiers(self) -> tuple[str, ...]:
@@ -223,19 +224,6 @@ class Detector(nn.Module):
     def set_grad_checkpointing(self, enabled: bool = True) -> None:
         """Whether training computes the backbone's activations twice, to save their memory."""
         self.backbone.set_grad_checkpointing(enabled)
-
-
-def _remove_classifier(backbone: nn.Module) -> tuple[str, ...]:
-    """Take away what is behind the last block, which no gradient would reach.
-
-    Returns:
-        The beginnings of the names of its parameters.
-    """
-    unused = [name for name in getattr(backbone, "top_names", ()) if name != "output_norms"]
-    for name in unused:
-        if isinstance(getattr(backbone, name, None), nn.Module):
-            setattr(backbone, name, nn.Identity())
-    return tuple(f"{name}." for name in unused)
 
 
 def _temporal_stride(backbone: nn.Module) -> int:
