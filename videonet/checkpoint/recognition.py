@@ -18,6 +18,7 @@ import torch
 from videonet.checkpoint.contents import AVERAGES
 from videonet.checkpoint.dialect import Dialect, State
 from videonet.checkpoint.dialects import DIALECTS
+from videonet.checkpoint.dialects.detection import rename_parts_on_top
 from videonet.errors import CheckpointError
 
 OWN = Dialect("videonet", ())
@@ -80,12 +81,15 @@ def recognise(state: State, origin: str, wanted: Collection[str] = ()) -> Recogn
     """
     clean, aliases = _clean_names(state, origin)
     wanted = frozenset(wanted)
-    prefixes = ["", *_prefixes(clean.values())]
+    # What stands on a backbone does not tell whose the backbone is.
+    on_top = rename_parts_on_top(clean.values())
+    body = {name: short for name, short in clean.items() if short not in on_top}
+    prefixes = ["", *_prefixes(body.values())]
     found: dict[str, tuple[Dialect, bool]] = {}  # by prefix; whether it is a base model
     for prefix in prefixes:
         if any(prefix.startswith(other) for other in found):
             continue  # a part of a model that was found
-        if (match := _match(state, clean, prefix, wanted)) is not None:
+        if (match := _match(state, body, prefix, wanted)) is not None:
             found[prefix] = match
     if not found:
         outside = _outside(clean, "", wanted)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from videonet.checkpoint.contents import find_state
 from videonet.checkpoint.dialect import State, Tensors
 from videonet.checkpoint.dialects import DIALECTS, dense
+from videonet.checkpoint.dialects.detection import rename_parts_on_top
 from videonet.checkpoint.names import Row, compile_template, has_names
 from videonet.checkpoint.projections import with_joined_gates
 from videonet.checkpoint.recognition import recognise
@@ -49,12 +50,14 @@ def to_own_names(content: Mapping, origin: str, wanted: Collection[str] = ()) ->
         }
     weights = {n: state[name] for name, n in theirs.items() if name not in dropped}
     originals = {n: name for name, n in theirs.items()}
+    heads = rename_parts_on_top(weights)
+    placed = {originals[name] for name, own_name in heads.items() if own_name in wanted}
     prepared = dialect.prepare(list(weights)) if dialect.prepare else {}
     renamed: State = {}
     sources: dict[str, tuple[str, ...]] = {}
     for name, tensor in weights.items():
-        name_here, leading_dims = prepared.get(name, name), 0
-        for row in (*dense.PART_ROWS, *dialect.rows):
+        name_here, leading_dims = heads.get(name) or prepared.get(name, name), 0
+        for row in () if name in heads else (*dense.PART_ROWS, *dialect.rows):
             if (match := row.to_ours(name_here)) is not None:
                 name_here, leading_dims = match, row.leading_dims
                 break
@@ -76,8 +79,8 @@ def to_own_names(content: Mapping, origin: str, wanted: Collection[str] = ()) ->
         "videonet" if own else dialect.name,
         (*found.notes, note) if note else found.notes,
         dropped,
-        recognised.outside,
-        recognised.of_pretraining,
+        recognised.outside - placed,
+        recognised.of_pretraining - placed,
         dialect.lacks + (dialect.base_lacks if recognised.is_base else ()),
         dialect.norm_follows_pooling and not own,
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from torch import nn
+
 from videonet.errors import ConfigError
 from videonet.heads.fpn import FPN
 from videonet.heads.hor_fpn import HorFPN
@@ -61,3 +63,16 @@ def make_neck(name: str, infos: Sequence[MapInfo], out_channels: int = 256, **op
         return NECKS[name]([info.channels for info in infos], out_channels, **options)
     except TypeError as error:
         raise ConfigError(f"neck {name}: {error}") from error
+
+
+def remove_classifier(backbone: nn.Module) -> tuple[str, ...]:
+    """Take away what is behind the last block, which no gradient would reach.
+
+    Returns:
+        The beginnings of the names of its parameters.
+    """
+    unused = [name for name in getattr(backbone, "top_names", ()) if name != "output_norms"]
+    for name in unused:
+        if isinstance(getattr(backbone, name, None), nn.Module):
+            setattr(backbone, name, nn.Identity())
+    return tuple(f"{name}." for name in unused)

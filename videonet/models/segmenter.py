@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from videonet.errors import ConfigError
-from videonet.heads.necks import Neck, is_plain, make_neck
+from videonet.heads.necks import Neck, is_plain, make_neck, remove_classifier
 from videonet.heads.semantic import FCNHead, SemanticFPNHead, SemanticHead, hrnet_head
 from videonet.heads.uper import UPerHead
 from videonet.models.base import StageInfo, VideoModel
@@ -21,21 +21,6 @@ HEADS: dict[str, Callable[..., SemanticHead]] = {
     "fcn": FCNHead,
     "hrnet": hrnet_head,
 }
-
-
-def remove_classifier(backbone: VideoModel) -> tuple[str, ...]:
-    """Take away the parts of a backbone that :meth:`~VideoModel.forward_intermediates` skips.
-
-    Otherwise they would be parameters that no gradient reaches.
-
-    Returns:
-        The beginnings of their names.
-    """
-    unused = [name for name in backbone.top_names if name != "output_norms"]
-    for name in unused:
-        if isinstance(getattr(backbone, name, None), nn.Module):
-            setattr(backbone, name, nn.Identity())
-    return tuple(f"{name}." for name in unused)
 
 
 def repeat_frames(x: Tensor, frames: int) -> Tensor:
