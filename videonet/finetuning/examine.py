@@ -27,15 +27,16 @@ COURSE = 4  # pictures that stand for a video when copies are searched
 CHANGE = 12.0  # grey levels by which a pixel that moves changes
 SCENE, THUMB = 16, 8  # pixels of a side
 
-Rows = Mapping[str, Mapping[str, Any]]  # of the manifest
+ALL = "all.csv"  # the list of all videos, whose manifest is kept
 
 
 def examine(
     paths: Sequence[str], labels: Sequence[int], folder: Path, *, workers: int = 1
-) -> tuple[list[VideoFacts], Rows]:
+) -> list[VideoFacts]:
     """Read every video and look at it, in processes that may die.
 
-    What was read is kept in `folder`, so that an interrupted run goes on where it was.
+    What was read is kept in `folder`, as the manifest of ``ALL``, so that an interrupted run goes
+    on where it was.
 
     Args:
         paths: of the videos.
@@ -43,20 +44,16 @@ def examine(
         folder: for the manifest.
         workers: the number of processes.
 
-    Returns:
-        The facts of each video, and the rows of the manifest by name.
-
     Raises:
         WriteError: the folder cannot be written.
     """
-    videos = VideoList(str(folder / "all.csv"), PathArray(paths), np.array(labels), str(folder))
+    videos = VideoList(str(folder / ALL), PathArray(paths), np.array(labels), str(folder))
     _, _, found = verify(videos, workers=workers, timeout=TIMEOUT, longest=LONG)
     rows = {row["path"]: row for row in found}
     of = {path: rows[relative(path, str(folder))] for path in paths}
     good = [path for path in of if not of[path]["reason"]]
     looks = _look_at(good, min(workers, max(len(good), 1)))
-    facts = [_facts(p, label, of[p], looks) for p, label in zip(paths, labels, strict=True)]
-    return facts, rows
+    return [_facts(p, label, of[p], looks) for p, label in zip(paths, labels, strict=True)]
 
 
 def _facts(

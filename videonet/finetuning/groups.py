@@ -14,12 +14,16 @@ from videonet.finetuning.facts import VideoFacts
 
 # Words of names that say whose or where a video is, with the number behind them.
 WORDS = {
-    **{w: "person" for w in ("person", "people", "subject", "subj", "sub", "actor", "signer")},
-    **{w: "person" for w in ("user", "participant", "patient", "player", "speaker", "human", "p")},
-    **{w: "scene" for w in ("scene", "room", "place", "location", "loc", "house", "env")},
-    **{w: "group" for w in ("group", "grp", "g")},
-    **{w: "recording" for w in ("session", "sess", "recording", "rec", "video", "vid", "movie")},
-    "s": "subject",
+    word: meaning
+    for meaning, words in {
+        "person": "person people subject subj sub actor signer user participant patient player "
+        "speaker human p",
+        "scene": "scene room place location loc house env",
+        "group": "group grp g",
+        "recording": "session sess recording rec video vid movie",
+        "subject": "s",
+    }.items()
+    for word in words.split()
 }
 _NUMBERED = re.compile(r"(?<![a-z])([a-z]+)[ _-]?(\d{1,4})(?!\d)")
 _CODES = re.compile(r"([a-z])(\d{2,4})")  # S001C002P003R001A004

@@ -20,9 +20,9 @@ from videonet.data.video.names import is_hidden, is_picture, is_video
 from videonet.errors import DataError
 from videonet.terminal import printable
 
-SPLIT_FOLDERS = {"train": "train", "training": "train", "val": "val", "valid": "val"} | {
-    name: "val" for name in ("validation", "test", "testing", "eval")
-}
+SPLIT_FOLDERS = dict.fromkeys(("train", "training"), "train") | dict.fromkeys(
+    ("val", "valid", "validation", "test", "testing", "eval"), "val"
+)
 # What the columns of a table are called, in small letters.
 PATHS = ("path", "video", "file", "filename", "file_name", "filepath", "video_path", "clip")
 LABELS = ("label", "class", "class_name", "label_name", *sorted(HEADS))
@@ -76,7 +76,7 @@ def find_labelled(place: str | os.PathLike[str], columns: Mapping[str, str] = {}
     Raises:
         DataError: it is neither, it holds no videos, or fewer than two classes.
     """
-    path = Path(place)
+    path = Path(os.path.abspath(place))
     if path.is_dir():
         found = _from_folder(path)
     elif path.exists():
