@@ -24,7 +24,7 @@ class Choice:
     keys: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        return f"{self.what}: {self.value}, because {self.why}"
+        return f"{self.what}: {self.value}; {self.why}"
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,7 @@ class StartingWeights:
     given: bool = False
 
 
-def configuration(
-    base: Mapping[str, Mapping[str, Any]], choices: Sequence[Choice]
-) -> dict[str, Any]:
+def configuration(base: Mapping[str, Any], choices: Sequence[Choice]) -> dict[str, Any]:
     """Groups of keys with their values: those of `base`, changed by choices in their order."""
     config: dict[str, Any] = {
         group: dict(keys) if isinstance(keys, Mapping) else keys for group, keys in base.items()

@@ -327,7 +327,7 @@ def choose_schedule(
     )
     checks = Choice(
         "results on the way",
-        f"every {period} epochs" if validated else "none",
+        ("after every epoch" if period == 1 else f"every {period} epochs") if validated else "none",
         f"about {_time(period * clips * seconds)} lie between two of them"
         if validated
         else "no video is held out",

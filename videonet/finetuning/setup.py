@@ -210,8 +210,11 @@ def _plan(
     )
     name, recipe = choose_recipe(facts, machine, weights, asked.recipe)
     clips = choose_clips(facts, machine, weights, frames=asked.frames, size=asked.size)
-    base = dict(weights.config) | {"OUTPUT_DIR": str(folder), "RNG_SEED": asked.seed}
-    lists = {"DATA.PATH_TO_DATA_DIR": str((folder / DATA).absolute())}
+    base: dict[str, Any] = dict(weights.config) | {
+        "OUTPUT_DIR": str(folder),
+        "RNG_SEED": asked.seed,
+    }
+    lists: dict[str, Any] = {"DATA.PATH_TO_DATA_DIR": str((folder / DATA).absolute())}
     lists |= {"TEST.ENABLE": bool(facts.num_val), "MODEL.NUM_CLASSES": len(facts.classes)}
     fixed = Choice("data", "the lists of this folder", "they are of this run", lists)
     device = Choice("device", machine.name or machine.device, "it is there", {"DEVICE": "auto"})

@@ -54,7 +54,7 @@ def verify(
     """Examine all videos in processes that may die, and write the manifest beside the list.
 
     Rows of an earlier manifest whose files have the same size and time of change are kept, unless
-    ``fresh``; so an interrupted run goes on where it was. Of videos of more than ``longest`` seconds
+    ``fresh``; so an interrupted run goes on where it was. Of videos of over ``longest`` seconds
     some places are read, and not all; 0: all videos are read to their end.
 
     Returns the manifest's path, the data set's fingerprint and a row per distinct video. Raises
