@@ -21,11 +21,13 @@ h2 { font-size: 1.2rem; margin: 2.2rem 0 0.4rem; padding-top: 0.6rem;
 p.lead { font-size: 1.1rem; }
 p.note, td.note, figcaption { color: #55606e; font-size: 0.9rem; }
 img { max-width: 100%; height: auto; }
+img.medium { width: 34rem; }
+img.small { width: 22rem; }
 table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; padding: 0.25rem 0.6rem 0.25rem 0; vertical-align: top; }
 th { color: #55606e; font-weight: 600; font-size: 0.85rem; border-bottom: 1px solid #dfe4ea; }
 tr + tr td { border-top: 1px solid #eef1f4; }
-td.number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
+.number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 .wide { overflow-x: auto; }
 .track { position: relative; background: #eef1f4; border-radius: 3px; height: 0.9rem;
   min-width: 6rem; }
@@ -94,7 +96,10 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[
             for k, cell in enumerate(row)
         )
 
-    titles = "".join(f"<th>{text(title)}</th>" for title in head)
+    titles = "".join(
+        f"<th{' class=number' if k in numbers else ''}>{text(title)}</th>"
+        for k, title in enumerate(head)
+    )
     body = "".join(f"<tr>{line(row)}</tr>" for row in rows)
     return f'<div class="wide"><table><tr>{titles}</tr>{body}</table></div>'
 
@@ -118,21 +123,23 @@ def bar(value: float) -> str:
     return f'<div class="bar" style="width:{100 * min(max(value, 0), 1):.1f}%"></div>'
 
 
-def picture(content: bytes, kind: str, description: str) -> str:
+def picture(content: bytes, kind: str, description: str, size: str = "") -> str:
     """A picture inside the page.
 
     Args:
         content: of its file.
         kind: "png" or "jpeg".
         description: for those who do not see it.
+        size: "small" or "medium"; empty for as wide as there is room.
     """
     data = base64.b64encode(content).decode("ascii")
-    return f'<img alt="{text(description)}" src="data:image/{kind};base64,{data}">'
+    width = f' class="{size}"' if size else ""
+    return f'<img{width} alt="{text(description)}" src="data:image/{kind};base64,{data}">'
 
 
-def picture_file(path: Path, description: str) -> str:
+def picture_file(path: Path, description: str, size: str = "") -> str:
     """The picture of a PNG file; nothing where it is not there."""
-    return picture(path.read_bytes(), "png", description) if path.is_file() else ""
+    return picture(path.read_bytes(), "png", description, size) if path.is_file() else ""
 
 
 def code(lines: Sequence[str]) -> str:

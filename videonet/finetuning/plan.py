@@ -315,6 +315,7 @@ def choose_schedule(
             "SOLVER.MAX_EPOCH": epochs,
             "SOLVER.WARMUP_EPOCHS": float(round(min(epochs / 10, 5), 2)),
             "SOLVER.EMA_DECAY": 0.995 if steps >= 500 else 0.98,
+            "LOG_PERIOD": max(1, min(10, steps // 100)),
         },
     )
     step = Choice(
@@ -358,7 +359,6 @@ def machine_keys(machine: Machine) -> Choice:
         {
             "DATA_LOADER.NUM_WORKERS": workers,
             "TEST.BATCH_SIZE": 16,
-            "LOG_PERIOD": 5,
             "DATA_LOADER.VIDEO_TIMEOUT": 300.0,
         },
     )

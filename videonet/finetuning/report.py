@@ -215,7 +215,11 @@ def _accuracy(folder: Path, outcome: Outcome, results: _Results) -> list[str]:
         page.section(
             "What is taken for what",
             page.listing(confused) or page.paragraph("Nothing is: all are recognised."),
-            page.picture_file(folder / "confusion.png", "confusion matrix, a row per true class"),
+            page.picture_file(
+                folder / "confusion.png",
+                "confusion matrix, a row per true class",
+                "medium" if len(names) <= 20 else "",
+            ),
         ),
         page.section(
             "Can the scores be trusted?",
@@ -224,7 +228,7 @@ def _accuracy(folder: Path, outcome: Outcome, results: _Results) -> list[str]:
                 f"{error:.0f} points on average (expected calibration error); the model is {way} "
                 f"sure ({100 * confident:.0f} %) than it is right ({100 * right:.0f} %)."
             ),
-            page.picture_file(folder / "reliability.png", "accuracy over the score"),
+            page.picture_file(folder / "reliability.png", "accuracy over the score", "small"),
         ),
         page.section("Not read in the test", page.listing(results.failed)),
     ]

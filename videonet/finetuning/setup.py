@@ -66,7 +66,7 @@ def set_up(
     overrides: Sequence[str] = (),
     *,
     device: str = "auto",
-    measure: Measure = seconds_per_clip,
+    measure: Measure | None = None,
 ) -> tuple[State, CfgNode]:
     """The choices of a fine-tuning and its configuration: made, or those of the run in a folder.
 
@@ -75,7 +75,7 @@ def set_up(
         folder: of the run.
         overrides: ``KEY VALUE`` pairs on top of what is chosen.
         device: see ``DEVICE``.
-        measure: times a training clip.
+        measure: times a training clip; None for :func:`seconds_per_clip`.
 
     Raises:
         DataError: the videos cannot be used.
@@ -92,7 +92,7 @@ def set_up(
     machine = this_machine(device)
     facts = examine(found.paths, found.labels, folder / DATA, workers=machine.cores)
     found, videos = _usable(found, facts)
-    state = _choose(asked, found, videos, machine, folder, overrides, measure)
+    state = _choose(asked, found, videos, machine, folder, overrides, measure or seconds_per_clip)
     _write_lists(folder / DATA, state)
     cfg = config_from(state.config, overrides)
     state = replace(state, mark=mark)
@@ -191,7 +191,8 @@ def _split(facts: DataFacts, why: str, copies: int) -> Choice:
     elif missing:
         why += f"; none of {', '.join(missing[:5])}, of which there are too few"
     if copies:
-        why += f"; {copies} copies stay on the side of what they are copies of"
+        stay = f"{copies} copies stay" if copies > 1 else "1 copy stays"
+        why += f"; {stay} on the side of what it is a copy of"
     return Choice("held out to measure the accuracy", text, why)
 
 

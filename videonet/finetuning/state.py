@@ -165,8 +165,8 @@ def refuse_another(state: State, asked: Asked, mark: str, folder: Path) -> None:
     for key, value in now.items():
         if before[key] != value:
             raise ConfigError(
-                f"{folder} holds a run with another {key.replace('_', ' ')} ({before[key]!r}, now "
-                f"{value!r}): give another --output to train anew, or the same words to go on"
+                f"{folder} holds a run whose --{key.replace('_', '-')} was {before[key]!r}, and is "
+                f"{value!r} here: give another --output to train anew, or the same words to go on"
             )
     if state.mark != mark:
         raise ConfigError(
