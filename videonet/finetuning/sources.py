@@ -241,7 +241,10 @@ def _from_table(path: Path, columns: Mapping[str, str]) -> Labelled | None:
     listed, written = cells("path"), cells("label")
     videos = [os.path.join(path.parent, name) for name in listed]
     check_exist(path, videos, [f"row {k}" for k in range(2, len(rows) + 2)])
-    names = sorted(set(written), key=lambda name: (not name.isdigit(), name.zfill(9)))
+    # Numbers in their order, then names.
+    names = sorted(
+        set(written), key=lambda name: (not name.isdigit(), len(name) * name.isdigit(), name)
+    )
     numbers = {name: k for k, name in enumerate(names)}
     splits = [SPLIT_FOLDERS.get(part.lower(), "") for part in cells("split")]
     return Labelled(
