@@ -34,8 +34,8 @@ tr + tr td { border-top: 1px solid #eef1f4; }
 .range { position: absolute; top: 0; bottom: 0; background: #bcd4ee; border-radius: 3px; }
 .value { position: absolute; top: -2px; bottom: -2px; width: 3px; background: #1f5fa8; }
 .bar { background: #1f5fa8; border-radius: 3px; height: 0.6rem; }
-.big { font-size: 3rem; font-weight: 700; line-height: 1; color: #1f5fa8; }
-.clips { display: grid; grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr)); gap: 1rem; }
+.big { font-size: 3rem; font-weight: 700; line-height: 1; color: #1f5fa8; margin-bottom: 0.6rem; }
+.clips { display: grid; grid-template-columns: repeat(auto-fill, minmax(18rem, 1fr)); gap: 1rem; }
 figure { margin: 0; border: 1px solid #dfe4ea; border-radius: 6px; padding: 0.5rem; }
 figure img { display: block; width: 100%; border-radius: 3px; }
 .scores { display: grid; grid-template-columns: 7rem 1fr 3rem; gap: 0 0.5rem; align-items: center;

@@ -307,9 +307,10 @@ def choose_schedule(
     steps = epochs * math.ceil(videos / batch)
     rate = recipe.rate * math.sqrt(batch * samples / 16)
     period = max(1, min(round(150 / (clips * seconds)), math.ceil(epochs / 6)))
+    word = "epochs" if epochs > 1 else "epoch"
     length = Choice(
         "length",
-        f"{epochs} epochs of {videos} videos, {steps} steps, about {_time(total)}",
+        f"{epochs} {word} of {videos} videos, {steps} steps, about {_time(total)}",
         why,
         {
             "SOLVER.MAX_EPOCH": epochs,

@@ -39,7 +39,8 @@ logger = logging.getLogger(__name__)
 REPORT = "report.html"
 SHOWN = 6  # videos of each kind
 SUSPECTS = 12
-STRIP = 110  # pixels, height of a frame
+STRIP = 150  # pixels, height of a frame
+FRAMES = 4  # of a video
 LISTED = 40  # rows of a table that are shown at once
 
 
@@ -319,7 +320,7 @@ def _strip(path: str) -> str:
     try:
         with open_video(path, "pyav", STRIP, allow_larger=True) as reader:
             count = reader.info.frames
-            shown = sorted({round(k * (count - 1) / 5) for k in range(6)})
+            shown = sorted({round(k * (count - 1) / (FRAMES - 1)) for k in range(FRAMES)})
             frames = reader.frames_at(shown)  # (T, H, W, 3)
     except DecodeError as error:
         return page.paragraph(error, "note")

@@ -24,7 +24,7 @@ from videonet.models import create_model, list_models
 from videonet.models.base import VideoModel
 from videonet.models.weights import PERMISSIVE, Weights, cached_weights, get_weights, is_name
 
-MEASURED = 2.0  # seconds that steps are measured for, at least
+MEASURED = 1.0  # seconds that steps are measured for, at least
 CLIPS = 2  # of a measured step
 
 
