@@ -52,6 +52,7 @@ def parse_arguments(argv: Words = None, prog: str | None = None) -> argparse.Nam
         action="store_true",
         help="also train on 25 and 50 %% of the videos, to see what more of them would bring",
     )
+    parser.add_argument("--quiet", action="store_true", help="show warnings and the result alone")
     group = parser.add_argument_group("choices that are otherwise made from the videos")
     group.add_argument("--recipe", choices=RECIPES, default="", help="what is trained, and how")
     group.add_argument("--epochs", type=_count, default=0, help="length of the training")
@@ -115,7 +116,7 @@ def main(argv: Words = None, prog: str | None = None) -> None:
     folder = args.output or Path(
         "runs", Path(place).stem if os.path.isfile(place) else Path(place).name
     )
-    start_logging()
+    start_logging(quiet=args.quiet)
     columns = {
         what: getattr(args, f"{what}_column") for what in ("path", "label", "group", "split")
     }
@@ -133,10 +134,12 @@ def main(argv: Words = None, prog: str | None = None) -> None:
         args.seed,
     )
     state, cfg = set_up(asked, folder, args.overrides)
-    train(state, cfg, folder, data_curve=args.data_curve)
+    train(state, cfg, folder, data_curve=args.data_curve, quiet=args.quiet)
 
 
-def train(state: State, cfg: CfgNode, folder: Path, *, data_curve: bool) -> None:
+def train(
+    state: State, cfg: CfgNode, folder: Path, *, data_curve: bool = False, quiet: bool = False
+) -> None:
     """Train and test, save the model, and write the report.
 
     Args:
@@ -144,24 +147,25 @@ def train(state: State, cfg: CfgNode, folder: Path, *, data_curve: bool) -> None
         cfg: the configuration.
         folder: of the run.
         data_curve: train on shares of the videos too.
+        quiet: show warnings and the result alone.
     """
     from videonet.commands.run import run_config
     from videonet.finetuning.curve import shares_of
-    from videonet.finetuning.report import write_report
+    from videonet.finetuning.report import REPORT, write_report
     from videonet.inference import Predictor
     from videonet.terminal import start_logging
 
-    run_config(cfg)
-    model = Predictor.from_checkpoint(folder, overrides=["DEVICE", "cpu"]).save_pretrained(
-        folder / "model"
-    )
-    write_report(folder, state)  # before what may take longer
-    if data_curve:
-        for part in shares_of(state, cfg, folder):
-            run_config(part)
-        start_logging(folder)
-        write_report(folder, state)
+    run_config(cfg, quiet=quiet)
+    start_logging(folder, quiet=quiet)
+    predictor = Predictor.from_checkpoint(folder, overrides=["DEVICE", "cpu"])
+    model = predictor.save_pretrained(folder / "model")
     verdict = write_report(folder, state)
+    if data_curve:
+        logger.info("report: %s; what more videos would bring follows", folder / REPORT)
+        for part in shares_of(state, cfg, folder):
+            run_config(part, quiet=quiet)
+        start_logging(folder, quiet=quiet)
+        verdict = write_report(folder, state)
     logger.info("model: %s", model)
-    logger.info("report: %s", folder / "report.html")
+    logger.info("report: %s", folder / REPORT)
     print(verdict)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from videonet.data.datasets.arrays import PathArray
 from videonet.data.datasets.lists import VideoList
@@ -18,6 +17,7 @@ from videonet.data.preparing.verify import verify
 from videonet.data.video.names import is_picture
 from videonet.errors import DecodeError
 from videonet.finetuning.facts import LONG, Look, VideoFacts
+from videonet.terminal import progress_bar
 
 TIMEOUT = 600.0  # seconds for one video
 SIDE = 64  # pixels of the short side of what is looked at
@@ -83,7 +83,7 @@ def _look_at(paths: Sequence[str], workers: int) -> dict[str, Look | str]:
     if not paths:
         return found
     pool: WorkerPool[str, str, Look | str] = WorkerPool(look_at, workers, TIMEOUT)
-    bar = tqdm(total=len(paths), desc="look", unit="video")
+    bar = progress_bar(total=len(paths), desc="look", unit="videos")
     try:
         for path in paths:
             pool.submit(path, path)
