@@ -1,7 +1,10 @@
 """The command from a folder of videos to a model and a page, and going on after a stop."""
 
+import html
 import json
 import logging
+import re
+import shlex
 import shutil
 import signal
 
@@ -9,7 +12,7 @@ import pytest
 import torch
 
 from videonet import Predictor
-from videonet.commands import finetune
+from videonet.commands import finetune, predict
 from videonet.engine import train as training
 from videonet.errors import ConfigError, DataError, Interrupted
 from videonet.finetuning import setup
@@ -73,6 +76,9 @@ def test_a_folder_becomes_a_model_and_a_page(small, tmp_path, capsys, monkeypatc
     predictor = Predictor.from_pretrained(run / "model")
     assert predictor.class_names == sorted(folder.name for folder in small.iterdir())
     assert len(predictor(first / "person00_take0.mp4").top) == 3
+    line = re.search(r"videonet predict (.*?\.mp4.*?)\n", html.unescape(text))
+    predict.main(shlex.split(line[1]))  # as the page says
+    assert "person" in capsys.readouterr().out
 
     with pytest.raises(ConfigError, match="--size was 32, and is 48 here"):
         finetune.main([*words, "--size", "48"])

@@ -57,17 +57,21 @@ _ADAMW = {
     "MIXUP.PROB": 0.0,
 }
 _AUGMENTED = {"AUG.ENABLE": True, "AUG.NUM_SAMPLE": 2, "AUG.RE_PROB": 0.0}
+_SMALL = (
+    _ADAMW
+    | _AUGMENTED
+    | {
+        "MODEL.DROPPATH_RATE": 0.1,
+        "MODEL.DROPOUT_RATE": 0.0,
+        "SOLVER.WEIGHT_DECAY": 0.05,
+    }
+)
+_MILD, _STRONG = ({"AUG.AA_TYPE": f"rand-m7-n{n}-mstd0.5-inc1"} for n in (2, 4))
+# A recipe on stored features (videonet probe) is one more row here, and a row of choose_recipe.
 RECIPES = {
     "scratch": Recipe(
         "all of a small model, from random weights",
-        _ADAMW
-        | _AUGMENTED
-        | {
-            "AUG.AA_TYPE": "rand-m7-n2-mstd0.5-inc1",
-            "MODEL.DROPPATH_RATE": 0.1,
-            "MODEL.DROPOUT_RATE": 0.0,
-            "SOLVER.WEIGHT_DECAY": 0.05,
-        },
+        _SMALL | _MILD,
         rate=1e-3,
         clips=20_000,
         epochs=40,
@@ -75,13 +79,7 @@ RECIPES = {
     ),
     "full": Recipe(
         "all layers, the lower ones at a smaller rate",
-        _ADAMW
-        | _AUGMENTED
-        | {
-            "AUG.AA_TYPE": "rand-m7-n4-mstd0.5-inc1",
-            "SOLVER.WEIGHT_DECAY": 0.05,
-            "SOLVER.LAYER_DECAY": 0.75,
-        },
+        _ADAMW | _AUGMENTED | _STRONG | {"SOLVER.WEIGHT_DECAY": 0.05, "SOLVER.LAYER_DECAY": 0.75},
         rate=2e-4,
         clips=6_000,
         epochs=20,
@@ -89,14 +87,7 @@ RECIPES = {
     ),
     "small": Recipe(
         "all of a small model, from weights that know videos",
-        _ADAMW
-        | _AUGMENTED
-        | {
-            "AUG.AA_TYPE": "rand-m7-n4-mstd0.5-inc1",
-            "MODEL.DROPPATH_RATE": 0.1,
-            "MODEL.DROPOUT_RATE": 0.0,
-            "SOLVER.WEIGHT_DECAY": 0.05,
-        },
+        _SMALL | _STRONG,
         rate=1e-3,
         clips=15_000,
         epochs=40,
