@@ -80,6 +80,8 @@ def test_a_folder_becomes_a_model_and_a_page(small, tmp_path, capsys, monkeypatc
     predict.main(shlex.split(line[1]))  # as the page says
     assert "person" in capsys.readouterr().out
 
+    with pytest.raises(ConfigError, match="give it by --output"):
+        finetune.main([*words, "OUTPUT_DIR", "elsewhere"])
     with pytest.raises(ConfigError, match="--size was 32, and is 48 here"):
         finetune.main([*words, "--size", "48"])
 

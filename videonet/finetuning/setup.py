@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from videonet.data.preparing.manifest import (
     write_manifest,
 )
 from videonet.data.tables import write_table
-from videonet.errors import DataError
+from videonet.errors import ConfigError, DataError
 from videonet.files import make_folder, replacing_text
 from videonet.finetuning.choices import Choice, Machine, configuration
 from videonet.finetuning.clips import choose_clips, sided
@@ -81,25 +81,34 @@ def set_up(
         DataError: the videos cannot be used.
         ConfigError: something that is asked for cannot be.
     """
+    if "OUTPUT_DIR" in overrides[::2]:
+        raise ConfigError("OUTPUT_DIR is the folder of the run: give it by --output")
     found = find_labelled(asked.place, asked.columns)
     logger.info("%s: %d videos of %d classes", asked.place, len(found.paths), len(found.classes))
     mark, before = mark_of(found), read_state(folder)
     if before is not None:
         refuse_another(before, asked, mark, folder)
         logger.info("%s: going on with what was chosen (%s)", folder, "choices.txt")
-        return before, config_from(before.config, overrides)
+        return before, config_from(_placed(before.config, folder), overrides)
     make_folder(folder)
     machine = this_machine(device)
     facts = examine(found.paths, found.labels, folder / DATA, workers=machine.cores)
     found, videos = _usable(found, facts)
-    state = _choose(asked, found, videos, machine, folder, overrides, measure or seconds_per_clip)
+    state = _choose(asked, found, videos, machine, overrides, measure or seconds_per_clip)
     _write_lists(folder / DATA, state)
-    cfg = config_from(state.config, overrides)
+    cfg = config_from(_placed(state.config, folder), overrides)
     state = replace(state, mark=mark)
     for choice in state.choices:
         logger.info("%s", choice)
     write_state(folder, state)
     return state, cfg
+
+
+def _placed(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The configuration with the places of this folder, which may have been moved."""
+    place = folder.absolute()
+    data = config["DATA"] | {"PATH_TO_DATA_DIR": str(place / DATA)}
+    return {**config, "DATA": data, "OUTPUT_DIR": str(place)}
 
 
 def _usable(found: Labelled, facts: Sequence[VideoFacts]) -> tuple[Labelled, list[VideoFacts]]:
@@ -138,7 +147,6 @@ def _choose(
     found: Labelled,
     videos: Sequence[VideoFacts],
     machine: Machine,
-    folder: Path,
     overrides: Sequence[str],
     measure: Measure,
 ) -> State:
@@ -160,7 +168,7 @@ def _choose(
     repeats, balance = choose_balance(facts)
     choices.append(balance)
     each = sum(n * times for n, times in zip(facts.train, repeats, strict=True))
-    plan, keys = _plan(asked, facts, each, machine, folder, overrides, measure)
+    plan, keys = _plan(asked, facts, each, machine, overrides, measure)
     choices += plan
     if overrides:
         pairs = [
@@ -201,7 +209,6 @@ def _plan(
     facts: DataFacts,
     videos: int,
     machine: Machine,
-    folder: Path,
     overrides: Sequence[str],
     measure: Measure,
 ) -> tuple[list[Choice], dict[str, Any]]:
@@ -212,11 +219,9 @@ def _plan(
     name, recipe = choose_recipe(facts, machine, weights, asked.recipe)
     clips = choose_clips(facts, machine, weights, frames=asked.frames, size=asked.size)
     base: dict[str, Any] = dict(weights.config) | {
-        "OUTPUT_DIR": str(folder),
         "RNG_SEED": asked.seed,
     }
-    lists: dict[str, Any] = {"DATA.PATH_TO_DATA_DIR": str((folder / DATA).absolute())}
-    lists |= {"TEST.ENABLE": bool(facts.num_val), "MODEL.NUM_CLASSES": len(facts.classes)}
+    lists = {"TEST.ENABLE": bool(facts.num_val), "MODEL.NUM_CLASSES": len(facts.classes)}
     fixed = Choice("data", "the lists of this folder", "they are of this run", lists)
     device = Choice("device", machine.name or machine.device, "it is there", {"DEVICE": "auto"})
     choices = [start, recipe, *clips, machine_keys(machine)]

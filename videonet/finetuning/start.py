@@ -116,7 +116,7 @@ def _own(source: str) -> StartingWeights:
     }
     data = cfg.DATA
     return StartingWeights(
-        str(newest_checkpoint(source)) if Path(source).is_dir() else source,
+        os.path.abspath(newest_checkpoint(source)) if Path(source).exists() else source,
         model_arguments(cfg)[0],
         data.NUM_FRAMES,
         data.TRAIN_CROP_SIZE,
