@@ -33,6 +33,7 @@ tr + tr td { border-top: 1px solid #eef1f4; }
   min-width: 6rem; }
 .range { position: absolute; top: 0; bottom: 0; background: #bcd4ee; border-radius: 3px; }
 .value { position: absolute; top: -2px; bottom: -2px; width: 3px; background: #1f5fa8; }
+.room { min-width: 4rem; }
 .bar { background: #1f5fa8; border-radius: 3px; height: 0.6rem; }
 .big { font-size: 3rem; font-weight: 700; line-height: 1; color: #1f5fa8; margin-bottom: 0.6rem; }
 .clips { display: grid; grid-template-columns: repeat(auto-fill, minmax(18rem, 1fr)); gap: 1rem; }
@@ -120,7 +121,8 @@ def interval(value: float, low: float, high: float) -> str:
 
 def bar(value: float) -> str:
     """A bar of a share, 0 to 1."""
-    return f'<div class="bar" style="width:{100 * min(max(value, 0), 1):.1f}%"></div>'
+    width = 100 * min(max(value, 0), 1)
+    return f'<div class="room"><div class="bar" style="width:{width:.1f}%"></div></div>'
 
 
 def picture(content: bytes, kind: str, description: str, size: str = "") -> str:

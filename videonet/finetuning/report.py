@@ -414,9 +414,9 @@ def _copies(state: State, root: str) -> str:
         rows[one.label != other.label].append(list(map(page.text, cells)))
     if not pairs:
         return page.paragraph("No video is there twice.")
-    text = f"{len(pairs)} videos are copies of others, and stay on the same side of the split"
+    text = f"Copies of other videos, which stay on the same side of the split: {len(pairs)}"
     if rows[True]:
-        text += f"; {len(rows[True])} of them have another label than what they are a copy of"
+        text += f"; with another label than what they are a copy of: {len(rows[True])}"
     head = ["video", "copy of", "how", "classes"]
     return (
         page.paragraph(f"{text}.")
