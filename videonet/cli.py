@@ -10,6 +10,11 @@ from videonet.commands.arguments import Words
 from videonet.errors import run_tool
 
 VERBS = {  # module, function, what it does
+    "finetune": (
+        "commands.finetune",
+        "main",
+        "from a folder of your videos to a model and a report",
+    ),
     "run": ("commands.run", "main", "train and test, as a configuration says"),
     "train": ("commands.run", "train", "train alone"),
     "test": ("commands.run", "test", "test alone, with several views"),

@@ -13,7 +13,7 @@ import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from videonet.commands.arguments import Words
 from videonet.config.command_line import load_configs, training_arguments
@@ -68,15 +68,19 @@ def _run(argv: Words, prog: str | None, overrides: Sequence[str]) -> None:
         os.execv(command[0], command)
     with end_with_torchrun():
         for cfg in configs:
-            run_config(cfg, quiet=args.options.quiet)
+            if results := run_config(cfg, quiet=args.options.quiet):
+                print(json.dumps(results, indent=2))
 
 
-def run_config(cfg: CfgNode, *, quiet: bool = False) -> None:
-    """Train and test one configuration, and print what ``results.json`` holds.
+def run_config(cfg: CfgNode, *, quiet: bool = False) -> dict[str, Any]:
+    """Train and test one configuration.
 
     Args:
         cfg: a complete configuration.
         quiet: show warnings alone; ``log.txt`` holds everything all the same.
+
+    Returns:
+        What ``results.json`` holds; nothing without a test, and on other processes than the first.
     """
     from videonet.engine.distributed import process
     from videonet.engine.lock import only_run_in
@@ -93,7 +97,4 @@ def run_config(cfg: CfgNode, *, quiet: bool = False) -> None:
             Trainer(cfg, this).run()
             if this.is_main:
                 logger.info("learning curve: %s", Path(cfg.OUTPUT_DIR, "learning_curve.png"))
-        if cfg.TEST.ENABLE:
-            results = run_multiview_test(cfg, this)
-            if this.is_main:
-                print(json.dumps(results, indent=2))
+        return run_multiview_test(cfg, this) if cfg.TEST.ENABLE else {}

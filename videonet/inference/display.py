@@ -34,19 +34,25 @@ def as_html(top: Sequence[tuple[str, float]], clip: Tensor) -> str:
         f"{round(WIDTH * min(max(score, 0), 1))}px'></div></td></tr>"
         for name, score in top
     )
-    picture = base64.b64encode(_film_strip(clip)).decode("ascii")
+    picture = base64.b64encode(film_strip(clip)).decode("ascii")
     return (
         f"<table>{rows}</table><img alt='frames of the clip' src='data:image/png;base64,{picture}'>"
     )
 
 
-def _film_strip(clip: Tensor) -> bytes:
-    """A PNG of frames that are spread over the clip, side by side."""
+def film_strip(clip: Tensor, *, kind: str = "PNG", height: int = HEIGHT) -> bytes:
+    """A picture of frames that are spread over the clip, side by side.
+
+    Args:
+        clip: uint8 (3, T, H, W).
+        kind: of the file, "PNG" or "JPEG".
+        height: in pixels.
+    """
     frames = clip.shape[1]
     shown = np.linspace(0, frames - 1, min(frames, SHOWN_FRAMES)).round().astype(int)
     pictures = clip.permute(1, 2, 3, 0).numpy()[shown]  # (n, H, W, 3)
     strip = Image.fromarray(np.ascontiguousarray(np.concatenate(list(pictures), axis=1)))
-    strip = strip.resize((max(1, round(strip.width * HEIGHT / strip.height)), HEIGHT))
+    strip = strip.resize((max(1, round(strip.width * height / strip.height)), height))
     file = io.BytesIO()
-    strip.save(file, format="PNG")
+    strip.save(file, format=kind)
     return file.getvalue()

@@ -210,10 +210,9 @@ def fetch_weights(name: str) -> Path:
     weights = get_weights(name)
     _speak_of_licence(weights)
     folder = cache_folder() / "weights"
-    for suffix in SUFFIXES:
-        if (path := folder / (name + suffix)).is_file():
-            check_digest(path, weights.hash)
-            return path
+    if (path := _in_cache(name)) is not None:
+        check_digest(path, weights.hash)
+        return path
     by_hand = f"{folder / name}.pth (or with the ending of its format)"
     if weights.url:
         return download(weights.url, folder / (name + _suffix(weights.url)), weights.hash)
@@ -226,6 +225,16 @@ def fetch_weights(name: str) -> Path:
         f"{name} has no link to the file itself: fetch it from {weights.page} and put it at "
         f"{by_hand}{_others(weights)}"
     )
+
+
+def cached_weights() -> list[Weights]:
+    """The published weights whose file is in the cache already; what the hub keeps is left out."""
+    return [weights for name, weights in all_weights().items() if _in_cache(name) is not None]
+
+
+def _in_cache(name: str) -> Path | None:
+    paths = (cache_folder() / "weights" / (name + suffix) for suffix in SUFFIXES)
+    return next((path for path in paths if path.is_file()), None)
 
 
 def _suffix(url: str) -> str:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from videonet.data.tables import rows_as_text, write_table
+import torch
+
+from videonet.data.tables import rows_as_text, text_of, write_table
+from videonet.data.texts import lines_of, read_text
+from videonet.errors import DataError
 from videonet.files import replacing_text
 from videonet.tasks.class_plots import plot_confusion, plot_reliability
 from videonet.tasks.class_scores import ClassScores
@@ -48,6 +53,27 @@ def _write_scores(folder: Path, evaluation: ClassScores, paths, names: list[str]
         ):
             start = rows_as_text([[paths[video], label]]).removesuffix("\n")
             file.write(f"{start},{','.join(map('{:.6g}'.format, scores.tolist()))}\n")
+
+
+def read_scores(path: Path) -> tuple[list[str], ClassScores]:
+    """The paths and scores that :func:`write_tables` wrote to a ``scores.csv``.
+
+    Of videos with one label each.
+
+    Raises:
+        DataError: the file is missing, or is no such table.
+    """
+    head, *rows = csv.reader(lines_of(read_text(path, "table of scores", names=True)))
+    numbers = {name: k for k, name in enumerate(head[2:])}
+    try:
+        labels = torch.tensor([numbers[row[1]] for row in rows])
+        scores = torch.tensor([list(map(float, row[2:])) for row in rows])
+        if head[:2] != ["path", "label"] or scores.shape != (len(rows), len(numbers)):
+            raise ValueError("its columns are others")
+    except (ValueError, KeyError) as error:
+        raise DataError(f"{path} is no table of scores of one label a video: {error}") from None
+    evaluation = ClassScores(torch.arange(len(rows)), labels, scores)
+    return [text_of(row[0]) for row in rows], evaluation
 
 
 def _label_texts(evaluation: ClassScores, names: list[str]) -> list[str]:

@@ -39,6 +39,7 @@ from videonet.terminal import progress_bar
 SAVE_EVERY = 60.0  # seconds
 SAVE_SHARE = 20  # what is done between two saves takes at least so many times what saving takes
 _SIDE = 32  # pixels: what is read is not looked at
+_PLACES = 10  # frames that are read of a video that is not read to its end
 
 
 def verify(
@@ -48,11 +49,13 @@ def verify(
     timeout: float = 0.0,
     frames_fps: float = FRAMES_FPS,
     fresh: bool = False,
+    longest: float = 0.0,
 ) -> tuple[Path, str, list[dict[str, Any]]]:
     """Examine all videos in processes that may die, and write the manifest beside the list.
 
     Rows of an earlier manifest whose files have the same size and time of change are kept, unless
-    ``fresh``; so an interrupted run goes on where it was.
+    ``fresh``; so an interrupted run goes on where it was. Of videos of over ``longest`` seconds
+    some places are read, and not all; 0: all videos are read to their end.
 
     Returns the manifest's path, the data set's fingerprint and a row per distinct video. Raises
     WriteError where the manifest cannot be written.
@@ -71,7 +74,8 @@ def verify(
             todo.append((name, video))
     if todo:
         remove_unfinished(path.parent)
-        _examine_all(todo, rows, path, workers=workers, timeout=timeout, frames_fps=frames_fps)
+        examiner = Examiner(frames_fps, longest)
+        _examine_all(todo, rows, path, examiner, workers=workers, timeout=timeout)
     mark = fingerprint(videos, rows)
     ordered = [rows[name] for name in names]
     write_manifest(path, ordered, mark)
@@ -90,14 +94,14 @@ def _examine_all(
     todo: list[tuple[str, str]],
     rows: dict[str, dict[str, Any]],
     path: Path,
+    examiner: Examiner,
     *,
     workers: int,
     timeout: float,
-    frames_fps: float,
 ) -> None:
     """Add the rows of the videos ``todo``; rows so far are on disk about every minute."""
     pool: WorkerPool[str, str, dict[str, Any]] = WorkerPool(
-        Examiner(frames_fps), min(workers, len(todo)), timeout
+        examiner, min(workers, len(todo)), timeout
     )
     videos = dict(todo)
     bar = progress_bar(total=len(todo), desc="verify", unit="videos")
@@ -124,10 +128,13 @@ def _examine_all(
 
 
 class Examiner:
-    """What a worker does: read one video to its end, and compare it with what it promises."""
+    """What a worker does: read one video to its end, and compare it with what it promises.
 
-    def __init__(self, frames_fps: float = FRAMES_FPS):
-        self.frames_fps = frames_fps
+    ``longest``: see :func:`verify`.
+    """
+
+    def __init__(self, frames_fps: float = FRAMES_FPS, longest: float = 0.0):
+        self.frames_fps, self.longest = frames_fps, longest
 
     def __call__(self, path: str) -> dict[str, Any]:
         """The row of a video, without its name."""
@@ -135,7 +142,7 @@ class Examiner:
             if os.path.isdir(path) or is_picture(path):
                 info, reason = _examine_pictures(path, self.frames_fps)
             else:
-                info, reason = _examine_video(path)
+                info, reason = _examine_video(path, self.longest)
         except DecodeError as error:
             return _row(path, reason=str(error).removeprefix(f"cannot read {path}: "))
         if reason:
@@ -154,8 +161,15 @@ def _examine_pictures(path: str, fps: float) -> tuple[VideoInfo, str]:
         return reader.info, ""
 
 
-def _examine_video(path: str) -> tuple[VideoInfo, str]:
+def _examine_video(path: str, longest: float) -> tuple[VideoInfo, str]:
     """What is in a video file, and what is damaged in it or missing from it."""
+    if longest:
+        with PyAVReader(path, _SIDE) as reader:
+            info = reader.info
+            if info.duration > longest:
+                for index in np.linspace(0, info.frames - 1, _PLACES).astype(int):
+                    reader.frames_at([index])
+                return info, missing_part(path, info.frames, info.duration)
     try:
         info, reason = _read_through(path, count=False)
     except UnexpectedFrames:
