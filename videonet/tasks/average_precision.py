@@ -113,7 +113,7 @@ def average_precision(
     class Matching(COCOeval):
         """The official matching, with overlaps of our own."""
 
-        def computeIoU(self, imgId: int, catId: int) -> Any:  # noqa: N802, N803
+        def computeIoU(self, imgId: int, catId: int) -> Any:
             found, truth = self._dts[imgId, catId], self._gts[imgId, catId]
             if not found and not truth:
                 return []
@@ -148,13 +148,13 @@ class _Index:
         # The matching marks the dictionaries, and takes the id 0 for no match.
         self._found = [dict(one) | {"id": number} for number, one in enumerate(found, 1)]
 
-    def getImgIds(self) -> list[int]:  # noqa: N802
+    def getImgIds(self) -> list[int]:
         return []  # set by the caller
 
-    def getCatIds(self) -> list[int]:  # noqa: N802
+    def getCatIds(self) -> list[int]:
         return []
 
-    def getAnnIds(self, imgIds: list[int], catIds: list[int]) -> list[int]:  # noqa: N802, N803
+    def getAnnIds(self, imgIds: list[int], catIds: list[int]) -> list[int]:
         images, categories = set(imgIds), set(catIds)
         return [
             one["id"]
@@ -162,5 +162,5 @@ class _Index:
             if one["image_id"] in images and one["category_id"] in categories
         ]
 
-    def loadAnns(self, ids: list[int]) -> list[dict[str, Any]]:  # noqa: N802
+    def loadAnns(self, ids: list[int]) -> list[dict[str, Any]]:
         return [self._found[number - 1] for number in ids]

@@ -13,7 +13,9 @@ from videonet.errors import DataError
 IGNORED = 255  # label of pixels that do not count
 
 
-def confusion(predicted: Tensor, labels: Tensor, num_classes: int, ignored: int = IGNORED) -> Tensor:
+def confusion(
+    predicted: Tensor, labels: Tensor, num_classes: int, ignored: int = IGNORED
+) -> Tensor:
     """How many pixels of each class were taken for which, (K, K) int64; row: the true class.
 
     Args:
