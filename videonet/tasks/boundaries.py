@@ -39,7 +39,9 @@ def mask_boundary(mask: np.ndarray, ratio: float = DILATION) -> np.ndarray:
         return boundary
     # Outside its box a mask is empty, so the box alone decides.
     box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    boundary[box] = mask[box] & ~_eroded(mask[box], boundary_width(*mask.shape, ratio))
+    boundary[box] = mask[box] & ~_eroded(
+        mask[box], boundary_width(mask.shape[0], mask.shape[1], ratio)
+    )
     return boundary
 
 

@@ -72,7 +72,7 @@ def track_overlaps(first: Sequence[Track], second: Sequence[Track]) -> np.ndarra
     sizes = _frame_areas(first), _frame_areas(second)  # (N, T), (M, T)
     total = sizes[0].sum(axis=1)[:, None] + sizes[1].sum(axis=1)[None]
     for t in range(sizes[0].shape[1]):
-        rows, columns = sizes[0][:, t].nonzero()[0], sizes[1][:, t].nonzero()[0]
+        rows, columns = (of[:, t].nonzero()[0].tolist() for of in sizes)
         ious = masks.overlaps(
             [first[k][t] or {} for k in rows],
             [second[k][t] or {} for k in columns],

@@ -11,7 +11,7 @@ from PIL import Image
 from videonet.config import load_config
 from videonet.data.datasets.classes import class_names
 from videonet.data.datasets.coco import read_objects
-from videonet.data.datasets.objects import label_map_of_clip, maker_of
+from videonet.data.datasets.objects import PAINTED
 from videonet.data.decode import open_video
 from videonet.data.loading.build import read_videos
 from videonet.data.loading.dataset import annotations_of
@@ -90,7 +90,7 @@ def test_objects_are_painted_by_class(tmp_path):
     crowd["segmentation"] = {"size": [10, 12], "counts": [0, 50, 70]}  # the left five columns
     inner = one(id=9, category_id=2, segmentation=[[3, 2, 5, 2, 5, 4, 3, 4]])
     videos = read_objects(coco(tmp_path, [inner, one(segmentation=SQUARE), crowd]))
-    targets, _ = targets_of(videos, maker=maker_of(label_map_of_clip))
+    targets, _ = targets_of(videos, maker=PAINTED)
     labels = targets["label_map"][0].as_subclass(torch.Tensor)
     assert labels[9].tolist() == [0] * 5 + [1] * 7  # the crowd does not count, then background
     assert labels[1, 2:6].tolist() == [3] * 4 and labels[2, 2:6].tolist() == [3, 2, 2, 3]

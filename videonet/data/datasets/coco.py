@@ -24,7 +24,7 @@ from videonet.data import masks
 from videonet.data.datasets.arrays import MultiHot, PackedRows, PathArray
 from videonet.data.datasets.form import DatasetForm
 from videonet.data.datasets.lists import VideoList, check_exist
-from videonet.data.datasets.objects import VideoObjects, boxes_of_clip, maker_of, objects_of_clip
+from videonet.data.datasets.objects import INSTANCE_BOXES, INSTANCES, Frames, VideoObjects
 from videonet.data.targets import Annotations
 from videonet.data.texts import read_text
 from videonet.errors import DataError
@@ -119,13 +119,13 @@ def read_objects(
     videos = [os.path.normpath(os.path.join(root, name)) for name, _ in rows]
     places = [row.place.removeprefix(f"{path}, ") for _, row in rows]
     check_exist(path, videos, places, f"; names start from {root}, or from DATA.PATH_PREFIX")
-    make = objects_of_clip if any(row.has_masks for _, row in rows) else boxes_of_clip
+    maker = INSTANCES if any(row.has_masks for _, row in rows) else INSTANCE_BOXES
     return VideoList(
         str(path),
         PathArray(videos),
         MultiHot([sorted(set(row.labels)) for _, row in rows], len(categories)),
         str(root),
-        Annotations(PackedRows([row for _, row in rows]), maker_of(make)),
+        Annotations(PackedRows([row for _, row in rows]), maker),
     )
 
 
@@ -273,11 +273,10 @@ def _video(
         any(one is not None for track in objects for one in (track.boxes[t], track.masks[t]))
         for t in range(int(entry.get("length", 1)) if kind == "video" else 1)
     ]
-    name, frames = _files(place, kind, entry)
+    name, pictures = _files(place, kind, entry)
     # Of a video file only some frames may be annotated; pictures that are listed all are.
-    numbers = [t for t, there in enumerate(present) if there or not any(present) or frames]
-    if kind == "video" and frames is None and len(numbers) < len(present):
-        frames = tuple(numbers)
+    numbers = [t for t, there in enumerate(present) if there or not any(present) or pictures]
+    frames: Frames = tuple(numbers) if len(numbers) < len(present) else pictures
     found = VideoObjects(
         place,
         entry["id"],

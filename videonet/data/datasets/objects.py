@@ -10,7 +10,7 @@ clip, to the right of and below which there is padding.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -95,10 +95,10 @@ class VideoObjects:
         frames = tuple(range(len(self.seen))) if self.frames is None else self.frames
         return replace(
             self,
-            **{
-                name: tuple(getattr(self, name)[k] for k in kept)
-                for name in ("labels", "ids", "crowd", "areas")
-            },
+            labels=tuple(self.labels[k] for k in kept),
+            ids=tuple(self.ids[k] for k in kept),
+            crowd=tuple(self.crowd[k] for k in kept),
+            areas=tuple(self.areas[k] for k in kept),
             boxes=tuple(self.boxes[k][start:stop] for k in kept),
             masks=tuple(self.masks[k][start:stop] for k in kept),
             seen=self.seen[start:stop],
@@ -215,11 +215,6 @@ def frames_of(annotation: Any) -> Frames:
     return annotation.frames
 
 
-def maker_of(make: Callable[[Any, ClipFrames], dict[str, Tensor]]) -> TargetMaker:
-    """The maker of the targets of one of the functions above."""
-    specs = {
-        objects_of_clip: MASKS,
-        boxes_of_clip: BOXES,
-        label_map_of_clip: LABEL_MAPS,
-    }
-    return TargetMaker(specs[make], make, frames=frames_of)
+INSTANCES = TargetMaker(MASKS, objects_of_clip, frames=frames_of)
+INSTANCE_BOXES = TargetMaker(BOXES, boxes_of_clip, frames=frames_of)
+PAINTED = TargetMaker(LABEL_MAPS, label_map_of_clip, frames=frames_of)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import masks_to_boxes
 from torchvision.transforms.v2 import functional as F
-from torchvision.tv_tensors import BoundingBoxes, wrap
+from torchvision.tv_tensors import BoundingBoxes
 
 from videonet.data.transforms.clip import Moving, pick_frames
 from videonet.data.transforms.geometry import Size, fitted, frame_size, move, scaling, shifting
@@ -88,12 +88,13 @@ class Picture:
         found = move(targets, self._map @ fitted(targets, self._whole), self.size)
         if SIZE in found:
             found[SIZE] = torch.tensor(self.size, dtype=torch.int64)
-        if self._is_cut and "masks" in found and "boxes" in found:
-            found["boxes"] = _cut_boxes(found["boxes"], found["masks"])
+        boxes = found.get("boxes")
+        if self._is_cut and "masks" in found and isinstance(boxes, BoundingBoxes):
+            found["boxes"] = _cut_boxes(boxes, found["masks"])
         return found
 
 
-def _cut_boxes(boxes: Tensor, masks: Tensor) -> Tensor:
+def _cut_boxes(boxes: BoundingBoxes, masks: Tensor) -> Tensor:
     """Boxes that reach out of the picture, around their masks within; empty without a mask."""
     height, width = frame_size(masks)
     corners = F.convert_bounding_box_format(boxes, new_format="XYXY").as_subclass(Tensor).clone()
@@ -106,10 +107,7 @@ def _cut_boxes(boxes: Tensor, masks: Tensor) -> Tensor:
         around[:, 2:] += 1  # the last pixel belongs to the box
         corners[kept] = around.to(corners.dtype)
     moved = BoundingBoxes(corners, format="XYXY", canvas_size=(height, width))
-    return wrap(
-        F.convert_bounding_box_format(moved, new_format=boxes.format).as_subclass(Tensor),
-        like=boxes,
-    )
+    return F.convert_bounding_box_format(moved, new_format=boxes.format)
 
 
 class ShortSideResize(PictureCrop):
