@@ -10,7 +10,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
 from videonet.data import masks
 from videonet.data.masks import Rle
@@ -49,13 +48,18 @@ def _eroded(mask: np.ndarray, steps: int) -> np.ndarray:
     """What is left of a mask after `steps` erosions by 3 x 3; outside of it there is nothing."""
     # They are one erosion by a square, which is full where the mask fills rows and columns.
     for axis in (0, 1):
-        padding = [(steps, steps) if k == axis else (0, 0) for k in (0, 1)]
-        sums = np.pad(mask, padding).cumsum(axis=axis, dtype=np.int32)
-        sums = np.concatenate((np.zeros_like(np.take(sums, [0], axis)), sums), axis=axis)
-        side, full = mask.shape[axis], 2 * steps + 1
-        ends = np.take(sums, np.arange(full, full + side), axis)
-        mask = ends - np.take(sums, np.arange(side), axis) == full
+        mask = _window_sums(mask, steps, axis) == 2 * steps + 1
     return mask
+
+
+def _window_sums(mask: np.ndarray, reach: int, axis: int) -> np.ndarray:
+    """For every pixel (H, W) how many up to `reach` before and behind it on an axis are set."""
+    padding = [(reach + 1, reach) if k == axis else (0, 0) for k in (0, 1)]
+    sums = np.pad(mask, padding).cumsum(axis=axis, dtype=np.int32)
+    side, window = mask.shape[axis], 2 * reach + 1
+    if axis == 0:
+        return sums[window : window + side] - sums[:side]
+    return sums[:, window : window + side] - sums[:, :side]
 
 
 def boundary_iou(first: np.ndarray, second: np.ndarray, ratio: float = DILATION) -> float:
@@ -124,6 +128,5 @@ def _dilated(mask: np.ndarray, radius: int) -> np.ndarray:
     grown = np.zeros((height + 2 * radius, width), dtype=bool)
     for down in range(-radius, radius + 1):
         across = math.isqrt(radius**2 - down**2)
-        row = sliding_window_view(np.pad(mask, ((0, 0), (across, across))), 2 * across + 1, axis=1)
-        grown[radius + down : radius + down + height] |= row.any(axis=-1)
+        grown[radius + down : radius + down + height] |= _window_sums(mask, across, 1) > 0
     return grown[radius : radius + height]
