@@ -7,7 +7,7 @@ of the clip, so an item is the same whichever worker makes it and whatever was m
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -394,7 +394,9 @@ class VideoDataset(Dataset):
         """A batch of pictures of several sizes without the padding that all of them have."""
         if not self.make_clips.multiple or self.annotations is None:
             return batch
-        return trimmed(batch, self.annotations.maker.specs, self.make_clips.multiple)
+        specs, multiple = self.annotations.maker.specs, self.make_clips.multiple
+        clips, targets = trimmed(batch.clips, batch.targets, specs, multiple)
+        return replace(batch, clips=clips, targets=targets)
 
     def batch(self, clips: Tensor, targets: Targets, requests: list[SampleRequest]) -> Batch:
         """The batch of the clips of some videos, all clips of a video after one another."""

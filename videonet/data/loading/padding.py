@@ -3,46 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from videonet.data.targets import Targets, TargetSpec
 from videonet.data.transforms.dense import SIZE
 
-if TYPE_CHECKING:
-    from videonet.data.loading.dataset import Batch
 
-
-def trimmed(batch: Batch, specs: Mapping[str, TargetSpec], multiple: int) -> Batch:
-    """A batch without the padding that all its pictures have.
+def trimmed(
+    clips: Tensor, targets: Targets, specs: Mapping[str, TargetSpec], multiple: int
+) -> tuple[Tensor, Targets]:
+    """Clips and targets without the padding that all pictures have.
 
     Args:
-        batch: with the target ``size``, the height and width of each picture, at the top left.
+        clips: (N, 3, T, H, W), with each picture at the top left.
+        targets: of the clips, with ``size``, the height and width of each picture.
         specs: of the targets; those with sides of the clip are cut as the clips are.
         multiple: of which the sides stay.
     """
-    if not len(batch.clips):
-        return batch
-    largest = batch.targets[SIZE].amax(dim=0).tolist()
+    if not len(clips):
+        return clips, targets
+    largest = targets[SIZE].amax(dim=0).tolist()
     sides = {
         name: min(-(-side // multiple) * multiple, most)
-        for name, side, most in zip("HW", largest, batch.clips.shape[-2:], strict=True)
+        for name, side, most in zip("HW", largest, clips.shape[-2:], strict=True)
     }
     changed: dict[str, Tensor | list[Tensor]] = {}
     for name, spec in specs.items():
-        if any(side in sides for side in spec.shape):
-            value = batch.targets[name]
-            changed[name] = (
-                [_cut(row, spec.shape, sides, 0) for row in value]
-                if isinstance(value, list)
-                else _cut(value, spec.shape, sides, 1)
-            )
-    targets = batch.targets | changed if changed else Targets(dict(batch.targets))
-    return replace(
-        batch, clips=batch.clips[..., : sides["H"], : sides["W"]].contiguous(), targets=targets
-    )
+        if not any(side in sides for side in spec.shape):
+            continue
+        value = targets[name]
+        if isinstance(value, list):
+            changed[name] = [_cut(row, spec.shape, sides, 0) for row in value]
+        else:
+            changed[name] = _cut(value, spec.shape, sides, 1)
+    return clips[..., : sides["H"], : sides["W"]].contiguous(), targets | changed
 
 
 def _cut(
