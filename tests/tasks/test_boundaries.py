@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from videonet.data.masks import decode_masks, encode_masks
 from videonet.errors import DataError
 from videonet.tasks.boundaries import (
     boundary_iou,
@@ -59,10 +60,9 @@ def test_erosion_is_that_of_every_pixel():
 
 
 def test_boundaries_of_run_lengths():
-    masks = pytest.importorskip("videonet.data.masks")
     pytest.importorskip("pycocotools")
     bitmaps = np.random.default_rng(0).random((3, 30, 40)) < 0.9
-    found = masks.decode(boundary_rles(masks.encode(bitmaps)), (30, 40)).numpy()
+    found = decode_masks(boundary_rles(encode_masks(bitmaps)), (30, 40)).numpy()
     assert np.array_equal(found, [mask_boundary(mask) for mask in bitmaps])
 
 

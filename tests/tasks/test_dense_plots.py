@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from videonet.data import masks
+from videonet.data.masks import encode_masks
 from videonet.tasks.dense_plots import (
     DrawnObject,
     colour_of,
@@ -40,7 +40,7 @@ def test_run_lengths_and_the_order_of_objects():
     pytest.importorskip("pycocotools")
     mask = np.zeros((1, 120, 160))
     mask[0, 10:20] = 1
-    rle = masks.encode(mask)[0]
+    rle = encode_masks(mask)[0]
     found = draw_objects(frame(), [DrawnObject(mask=rle, number=n) for n in (0, 1)])
     below = draw_objects(frame(), [DrawnObject(mask=rle, number=1)])
     assert np.array_equal(found, draw_objects(below, [DrawnObject(mask=rle, number=0)]))

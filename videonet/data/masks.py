@@ -35,7 +35,7 @@ def coco_masks() -> Any:
     return mask
 
 
-def encode(masks: Tensor | np.ndarray) -> list[Rle]:
+def encode_masks(masks: Tensor | np.ndarray) -> list[Rle]:
     """Run lengths of bitmaps (N, H, W), where what is not zero belongs to the mask."""
     array = masks.numpy() if isinstance(masks, Tensor) else masks
     columns = np.asfortranarray((array != 0).transpose(1, 2, 0).astype(np.uint8))  # (H, W, N)
@@ -43,7 +43,7 @@ def encode(masks: Tensor | np.ndarray) -> list[Rle]:
     return [{"size": list(rle["size"]), "counts": rle["counts"].decode()} for rle in found]
 
 
-def decode(rles: Sequence[Rle], size: tuple[int, int]) -> Tensor:
+def decode_masks(rles: Sequence[Rle], size: tuple[int, int]) -> Tensor:
     """Bitmaps bool (N, H, W) of run lengths that all have one size.
 
     Args:
@@ -62,17 +62,17 @@ def decode(rles: Sequence[Rle], size: tuple[int, int]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(found.transpose(2, 0, 1))).bool()
 
 
-def areas(rles: Sequence[Rle]) -> np.ndarray:
+def mask_areas(rles: Sequence[Rle]) -> np.ndarray:
     """Pixels of each mask, (N,) int64."""
     return coco_masks().area(list(rles)).astype(np.int64) if rles else np.zeros(0, np.int64)
 
 
-def boxes(rles: Sequence[Rle]) -> np.ndarray:
+def mask_boxes(rles: Sequence[Rle]) -> np.ndarray:
     """The boxes around masks, (N, 4) float64 as (x, y, width, height); zeros for an empty one."""
     return coco_masks().toBbox(list(rles)).reshape(-1, 4) if rles else np.zeros((0, 4))
 
 
-def overlaps(first: Sequence[Rle], second: Sequence[Rle], crowd: Sequence[bool]) -> np.ndarray:
+def mask_overlaps(first: Sequence[Rle], second: Sequence[Rle], crowd: Sequence[bool]) -> np.ndarray:
     """Intersection over union of each pair of masks, (N, M).
 
     Args:

@@ -11,8 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from videonet.data import masks
-from videonet.data.masks import Rle
+from videonet.data.masks import Rle, decode_masks, encode_masks
 from videonet.errors import DataError
 
 DILATION = 0.02  # of the diagonal: COCO and LVIS; 0.005 for Cityscapes
@@ -73,8 +72,8 @@ def boundary_rles(rles: Sequence[Rle], ratio: float = DILATION) -> list[Rle]:
     found = []
     for rle in rles:
         height, width = rle["size"]
-        mask = masks.decode([rle], (height, width))[0].numpy()
-        found += masks.encode(mask_boundary(mask, ratio)[None])
+        mask = decode_masks([rle], (height, width))[0].numpy()
+        found += encode_masks(mask_boundary(mask, ratio)[None])
     return found
 
 

@@ -13,8 +13,7 @@ from matplotlib import color_sequences
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
-from videonet.data import masks
-from videonet.data.masks import Rle
+from videonet.data.masks import Rle, decode_masks, mask_overlaps
 from videonet.figures import save_figure
 from videonet.tasks.average_precision import AveragePrecision
 from videonet.terminal import printable
@@ -62,7 +61,7 @@ def draw_objects(frame: np.ndarray, objects: Sequence[DrawnObject]) -> np.ndarra
         if one.mask is not None:
             mask = one.mask
             if isinstance(mask, Mapping):
-                mask = masks.decode([mask], (height, width))[0].numpy()
+                mask = decode_masks([mask], (height, width))[0].numpy()
             pixels[mask] += OPACITY * (np.array(colour_of(one.number)) - pixels[mask])
     picture = Image.fromarray(pixels.round().astype(np.uint8))
     draw = ImageDraw.Draw(picture)
@@ -175,7 +174,7 @@ def image_errors(
     if not objects and not found:
         return 0.0
     key = "segmentation" if all(one.get("segmentation") for one in (*objects, *found)) else "bbox"
-    ious = masks.overlaps(
+    ious = mask_overlaps(
         [one[key] for one in found], [one[key] for one in objects], [False] * len(objects)
     )
     free, right = set(range(len(objects))), 0

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from videonet.data import masks
+from videonet.data.masks import mask_areas, mask_boxes, mask_overlaps, to_rle
 from videonet.errors import DataError
 from videonet.tasks.average_precision import (
     MAX_DETECTIONS,
@@ -78,11 +78,11 @@ def _prepared(
     needs_mask = kind != "bbox" or "bbox" not in one or "area" not in one
     if segmentation and needs_mask:
         try:
-            rle = masks.to_rle(segmentation, image["height"], image["width"])
+            rle = to_rle(segmentation, image["height"], image["width"])
         except DataError as error:
             raise DataError(f"{place}: {error}") from None
-        done["segmentation"], done["pixels"] = rle, int(masks.areas([rle])[0])
-        done.setdefault("bbox", masks.boxes([rle])[0].tolist())
+        done["segmentation"], done["pixels"] = rle, int(mask_areas([rle])[0])
+        done.setdefault("bbox", mask_boxes([rle])[0].tolist())
         if kind == "boundary":
             done["boundary"] = boundary_rles([rle], dilation)[0]
     done.setdefault("area", done["pixels"] if "pixels" in done else _box_area(done["bbox"]))
@@ -110,7 +110,7 @@ def _boundary_overlaps(found: Sequence[Found], truth: Sequence[Found]) -> np.nda
 
 def _overlaps_of(name: str, found: Sequence[Found], truth: Sequence[Found]) -> np.ndarray:
     crowd = [bool(one["iscrowd"]) for one in truth]
-    return masks.overlaps([one[name] for one in found], [one[name] for one in truth], crowd)
+    return mask_overlaps([one[name] for one in found], [one[name] for one in truth], crowd)
 
 
 _OVERLAPS = {"bbox": _box_overlaps, "segm": _mask_overlaps, "boundary": _boundary_overlaps}

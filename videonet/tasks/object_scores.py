@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from videonet.data import masks
 from videonet.data.datasets.mask_folders import MaskFiles
 from videonet.data.datasets.objects import Box, VideoObjects
-from videonet.data.masks import Rle
+from videonet.data.masks import Rle, decode_masks
 from videonet.tasks.average_precision import AveragePrecision
 from videonet.tasks.boundaries import DILATION, contour_accuracy, region_similarity
 from videonet.tasks.mask_scores import coco_scores
@@ -249,4 +248,4 @@ def _bitmaps(
     own = [one["segmentations"] for one in tracks if one["video_id"] == video]
     for frame in range(length):
         rles = [track[frame] for track in own if track[frame] is not None]
-        yield masks.decode(rles, size).any(dim=0).numpy()
+        yield decode_masks(rles, size).any(dim=0).numpy()

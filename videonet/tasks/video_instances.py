@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from videonet.data import masks
-from videonet.data.masks import Rle
+from videonet.data.masks import Rle, mask_areas, mask_overlaps, to_rle
 from videonet.errors import DataError
 from videonet.tasks.average_precision import (
     MAX_DETECTIONS,
@@ -73,7 +72,7 @@ def track_overlaps(first: Sequence[Track], second: Sequence[Track]) -> np.ndarra
     total = sizes[0].sum(axis=1)[:, None] + sizes[1].sum(axis=1)[None]
     for t in range(sizes[0].shape[1]):
         rows, columns = (of[:, t].nonzero()[0].tolist() for of in sizes)
-        ious = masks.overlaps(
+        ious = mask_overlaps(
             [first[k][t] or {} for k in rows],
             [second[k][t] or {} for k in columns],
             [False] * len(columns),
@@ -87,7 +86,7 @@ def track_overlaps(first: Sequence[Track], second: Sequence[Track]) -> np.ndarra
 
 def _frame_areas(tracks: Sequence[Track]) -> np.ndarray:
     """Pixels of each mask of each track, (N, T) int64, 0 where there is none."""
-    return np.array([[int(masks.areas([rle])[0]) if rle else 0 for rle in t] for t in tracks])
+    return np.array([[int(mask_areas([rle])[0]) if rle else 0 for rle in t] for t in tracks])
 
 
 def _overlaps(found: Sequence[Found], truth: Sequence[Found]) -> np.ndarray:
@@ -106,7 +105,7 @@ def _prepared(one: Mapping[str, Any], videos: Mapping[Any, Any], place: str) -> 
         count = len(track) if isinstance(track, list) else "no"
         raise DataError(f"{place}: it has {count} masks, expected {length}, one per frame")
     try:
-        track = [mask and masks.to_rle(mask, video["height"], video["width"]) for mask in track]
+        track = [mask and to_rle(mask, video["height"], video["width"]) for mask in track]
     except DataError as error:
         raise DataError(f"{place}: {error}") from None
     sizes = _frame_areas([track])

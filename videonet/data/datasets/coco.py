@@ -20,11 +20,11 @@ from typing import Any
 
 from fvcore.common.config import CfgNode
 
-from videonet.data import masks
 from videonet.data.datasets.arrays import MultiHot, PackedRows, PathArray
 from videonet.data.datasets.form import DatasetForm
 from videonet.data.datasets.lists import VideoList, check_exist
 from videonet.data.datasets.objects import INSTANCE_BOXES, INSTANCES, Frames, VideoObjects
+from videonet.data.masks import mask_boxes, to_rle
 from videonet.data.targets import Annotations
 from videonet.data.texts import read_text
 from videonet.errors import DataError
@@ -254,10 +254,10 @@ def _complete(place: str, one: _Object, entry: Mapping[str, Any]) -> None:
             raise DataError(f"{place}: the box {box!r} is not [x, y, width, height]")
         if box is None and one.masks[k] is not None:
             try:
-                rle = masks.to_rle(one.masks[k], entry["height"], entry["width"])
+                rle = to_rle(one.masks[k], entry["height"], entry["width"])
             except DataError as error:
                 raise DataError(f"{place}: {error}") from None
-            boxes[k] = masks.boxes([rle])[0].tolist()
+            boxes[k] = mask_boxes([rle])[0].tolist()
     one.boxes = tuple(boxes)
 
 

@@ -22,7 +22,6 @@ from PIL import Image
 from torch import Tensor
 from torchvision.tv_tensors import Mask
 
-from videonet.data import masks
 from videonet.data.datasets.arrays import MultiHot, PackedRows, PathArray
 from videonet.data.datasets.form import DatasetForm, names_file
 from videonet.data.datasets.lists import VideoList
@@ -34,6 +33,7 @@ from videonet.data.datasets.objects import (
     object_targets,
     places_of_clip,
 )
+from videonet.data.masks import Rle, encode_masks, mask_boxes
 from videonet.data.targets import Annotations, ClipFrames, TargetMaker
 from videonet.data.texts import lines_of, read_text
 from videonet.data.video.names import is_hidden, is_picture
@@ -128,13 +128,13 @@ class MaskFiles:
         return replace(self, files=files, frames=names, start=self.start + start)
 
 
-def _mask_of(pixels: np.ndarray, value: int) -> masks.Rle | None:
+def _mask_of(pixels: np.ndarray, value: int) -> Rle | None:
     mask = pixels == value
-    return masks.encode(mask[None])[0] if mask.any() else None
+    return encode_masks(mask[None])[0] if mask.any() else None
 
 
-def _box(mask: masks.Rle | None) -> list[float] | None:
-    return None if mask is None else masks.boxes([mask])[0].tolist()
+def _box(mask: Rle | None) -> list[float] | None:
+    return None if mask is None else mask_boxes([mask])[0].tolist()
 
 
 def read_mask(file: str) -> np.ndarray:

@@ -19,8 +19,7 @@ import torch
 from torch import Tensor
 from torchvision.tv_tensors import BoundingBoxes, Mask
 
-from videonet.data import masks
-from videonet.data.masks import Rle
+from videonet.data.masks import Rle, decode_masks, mask_areas, to_rle
 from videonet.data.targets import ClipFrames, TargetMaker, TargetSpec
 from videonet.errors import DataError
 
@@ -112,7 +111,7 @@ class VideoObjects:
         if mask is None:
             return None
         try:
-            return masks.to_rle(mask, *self.size)
+            return to_rle(mask, *self.size)
         except DataError as error:
             raise DataError(f"{self.place}, annotation {self.ids[number]}: {error}") from None
 
@@ -155,7 +154,7 @@ def object_targets(
     }
     if with_masks:
         rles = [objects.rle(k, frames[place]) or empty_mask(objects.size) for place, k in rows]
-        targets["masks"] = Mask(masks.decode(rles, objects.size))
+        targets["masks"] = Mask(decode_masks(rles, objects.size))
     return targets
 
 
@@ -168,10 +167,10 @@ def label_map_of_clip(objects: VideoObjects, clip: ClipFrames) -> dict[str, Tens
     painted = torch.ones(len(clip.indices), *clip.size, dtype=torch.uint8)
     for place, frame in enumerate(clip.indices.tolist()):
         rles = [(k, rle) for k in range(len(objects.labels)) if (rle := objects.rle(k, frame))]
-        sizes = masks.areas([rle for _, rle in rles])
+        sizes = mask_areas([rle for _, rle in rles])
         order = sorted(range(len(rles)), key=lambda n: (not objects.crowd[rles[n][0]], -sizes[n]))
         for k, rle in (rles[n] for n in order):
-            mask = masks.decode([rle], objects.size)[0]
+            mask = decode_masks([rle], objects.size)[0]
             painted[place][mask] = 0 if objects.crowd[k] else objects.labels[k] + 2
     seen = np.array(objects.seen)
     painted[torch.from_numpy(~seen[clip.indices])] = 0
@@ -197,7 +196,7 @@ def places_of_clip(clip: ClipFrames, seen: np.ndarray, start: int) -> dict[str, 
 
 def empty_mask(size: tuple[int, int]) -> Rle:
     """The mask of nothing, of so many rows and columns."""
-    return masks.to_rle({"size": list(size), "counts": [size[0] * size[1]]}, *size)
+    return to_rle({"size": list(size), "counts": [size[0] * size[1]]}, *size)
 
 
 def check_size(objects: VideoObjects, clip: ClipFrames) -> None:
