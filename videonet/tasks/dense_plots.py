@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import color_sequences
 from matplotlib.figure import Figure
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from videonet.data.masks import Rle, decode_masks, mask_overlaps
 from videonet.figures import save_figure
@@ -20,12 +19,13 @@ from videonet.terminal import printable
 
 OPACITY = 0.45  # of masks
 MOST_CURVES = 10  # categories with a curve of their own
-COLOURS = [
-    tuple(round(255 * part) for part in colour)
-    for name in ("tab10", "Dark2", "Set1")
-    for colour in color_sequences[name]
-    if max(colour) - min(colour) > 0.1  # greys say nothing
-]
+COLOURS = tuple(  # without greys, which say nothing
+    ImageColor.getrgb(code)[:3]
+    for code in (
+        *("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#bcbd22"),
+        *("#17becf", "#1b9e77", "#d95f02", "#7570b3", "#e7298a", "#66a61e", "#e6ab02", "#a6761d"),
+    )
+)
 
 
 @dataclass(frozen=True)

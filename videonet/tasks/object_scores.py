@@ -95,7 +95,9 @@ Tables = tuple[dict[str, Any], list[dict[str, Any]]]  # truth and detections, as
 
 def image_tables(records: Sequence[ObjectRecord], num_classes: int) -> Tables:
     """Every frame as an image: what :func:`videonet.tasks.mask_scores.coco_scores` takes."""
-    images, annotations, detections = [], [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    detections: list[dict[str, Any]] = []
     for record in records:
         height, width = record.size
         for frame in range(record.length):
@@ -141,7 +143,9 @@ def video_tables(records: Sequence[ObjectRecord], num_classes: int) -> Tables:
     parts: dict[int, list[ObjectRecord]] = {}
     for record in sorted(records, key=lambda record: (record.video, record.start)):
         parts.setdefault(record.video, []).append(record)
-    videos, annotations, detections = [], [], []
+    videos: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    detections: list[dict[str, Any]] = []
     for number, of_video in parts.items():
         length = sum(record.length for record in of_video)
         height, width = of_video[0].size
