@@ -74,6 +74,9 @@ LARGEST: dict[str, int] = {
     "DATA.SAMPLING_RATE": 10_000,
     "DATA.TRAIN_CROP_SIZE": 10_000,
     "DATA.TEST_CROP_SIZE": 10_000,
+    "DATA.TEST_SHORT_SIDE": 10_000,
+    "DATA.LONGEST_SIDE": 10_000,
+    "DATA.SIZE_MULTIPLE": 1_000,
     "DATA.TARGET_FPS": 1_000_000,
     "DATA.FRAMES_FPS": 1_000_000,
     "TRAIN.BATCH_SIZE": 1_000_000,
@@ -102,6 +105,7 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
         (
             *("DATA.NUM_FRAMES", "DATA.SAMPLING_RATE", "DATA.TRAIN_CROP_SIZE"),
             *("DATA.TEST_CROP_SIZE", "AUG.NUM_SAMPLE", "AUG.RE_COUNT"),
+            *("DATA.TEST_SHORT_SIDE", "DATA.LONGEST_SIDE", "DATA.SIZE_MULTIPLE"),
             *("TRAIN.BATCH_SIZE", "TRAIN.CHECKPOINT_PERIOD", "TRAIN.GRAD_ACCUM_STEPS"),
             *("TEST.BATCH_SIZE", "TEST.NUM_ENSEMBLE_VIEWS", "SOLVER.MAX_EPOCH", "LOG_PERIOD"),
             *("MVIT.DEPTH", "MVIT.EMBED_DIM", "MVIT.NUM_HEADS", "VIDEO_HEAD.HIDDEN"),
@@ -153,7 +157,17 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
     ("above 0 and at most 1", lambda v: 0 < v <= 1, ("SOLVER.LAYER_DECAY", "TEST.CROP_RATIO")),
     ("three numbers (RGB)", _numbers(3), ("DATA.MEAN",)),
     ("three numbers above 0 (RGB)", lambda v: _numbers(3)(v) and min(v) > 0, ("DATA.STD",)),
-    ("two rising numbers above 0", _rising, ("DATA.TRAIN_JITTER_SCALES",)),
+    (
+        "two rising numbers above 0",
+        _rising,
+        ("DATA.TRAIN_JITTER_SCALES", "DATA.FIRST_CROP", "DATA.SCALES"),
+    ),
+    (
+        "whole numbers from 1 to 10,000",
+        lambda v: all(type(side) is int and 1 <= side <= 10_000 for side in v),
+        ("DATA.SHORT_SIDES", "DATA.FIRST_SIDES", "DATA.SCALE_BASE"),
+    ),
+    ("-1 to 255", lambda v: -1 <= v <= 255, ("DATA.IGNORED_LABEL",)),
     (
         "empty or two rising numbers above 0",
         lambda v: not v or _rising(v),

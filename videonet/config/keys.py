@@ -43,6 +43,21 @@ DATA = Group(
         "CLASS_NAMES": Key(
             "", "Text file with one class name per line, in the order of the labels.", own=True
         ),
+        "IMAGE_FOLDER": Key(
+            "",
+            "Folder of the pictures of masks and label_maps, below PATH_TO_DATA_DIR; empty: the "
+            "first of a few usual names.",
+            own=True,
+        ),
+        "MASK_FOLDER": Key("", "The same for their masks or label maps.", own=True),
+        "REDUCE_ZERO_LABEL": Key(
+            False,
+            "Label maps count the classes from 1, and 0 does not count (ADE20K).",
+            own=True,
+        ),
+        "IGNORED_LABEL": Key(
+            255, "Value of pixels of label maps that do not count; -1 for none.", own=True
+        ),
         "MAX_BAD_SHARE": Key(
             0.05,
             "Training stops when more than this share of the videos, 0 to 1, cannot be read.",
@@ -100,6 +115,51 @@ DATA = Group(
         "INV_UNIFORM_SAMPLE": Key(
             False,
             "Draw the length of TRAIN_JITTER_SCALES uniformly in 1/length instead of in length.",
+        ),
+        "CROP": Key(
+            "square",
+            "What clips show of their frames: square (a crop of TRAIN_CROP_SIZE, for "
+            "classification), or for boxes and masks: short_side (whole pictures, SHORT_SIDES), "
+            "large_scale_jitter (scaled by SCALES to fit TRAIN_CROP_SIZE, then cropped to it), "
+            "scale_and_crop (scaled by SCALES to fit SCALE_BASE, then a crop of TRAIN_CROP_SIZE).",
+            own=True,
+        ),
+        "SHORT_SIDES": Key(
+            [480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800],
+            "Short sides of training pictures with CROP short_side; one is drawn.",
+            own=True,
+        ),
+        "TEST_SHORT_SIDE": Key(
+            800, "Short side in validation and test, unless CROP is square.", own=True
+        ),
+        "LONGEST_SIDE": Key(
+            1333,
+            "The long side at most, for which the short one gives way, unless CROP is square.",
+            own=True,
+        ),
+        "FIRST_SIDES": Key(
+            [],
+            "With CROP short_side, half of the pictures are first resized to one of these short "
+            "sides and cropped (DETR and MViT: 400, 500, 600); empty: none.",
+            own=True,
+        ),
+        "FIRST_CROP": Key([384, 600], "Range of the sides of that crop.", own=True),
+        "SCALES": Key(
+            [0.1, 2.0],
+            "Range of the scales of CROP large_scale_jitter (0.1 to 2.0) and scale_and_crop (0.5 "
+            "to 2.0).",
+            own=True,
+        ),
+        "SCALE_BASE": Key(
+            [2048, 512],
+            "Long and short side that a picture fits at scale 1 of CROP scale_and_crop.",
+            own=True,
+        ),
+        "SIZE_MULTIPLE": Key(
+            32,
+            "Batches of pictures of several sizes are padded to the largest one, and on to a "
+            "multiple of this.",
+            own=True,
         ),
         "RANDOM_FLIP": Key(
             True,
@@ -242,6 +302,12 @@ TEST = Group(
             "softmax",
             "How the scores of views are joined: mean of the softmax scores (softmax), mean of "
             "the logits (logits), or the largest score (max).",
+            own=True,
+        ),
+        "EVERY_FRAME": Key(
+            False,
+            "Validation and test see videos of objects in pieces of DATA.NUM_FRAMES frames, which "
+            "cover every frame.",
             own=True,
         ),
         "EMA": Key(

@@ -7,6 +7,9 @@ are trusted with a file when they agree with PyAV about it, and PyAV goes on whe
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+
+import numpy as np
 
 from videonet.choices import FRAMES_FPS
 from videonet.data.video.decord_reader import DecordReader
@@ -15,7 +18,7 @@ from videonet.data.video.info import VideoInfo
 from videonet.data.video.names import PICTURE_SUFFIXES
 from videonet.data.video.pictures import PictureReader
 from videonet.data.video.pyav_reader import PyAVReader
-from videonet.data.video.reader import VideoReader, scaled_size
+from videonet.data.video.reader import SelectedFrames, VideoReader, scaled_size
 from videonet.data.video.torchcodec_reader import TorchcodecReader
 from videonet.errors import ConfigError
 
@@ -40,6 +43,7 @@ def open_video(
     allow_larger: bool = False,
     known: VideoInfo | None = None,
     frames_fps: float = FRAMES_FPS,
+    frames: Sequence[str] | Sequence[int] | None = None,
 ) -> VideoReader:
     """Open a video for reading frames by index: a file, a folder of numbered pictures, a picture.
 
@@ -50,13 +54,28 @@ def open_video(
     size, and with ``allow_larger`` videos of up to twice the short side keep theirs too, which is
     cheaper where a resizing follows anyway. ``known``: what a manifest says of the file, which
     makes opening it cheaper; where the file says something else, the file is right.
-    ``frames_fps``: the frame rate of pictures.
+    ``frames_fps``: the frame rate of pictures. ``frames``: those that the video consists of,
+    names of pictures in its folder or numbers of frames of its file; None for all.
 
     Raises DecodeError, naming the path and the reason, for a file that holds no readable video.
     """
     if backend not in BACKENDS:
         raise ConfigError(f"unknown video backend {backend!r}; known are {', '.join(BACKENDS)}")
     path = os.fspath(path)
+    if frames and isinstance(frames[0], str):
+        return PictureReader(path, frames_fps, short_side, allow_larger, [str(f) for f in frames])
+    reader = _open(path, backend, short_side, allow_larger, known, frames_fps)
+    return reader if frames is None else SelectedFrames(reader, np.array(frames, dtype=np.int64))
+
+
+def _open(
+    path: str,
+    backend: str,
+    short_side: int | None,
+    allow_larger: bool,
+    known: VideoInfo | None,
+    frames_fps: float,
+) -> VideoReader:
     if os.path.isdir(path) or path.lower().endswith(PICTURE_SUFFIXES):
         return PictureReader(path, frames_fps, short_side, allow_larger)
     if backend in ("auto", "pyav"):

@@ -97,11 +97,14 @@ class TargetMaker:
             sent to workers, so a function of a module.
         smallest_box: boxes with a side of fewer pixels after all cropping are left out, and with
             them their rows of all targets whose number differs; 0 keeps them all.
+        frames: from the annotation of a video, the frames that it is about: names of pictures in
+            its folder, or numbers of frames of its file; None for all. Clips see no others.
     """
 
     specs: Mapping[str, TargetSpec]
     make: Callable[[Any, ClipFrames], Mapping[str, Tensor]]
     smallest_box: float = 1.0
+    frames: Callable[[Any], Sequence[str] | Sequence[int] | None] | None = None
 
     def finish(
         self, targets: Mapping[str, Tensor], clip_shape: tuple[int, ...]

@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from videonet.data import Batch, Failure, VideoLoader
+from videonet.data.transforms.batch import normalize
 from videonet.devices import apply_to_clips
 from videonet.engine.distributed import Process
 from videonet.engine.signals import StopSignals
-from videonet.errors import DataError, TrainingError
-from videonet.tasks.task import Evaluation, Task
+from videonet.errors import DataError, ScoreError, TrainingError
+from videonet.tasks.task import Evaluation, RecordTask, Results, Task
 from videonet.terminal import progress_bar
 
 PART = 2**22  # numbers that a process sends to the others at a time
+RECORDS = 256  # records that it sends at a time
 
 
 def evaluate(
@@ -32,7 +35,7 @@ def evaluate(
     dtype: torch.dtype | None = None,
     title: str = "evaluate",
     stop: StopSignals | None = None,
-) -> Evaluation | None:
+) -> Results | None:
     """Run a model over a data set; called by all processes together.
 
     Args:
@@ -57,6 +60,8 @@ def evaluate(
     was_training = model.training
     model.eval()
     rows: deque[_Rows] = deque()
+    records: deque[_Record] = deque()
+    settings = _Settings(mean, std, max_clips, dtype)
     failures: list[Failure] = []
     bar = progress_bar(loader, show=process.shows_progress, desc=title, unit="batches", leave=False)
     stopped = False
@@ -65,12 +70,20 @@ def evaluate(
         if stopped:
             break
         failures += batch.failures
-        if len(batch.clips):
-            rows.append(_batch_rows(model, batch, process, task, mean, std, max_clips, dtype))
+        if not len(batch.clips):
+            continue
+        if isinstance(task, RecordTask):
+            annotations = loader.dataset.annotations
+            rows_of = None if annotations is None else annotations.rows
+            records += _batch_records(model, batch, process, task, settings, rows_of)
+        else:
+            rows.append(_batch_rows(model, batch, process, task, settings))
     model.train(was_training)
 
     videos = [video for part in rows for video in part.videos]
+    videos += [record.video for record in records]
     lost = [video for part in rows for video in part.not_finite()]
+    lost += [record.video for record in records if record.is_lost]
     everything = process.gather((videos, lost, failures, stopped))
     if any(stopped for *_, stopped in everything):
         return None
@@ -88,8 +101,24 @@ def evaluate(
             f"{loader.dataset.paths[lost[0]]}): the model has weights that are not, or its numbers "
             f"are too large for {dtype or torch.float32}"
         )
+    if isinstance(task, RecordTask):
+        whole = _joined_records(records, process)
+        return task.evaluation(
+            torch.tensor(videos), [whole[video] for video in videos], task, failures
+        )
+    assert issubclass(task.evaluation, Evaluation)
     kept, scores = _joined(rows, videos, process)
     return task.evaluation(torch.tensor(videos), kept, scores, failures)
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """How clips are normalised and computed; see :func:`evaluate`."""
+
+    mean: Sequence[float]
+    std: Sequence[float]
+    max_clips: int
+    dtype: torch.dtype | None
 
 
 @dataclass
@@ -133,16 +162,16 @@ def _joined(rows: deque[_Rows], videos: list[int], process: Process) -> tuple[Te
 
 
 def _batch_rows(
-    model: nn.Module, batch: Batch, process: Process, task: Task, mean, std, max_clips, dtype
+    model: nn.Module, batch: Batch, process: Process, task: Task, settings: _Settings
 ) -> _Rows:
     outputs = apply_to_clips(
         model,
         batch.clips,
-        mean=mean,
-        std=std,
+        mean=settings.mean,
+        std=settings.std,
         device=process.device,
-        max_clips=max_clips,
-        dtype=dtype,
+        max_clips=settings.max_clips,
+        dtype=settings.dtype,
     )
     videos, kept, scores = batch.videos.unique_consecutive(), [], []
     for video in videos:
@@ -151,3 +180,55 @@ def _batch_rows(
         kept.append(task.to_keep(targets))
         scores.append(task.join_views(outputs[mine], targets))
     return _Rows(videos.tolist(), torch.stack(kept), torch.stack(scores))
+
+
+@dataclass(frozen=True)
+class _Record:
+    """The record of a video, or that its outputs are not finite."""
+
+    video: int
+    content: Any
+    is_lost: bool = False
+
+
+@torch.inference_mode()
+def _batch_records(
+    model: nn.Module,
+    batch: Batch,
+    process: Process,
+    task: RecordTask,
+    settings: _Settings,
+    annotations: Any,
+) -> list[_Record]:
+    """The records of the videos of a batch; `annotations` has one row per video of the list."""
+    outputs: list[Any] = []
+    for places in torch.arange(len(batch.clips)).split(settings.max_clips):
+        clips = batch.clips[places].to(process.device, non_blocking=True)
+        clips = normalize(clips, settings.mean, settings.std)
+        with torch.autocast(
+            process.device.type, dtype=settings.dtype, enabled=settings.dtype is not None
+        ):
+            outputs += task.run(model, clips, batch.targets.rows(places.tolist()))
+    found = []
+    for video in batch.videos.unique_consecutive().tolist():
+        mine = (batch.videos == video).nonzero()[:, 0].tolist()
+        annotation = None if annotations is None else annotations[video]
+        try:
+            content = task.record([outputs[k] for k in mine], batch.targets.rows(mine), annotation)
+        except ScoreError:
+            found.append(_Record(video, None, is_lost=True))
+        else:
+            found.append(_Record(video, content))
+    return found
+
+
+def _joined_records(records: deque[_Record], process: Process) -> dict[int, Any]:
+    """The records of all processes by their video, exchanged some at a time."""
+    whole: dict[int, Any] = {}
+    left = True
+    while left:
+        part = [records.popleft() for _ in range(min(len(records), RECORDS))]
+        everything = process.gather((part, len(records)))
+        left = any(count for _, count in everything)
+        whole |= {record.video: record.content for part, _ in everything for record in part}
+    return whole

@@ -22,7 +22,7 @@ from videonet.engine.results import (
 )
 from videonet.errors import ConfigError, DataError
 from videonet.models.weights import read_weights
-from videonet.tasks import Evaluation
+from videonet.tasks import Results
 from videonet.tasks.trained_model import load_trained_model
 
 logger = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ def run_multiview_test(cfg: CfgNode, process: Process) -> dict:
     return results
 
 
-def refuse_few_videos(cfg: CfgNode, evaluation: Evaluation, name: str, process: Process) -> None:
+def refuse_few_videos(cfg: CfgNode, evaluation: Results, name: str, process: Process) -> None:
     """Refuse a result that is based on too few videos; ``failed.csv`` then lists the others.
 
     Args:

@@ -11,13 +11,13 @@ from videonet.data.datasets.arrays import MultiHot
 from videonet.data.loading.dataset import Failure, VideoDataset
 from videonet.data.tables import write_table
 from videonet.files import make_folder, remove_unfinished, replacing_text, writing
-from videonet.tasks.task import Evaluation, Task
+from videonet.tasks.task import Results, Task
 
 RESULTS = "results.json"
 
 
 def write_results(
-    folder: Path, evaluation: Evaluation, task: Task, *, paths: Sequence[str], details: dict
+    folder: Path, evaluation: Results, task: Task, *, paths: Sequence[str], details: dict
 ) -> dict:
     """Write ``results.json``, ``failed.csv`` and what the task writes.
 

@@ -8,9 +8,17 @@ from fvcore.common.config import CfgNode
 
 from videonet.errors import ConfigError
 from videonet.tasks.classification import Classification
-from videonet.tasks.task import Evaluation, Task, Trained
+from videonet.tasks.task import Evaluation, RecordEvaluation, RecordTask, Results, Task, Trained
 
-__all__ = ["Evaluation", "Task", "Trained", "build_task"]
+__all__ = [
+    "Evaluation",
+    "RecordEvaluation",
+    "RecordTask",
+    "Results",
+    "Task",
+    "Trained",
+    "build_task",
+]
 
 TASKS: dict[str, type[Task]] = {"classification": Classification}
 

@@ -23,7 +23,7 @@ from videonet.data.targets import LABELS, Annotations, Targets
 from videonet.tasks.class_scores import ClassScores
 from videonet.tasks.mixing import Mixup
 from videonet.tasks.segments import Hysteresis, Segment, merge_segments
-from videonet.tasks.task import Evaluation, Task, Top, Trained
+from videonet.tasks.task import Results, Task, Top, Trained
 from videonet.tasks.views import join_scores
 
 MULTI_LABEL_LOSS = "bce_logit"  # MODEL.LOSS_FUNC
@@ -138,7 +138,7 @@ class Classification(Task):
         label = targets[LABELS][0]
         return label.to(torch.uint8) if label.dim() == 1 else label
 
-    def write(self, folder: Path, evaluation: Evaluation, paths: Sequence[str]) -> None:
+    def write(self, folder: Path, evaluation: Results, paths: Sequence[str]) -> None:
         """The tables and pictures of :func:`videonet.tasks.class_tables.write_tables`."""
         from videonet.tasks.class_tables import write_tables  # imports matplotlib
 

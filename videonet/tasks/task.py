@@ -10,7 +10,7 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 from fvcore.common.config import CfgNode
-from torch import Tensor
+from torch import Tensor, nn
 
 from videonet.config import model_arguments
 from videonet.config.reading import read_text
@@ -58,9 +58,29 @@ class Trained:
         return None if entry is None else entry.value
 
 
+class Results(ShortRepr, ABC):
+    """The results of a data set, in the order of its list.
+
+    Attributes:
+        videos: (M,) places in the list.
+        failures: the videos that could not be read.
+    """
+
+    videos: Tensor
+    failures: list[Failure]
+
+    @abstractmethod
+    def measures(self) -> dict[str, float]:
+        """The figures that a validation logs, by name."""
+
+    def summary(self) -> dict[str, float]:
+        """The figures that ``results.json`` holds; by default those of :meth:`measures`."""
+        return self.measures()
+
+
 @dataclass(repr=False)
-class Evaluation(ShortRepr, ABC):
-    """The results of a data set, one row per video, in the order of its list.
+class Evaluation(Results):
+    """Results with one row of a fixed shape per video.
 
     Attributes:
         videos: (M,) places in the list.
@@ -74,13 +94,22 @@ class Evaluation(ShortRepr, ABC):
     scores: Tensor
     failures: list[Failure] = field(default_factory=list)
 
-    @abstractmethod
-    def measures(self) -> dict[str, float]:
-        """The figures that a validation logs, by name."""
 
-    def summary(self) -> dict[str, float]:
-        """The figures that ``results.json`` holds; by default those of :meth:`measures`."""
-        return self.measures()
+@dataclass(repr=False)
+class RecordEvaluation(Results):
+    """Results with one record of any kind and size per video, such as its detections.
+
+    Attributes:
+        videos: (M,) places in the list.
+        records: M, as :meth:`RecordTask.record` returns them.
+        task: that made them, which knows the classes.
+        failures: the videos that could not be read.
+    """
+
+    videos: Tensor
+    records: list[Any]
+    task: RecordTask
+    failures: list[Failure] = field(default_factory=list)
 
 
 class Task(ABC):
@@ -109,7 +138,7 @@ class Task(ABC):
     num_outputs: int
     names: Sequence[str] | None = None
     mixing: Mixing | None = None
-    evaluation: ClassVar[type[Evaluation]]
+    evaluation: ClassVar[type[Results]]
     score_range: ClassVar[tuple[float, float] | None] = None
     joins_clips: bool = False
 
@@ -161,7 +190,7 @@ class Task(ABC):
         """What an evaluation keeps of the targets of a video's views: one row of its labels."""
 
     def write(  # noqa: B027
-        self, folder: Path, evaluation: Evaluation, paths: Sequence[str]
+        self, folder: Path, evaluation: Results, paths: Sequence[str]
     ) -> None:
         """Write what a test leaves beside ``results.json``; by default nothing.
 
@@ -210,3 +239,47 @@ class Task(ABC):
             rule: when a segment begins and ends.
         """
         return []
+
+
+class RecordTask(Task):
+    """A task whose results differ in number from video to video: objects, tracks, pixels.
+
+    In evaluation :meth:`run` calls the model and gives one thing of any kind per clip. Of those of
+    a video's views :meth:`record` makes the video's record, in the process that saw it; the
+    processes exchange the records, so they hold numbers, texts, tensors on the CPU and containers
+    of them, and are small: run lengths instead of bitmaps, counts of pixels instead of maps.
+    """
+
+    evaluation: ClassVar[type[RecordEvaluation]]
+
+    @abstractmethod
+    def run(self, model: nn.Module, clips: Tensor, targets: Targets) -> list[Any]:
+        """What the model finds in some clips, one thing per clip.
+
+        Args:
+            model: in evaluation mode, without gradients.
+            clips: normalised, (n, 3, T, H, W), on the model's device.
+            targets: of these clips, on the CPU, such as the ``size`` of their pictures.
+        """
+
+    @abstractmethod
+    def record(self, outputs: list[Any], targets: Targets, annotation: Any) -> Any:
+        """The record of a video.
+
+        Args:
+            outputs: one thing per view, of :meth:`run`.
+            targets: of the views.
+            annotation: of the video, as its data set has it, which holds the truth in pixels of
+                whole frames.
+
+        Raises:
+            ScoreError: the model's outputs are not finite numbers.
+        """
+
+    def join_views(self, outputs: Tensor, targets: Targets | None = None) -> Tensor:
+        """There is no row of scores for a video."""
+        raise NotImplementedError(f"{type(self).__name__} has records instead of scores")
+
+    def to_keep(self, targets: Targets) -> Tensor:
+        """There is no row of labels for a video."""
+        raise NotImplementedError(f"{type(self).__name__} has records instead of labels")

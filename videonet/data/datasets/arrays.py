@@ -6,6 +6,7 @@ Python objects would be copied page by page into every worker as their reference
 from __future__ import annotations
 
 import os
+import pickle
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, TypeVar, overload
@@ -80,3 +81,19 @@ class MultiHot(PackedSequence[np.ndarray]):
         row = np.zeros(self.num_classes, dtype=np.float32)
         row[self.labels(index)] = 1
         return row
+
+
+class PackedRows(PackedSequence[T]):
+    """Any small things, kept as bytes and made anew whenever one is asked for."""
+
+    def __init__(self, rows: Iterable[T]):
+        packed = [pickle.dumps(row, protocol=pickle.HIGHEST_PROTOCOL) for row in rows]
+        self._ends = np.cumsum([len(row) for row in packed], dtype=np.int64)
+        self._bytes = np.frombuffer(b"".join(packed), dtype=np.uint8)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def _member(self, index: int) -> T:
+        start = self._ends[index - 1] if index else 0
+        return pickle.loads(self._bytes[start : self._ends[index]].tobytes())

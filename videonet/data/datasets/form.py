@@ -81,6 +81,10 @@ class DatasetForm(ABC):
             DataError: the data cannot be used.
         """
 
+    def read_split(self, cfg: CfgNode, path: Path, names: list[str], split: str) -> VideoList:
+        """The videos of a split; by default those of its list, see :meth:`read`."""
+        return self.read(cfg, path, names)
+
 
 class Lists(DatasetForm):
     """Lists of lines ``path label``, as those of Kinetics."""

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
+from videonet.data.datasets.coco import CocoJson
 from videonet.data.datasets.folders import Folders
 from videonet.data.datasets.form import DatasetForm, Lists, MultiLabelLists
+from videonet.data.datasets.mask_folders import LabelMapFolders, MaskFolders
 from videonet.data.datasets.ssv2 import SomethingSomething
 from videonet.errors import ConfigError
 
@@ -17,6 +19,10 @@ DATASETS: dict[str, DatasetForm] = {
     "ssv2": SomethingSomething(),
     "folder": Folders(),
     "multilabel": MultiLabelLists(),
+    "coco": CocoJson(),
+    "youtube_vis": CocoJson(),
+    "masks": MaskFolders(),
+    "label_maps": LabelMapFolders(),
 }
 
 

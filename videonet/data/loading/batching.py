@@ -159,6 +159,7 @@ class SharedMemoryBatcher:
             rows = self._copies.copy_of(rows)
         targets = self._targets.read(pending.slot, clips.nonzero()[:, 0].tolist(), pending.large)
         batch = self._dataset.batch(rows, self._dataset.stack(targets), requests)
+        batch = self._dataset.fit(batch)
         return batch.pin_memory() if self._pin_memory else batch
 
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 
 from fvcore.common.config import CfgNode
+from torchvision.transforms import v2
 
 from videonet.choices import SPLITS
 from videonet.data.datasets.classes import label_names
@@ -25,12 +26,22 @@ from videonet.data.transforms.clip import (
     JitterCrop,
     build_augmentation,
 )
+from videonet.data.transforms.dense import (
+    LargeScaleJitter,
+    Pad,
+    PictureCrop,
+    ScaleAndCrop,
+    ShortSideResize,
+    WholePicture,
+)
+from videonet.data.transforms.geometry import Size
 from videonet.data.transforms.sampling import ClipSampler
 from videonet.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
 Annotate = Callable[[VideoList], Annotations]  # what a task wants to know of the videos
+SQUARE = "square"  # DATA.CROP of classification
 STANDARD_ASPECT = (3 / 4, 4 / 3)
 
 
@@ -67,7 +78,8 @@ def read_videos(cfg: CfgNode, split: str) -> VideoList:
     """
     if split not in SPLITS:
         raise ConfigError(f"unknown split {split!r}; known are {', '.join(SPLITS)}")
-    return dataset_form(cfg, split).read(cfg, find_list(cfg, split), label_names(cfg, split))
+    form, path = dataset_form(cfg, split), find_list(cfg, split)
+    return form.read_split(cfg, path, label_names(cfg, split), split)
 
 
 def clip_sampler(cfg: CfgNode, split: str = "train") -> ClipSampler:
@@ -102,14 +114,20 @@ def training_clips(cfg: CfgNode, maker: TargetMaker | None = None) -> TrainingCl
         std=cfg.DATA.STD,
         **recipe,
     )
+    crop, dense = _training_crop(cfg), {}
+    if isinstance(crop, PictureCrop):
+        pad = _padding(cfg, crop.shape)
+        augment = v2.Compose([augment, pad])
+        dense = {"canvas": pad.shape, "multiple": cfg.DATA.SIZE_MULTIPLE}
     return TrainingClips(
         sampler=clip_sampler(cfg),
-        crop=_training_crop(cfg),
+        crop=crop,
         augment=augment,
         count=cfg.AUG.NUM_SAMPLE,
         backend=_backend(cfg),
         frames_fps=cfg.DATA.FRAMES_FPS,
         maker=maker,
+        **dense,
     )
 
 
@@ -123,6 +141,11 @@ def evaluation_views(
         size = cfg.DATA.TEST_CROP_SIZE
         temporal, spatial = cfg.TEST.NUM_ENSEMBLE_VIEWS, cfg.TEST.NUM_SPATIAL_CROPS
     sampler = clip_sampler(cfg, "train" if split == "val" else "test")
+    dense = {}
+    if cfg.DATA.CROP != SQUARE:
+        side, longest = cfg.DATA.TEST_SHORT_SIDE, cfg.DATA.LONGEST_SIDE
+        whole = WholePicture(side, longest, _padding(cfg, (longest, longest)))
+        dense, spatial = {"whole": whole, "multiple": cfg.DATA.SIZE_MULTIPLE}, 1
     return EvaluationViews(
         sampler,
         size,
@@ -133,11 +156,35 @@ def evaluation_views(
         crop_ratio=cfg.TEST.CROP_RATIO,
         interpolation=cfg.TEST.INTERPOLATION,
         maker=maker,
+        **dense,
     )
 
 
-def _training_crop(cfg: CfgNode) -> JitterCrop | InceptionCrop:
+def _padding(cfg: CfgNode, shape: Size) -> Pad:
+    """Padding to the multiple above this size, with the mean, which is zero for a model."""
+    multiple = cfg.DATA.SIZE_MULTIPLE
+    height, width = (-(-side // multiple) * multiple for side in shape)
+    return Pad((height, width), [round(255 * value) for value in cfg.DATA.MEAN])
+
+
+def _picture_crop(cfg: CfgNode) -> PictureCrop:
     data = cfg.DATA
+    if data.CROP == "short_side":
+        return ShortSideResize(
+            data.SHORT_SIDES, data.LONGEST_SIDE, data.FIRST_SIDES, tuple(data.FIRST_CROP)
+        )
+    if data.CROP == "large_scale_jitter":
+        return LargeScaleJitter(data.TRAIN_CROP_SIZE, tuple(data.SCALES))
+    if data.CROP == "scale_and_crop":
+        return ScaleAndCrop(data.TRAIN_CROP_SIZE, tuple(data.SCALE_BASE), tuple(data.SCALES))
+    known = (SQUARE, "short_side", "large_scale_jitter", "scale_and_crop")
+    raise ConfigError(f"DATA.CROP is {data.CROP!r}, expected one of {', '.join(known)}")
+
+
+def _training_crop(cfg: CfgNode) -> JitterCrop | InceptionCrop | PictureCrop:
+    data = cfg.DATA
+    if data.CROP != SQUARE:
+        return _picture_crop(cfg)
     if not data.TRAIN_JITTER_SCALES_RELATIVE:
         return JitterCrop(
             data.TRAIN_CROP_SIZE, tuple(data.TRAIN_JITTER_SCALES), data.INV_UNIFORM_SAMPLE

@@ -6,8 +6,8 @@ of the clip, so an item is the same whichever worker makes it and whatever was m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,9 +20,12 @@ from torchvision.transforms import v2
 from videonet.data.datasets.arrays import MultiHot, PathArray
 from videonet.data.datasets.lists import VideoList
 from videonet.data.decode import FRAMES_FPS, VideoInfo, VideoReader, open_video
+from videonet.data.loading.padding import trimmed
 from videonet.data.preparing.manifest import Manifest
 from videonet.data.targets import Annotations, ClipFrames, TargetMaker, Targets
 from videonet.data.transforms.clip import InceptionCrop, JitterCrop
+from videonet.data.transforms.dense import PictureCrop, WholePicture
+from videonet.data.transforms.geometry import Size
 from videonet.data.transforms.sampling import ClipSampler
 from videonet.data.transforms.views import read_frames, to_batch, video_views
 from videonet.errors import DataError, DecodeError
@@ -90,19 +93,24 @@ class TrainingClips:
         backend: see :func:`~videonet.data.decode.open_video`.
         frames_fps: frame rate of pictures.
         maker: of the clips' targets; None for none.
+        canvas: height and width that ``augment`` pads clips to; None where ``crop`` cuts all of
+            them to one size.
+        multiple: a batch is cut to its largest picture, up to a multiple of this; 0 leaves it.
     """
 
     sampler: ClipSampler
-    crop: JitterCrop | InceptionCrop
+    crop: JitterCrop | InceptionCrop | PictureCrop
     augment: v2.Compose
     count: int = 1
     backend: str = "auto"
     frames_fps: float = FRAMES_FPS
     maker: TargetMaker | None = None
+    canvas: Size | None = None
+    multiple: int = 0
 
     @property
     def clip_shape(self) -> tuple[int, int, int, int]:
-        return 3, self.sampler.num_frames, self.crop.size, self.crop.size
+        return 3, self.sampler.num_frames, *(self.canvas or self.crop.shape)
 
     def __call__(
         self,
@@ -125,7 +133,7 @@ class TrainingClips:
             DecodeError: the video cannot be read.
         """
         rngs = [np.random.default_rng((*key, sample)) for sample in range(self.count)]
-        with self.open(path, known) as reader:
+        with self.open(path, known, _frames_of(self, annotation)) as reader:
             indices = self.choose(reader, rngs)
             targets = [
                 _make_targets(self, annotation, reader, (*key, sample), row)
@@ -141,7 +149,12 @@ class TrainingClips:
         info, times = reader.info, reader.times
         return np.stack([self.sampler.random(info.frames, info.fps, rng, times) for rng in rngs])
 
-    def open(self, path: str, known: VideoInfo | None = None) -> VideoReader:
+    def open(
+        self,
+        path: str,
+        known: VideoInfo | None = None,
+        frames: Sequence[str] | Sequence[int] | None = None,
+    ) -> VideoReader:
         """The video at about the size that its clips are cropped from."""
         return open_video(
             path,
@@ -150,6 +163,7 @@ class TrainingClips:
             allow_larger=True,
             known=known,
             frames_fps=self.frames_fps,
+            frames=frames,
         )
 
     def change(
@@ -192,6 +206,8 @@ class EvaluationViews:
         crop_ratio: the crop's share of the short side.
         interpolation: of the resizing; bilinear is done by the decoder.
         maker: of the views' targets; None for none.
+        whole: what becomes of a clip instead of crops; None for crops.
+        multiple: as that of :class:`TrainingClips`.
     """
 
     sampler: ClipSampler
@@ -203,6 +219,8 @@ class EvaluationViews:
     crop_ratio: float = 1.0
     interpolation: str = "bilinear"
     maker: TargetMaker | None = None
+    whole: WholePicture | None = None
+    multiple: int = 0
 
     @property
     def count(self) -> int:
@@ -215,7 +233,8 @@ class EvaluationViews:
 
     @property
     def clip_shape(self) -> tuple[int, int, int, int]:
-        return 3, self.sampler.num_frames, self.crop_size, self.crop_size
+        shape = (self.crop_size, self.crop_size) if self.whole is None else self.whole.shape
+        return 3, self.sampler.num_frames, *shape
 
     def __call__(
         self,
@@ -229,14 +248,22 @@ class EvaluationViews:
 
         The arguments are those of :meth:`TrainingClips.__call__`.
         """
-        with self.open(path, known) as reader:
+        with self.open(path, known, _frames_of(self, annotation)) as reader:
             views, targets = self.of(reader, annotation, key)
         return Sample(views if out is None else out.copy_(views), targets)
 
-    def open(self, path: str, known: VideoInfo | None = None) -> VideoReader:
+    def open(
+        self,
+        path: str,
+        known: VideoInfo | None = None,
+        frames: Sequence[str] | Sequence[int] | None = None,
+    ) -> VideoReader:
         """The video at the size that its views are cropped from."""
-        side = self.short_side if self.interpolation == "bilinear" else None
-        return open_video(path, self.backend, side, known=known, frames_fps=self.frames_fps)
+        by_decoder = self.whole is None and self.interpolation == "bilinear"
+        side = self.short_side if by_decoder else None
+        return open_video(
+            path, self.backend, side, known=known, frames_fps=self.frames_fps, frames=frames
+        )
 
     def of(self, reader: VideoReader, annotation: Any = None, key: tuple[int, ...] = ()) -> Sample:
         """The views of an open video."""
@@ -249,8 +276,19 @@ class EvaluationViews:
             short_side=self.short_side,
             targets_of=partial(_make_targets, self, annotation, reader, key),
             interpolation=self.interpolation,
+            whole=self.whole,
         )
         return Sample(views, _finish_targets(self, annotation, targets))
+
+
+def _frames_of(
+    make_clips: TrainingClips | EvaluationViews, annotation: Any
+) -> Sequence[str] | Sequence[int] | None:
+    """The frames of a video that its annotation is about; None for all."""
+    maker = make_clips.maker
+    if maker is None or maker.frames is None or annotation is None:
+        return None
+    return maker.frames(annotation)
 
 
 def _make_targets(
@@ -351,6 +389,14 @@ class VideoDataset(Dataset):
         """The targets of some clips as a batch holds them."""
         specs = {} if self.annotations is None else self.annotations.maker.specs
         return Targets.stack(targets, specs, self.make_clips.clip_shape)
+
+    def fit(self, batch: Batch) -> Batch:
+        """A batch of pictures of several sizes without the padding that all of them have."""
+        if not self.make_clips.multiple or self.annotations is None:
+            return batch
+        specs, multiple = self.annotations.maker.specs, self.make_clips.multiple
+        clips, targets = trimmed(batch.clips, batch.targets, specs, multiple)
+        return replace(batch, clips=clips, targets=targets)
 
     def batch(self, clips: Tensor, targets: Targets, requests: list[SampleRequest]) -> Batch:
         """The batch of the clips of some videos, all clips of a video after one another."""

@@ -182,6 +182,7 @@ class VideoLoader:
         if not self._workers:
             for positions in self._sampler:
                 batch = collate([self.dataset[position] for position in positions])
+                batch = self.dataset.fit(batch)
                 yield batch.pin_memory() if self._pin_memory else batch
             return
         batcher = self._batcher

@@ -49,6 +49,7 @@ class JitterCrop:
         self.size, self.inverse = size, inverse
         self.low, self.high = max(short_side[0], size), max(short_side[1], size)
         self.decode_side = self.high
+        self.shape = size, size
 
     def __call__(
         self, clip: Tensor, targets: Moving | None = None, *, rows: Tensor | None = None
@@ -81,6 +82,7 @@ class InceptionCrop:
         interpolation: InterpolationMode = InterpolationMode.BICUBIC,
     ):
         self.size, self.decode_side = size, max(decode_side, size)
+        self.shape = size, size
         self._crop = v2.RandomResizedCrop(size, area, aspect, interpolation, antialias=True)
 
     def __call__(

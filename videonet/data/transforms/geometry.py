@@ -99,9 +99,25 @@ def _moved_boxes(boxes: BoundingBoxes, matrix: Tensor, size: Size) -> BoundingBo
 def _sampled(mask: Tensor, matrix: Tensor, size: Size) -> Tensor:
     """A mask (…, H, W) after a map: every pixel from the nearest one before, zero from outside."""
     rows, columns = (torch.arange(side, dtype=torch.float64) + 0.5 for side in size)
+    if matrix[0, 1] == matrix[1, 0] == 0:  # upright: whole rows and columns are picked
+        return _picked(mask, matrix, columns, rows)
     centres = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1)  # (H', W', 2)
     x, y = _places(centres, torch.linalg.inv(matrix)).floor().long().unbind(-1)
     height, width = mask.shape[-2:]
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
     picked = mask[..., y.clamp(0, height - 1), x.clamp(0, width - 1)]
     return picked if inside.all() else picked * inside.to(picked.dtype)
+
+
+def _picked(mask: Tensor, matrix: Tensor, columns: Tensor, rows: Tensor) -> Tensor:
+    """The same for a map that stretches, moves and mirrors along the axes alone."""
+    back = torch.linalg.inv(matrix)
+    across = (columns * back[0, 0] + back[0, 2]).floor().long()
+    down = (rows * back[1, 1] + back[1, 2]).floor().long()
+    for axis, places in ((-2, down), (-1, across)):
+        side = mask.shape[axis]
+        outside = (places < 0) | (places >= side)
+        mask = mask.index_select(axis, places.clamp(0, side - 1))
+        if outside.any():
+            mask.index_fill_(axis, outside.nonzero()[:, 0], 0)
+    return mask

@@ -24,6 +24,7 @@ def video_views(
     short_side: int | None = None,
     targets_of: Callable[[np.ndarray], Mapping[str, Tensor]] | None = None,
     interpolation: str = "bilinear",
+    whole: Callable[..., Any] | None = None,
 ) -> Any:
     """All views of a video, uint8 ``(temporal · spatial, 3, T, crop, crop)``, temporal-major.
 
@@ -31,6 +32,8 @@ def video_views(
     the reader is best opened with it, and frames of another size are resized by ``interpolation``.
     Raises DecodeError
     where the video cannot be read.
+
+    ``whole`` makes one view of a clip, instead of crops.
 
     ``targets_of`` gives the targets of a clip of these frames, ``(T,)``; with it the result is the
     views and a list of the targets of each, in its crop.
@@ -40,6 +43,9 @@ def video_views(
     crops: list[Any] = []
     for row, clip in zip(indices, read_clips(reader, indices), strict=True):
         targets = None if targets_of is None else targets_of(row)
+        if whole is not None:
+            crops.append(whole(clip, targets))
+            continue
         crops += spatial_crops(clip, crop_size, spatial, short_side, targets, interpolation)
     if targets_of is None:
         return to_batch(crops)

@@ -9,6 +9,7 @@ import os
 import re
 import warnings
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import av
@@ -43,15 +44,24 @@ _SAMPLES_16 = ("I", "I;16", "I;16B", "I;16L", "I;16N")  # Pillow's modes of 16-b
 class PictureReader(VideoReader):
     """Reads the pictures of a folder in the order of their numbers, or one picture.
 
-    ``fps`` is the frame rate that they stand for. A picture is turned as its EXIF data says.
+    ``fps`` is the frame rate that they stand for. ``names``: of the pictures in the folder, in
+    their order, instead of all that are numbered. A picture is turned as its EXIF data says.
     Raises DecodeError for a folder without numbered pictures, with several series of them, and
     for a gap in the numbers.
     """
 
     def __init__(
-        self, path: str, fps: float, short_side: int | None = None, allow_larger: bool = False
+        self,
+        path: str,
+        fps: float,
+        short_side: int | None = None,
+        allow_larger: bool = False,
+        names: Sequence[str] | None = None,
     ):
-        self._files = numbered_files(path) if os.path.isdir(path) else [path]
+        if names is not None:
+            self._files = [os.path.join(path, name) for name in names]
+        else:
+            self._files = numbered_files(path) if os.path.isdir(path) else [path]
         self.path = path
         first = self._decode(self._files[0])
         self._first: Image.Image | None = first  # an image is decoded once

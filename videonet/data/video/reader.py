@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from videonet.data.video.info import VideoInfo
+from videonet.data.video.info import VideoInfo, is_even
+from videonet.errors import DecodeError
 
 Reader = TypeVar("Reader", bound="VideoReader")
 
@@ -59,6 +61,41 @@ class VideoReader(ABC):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class SelectedFrames(VideoReader):
+    """Some frames of a video, as if there were no others; closing it closes the video.
+
+    Raises DecodeError where the video has no such frames.
+    """
+
+    def __init__(self, reader: VideoReader, numbers: np.ndarray):
+        if len(numbers) == 0 or numbers[0] < 0 or numbers[-1] >= reader.info.frames:
+            reader.close()
+            raise DecodeError(
+                f"cannot read {reader.path}: it has {reader.info.frames} frames, but "
+                f"{f'number {numbers[-1]}' if len(numbers) else 'none'} is wanted"
+            )
+        times = reader.times[numbers]
+        span = float(times[-1] - times[0])
+        fps = (len(numbers) - 1) / span if span > 0 else reader.info.fps
+        info = replace(
+            reader.info,
+            frames=len(numbers),
+            fps=fps,
+            duration=len(numbers) / fps if fps else reader.info.duration,
+            even=is_even(times),
+            counted="",
+        )
+        super().__init__(reader.path, info, times - times[0], None)
+        self.size = reader.size
+        self._reader, self._numbers = reader, numbers
+
+    def _read(self, wanted: np.ndarray) -> Tensor:
+        return self._reader.frames_at(self._numbers[wanted])
+
+    def close(self) -> None:
+        self._reader.close()
 
 
 def scaled_size(
