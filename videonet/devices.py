@@ -56,6 +56,13 @@ def autocast_dtype(cfg: CfgNode, device: torch.device) -> torch.dtype | None:
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
 
+def send(values: Tensor, device: torch.device) -> Tensor:
+    """Copy a tensor of the CPU to a device, without waiting for what the device computes."""
+    if device.type == "cuda" and not torch.compiler.is_compiling():
+        values = values.pin_memory()
+    return values.to(device, non_blocking=True)
+
+
 @torch.inference_mode()
 def apply_to_clips(
     function: Callable[[Tensor], Tensor],

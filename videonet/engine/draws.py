@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
+from videonet.devices import send
 from videonet.engine.distributed import Process
 
 
@@ -84,10 +85,10 @@ class _DropPath(StochasticDepth):
         if not self.training or self.p == 0 or rows is None or len(x) % len(rows):
             return super().forward(x)
         drawn = torch.rand(self.draws.clips, len(x) // len(rows))[rows].flatten()
-        keep = (drawn >= self.p).to(x)
+        keep = (drawn >= self.p).to(x.dtype)
         if self.p < 1:
             keep = keep / (1 - self.p)
-        return x * keep.view(-1, *[1] * (x.dim() - 1))
+        return x * send(keep, x.device).view(-1, *[1] * (x.dim() - 1))
 
 
 def step_seed(seed: int, *numbers: int) -> int:
@@ -132,7 +133,9 @@ class StepShare:
         Returns:
             (n, …), in each row that of the clip's partner.
         """
-        others = values[self._partners.to(values.device)]
+        if self._partners.device != values.device:
+            self._partners = send(self._partners, values.device)
+        others = values[self._partners]
         for process, rows in self._elsewhere:
             others[rows] = self.process.swap(values[rows], process).flip(0)
         return others

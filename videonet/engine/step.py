@@ -97,11 +97,11 @@ class TrainingStep:
             self.draws.end()
         return total
 
-    def clip_gradients(self) -> float:
+    def clip_gradients(self) -> Tensor:
         """Unscale and clip the gradients.
 
         Returns:
-            Their L2 norm before clipping.
+            Their L2 norm before clipping, (), on the device.
         """
         self.scaler.unscale_(self.optimizer)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -110,7 +110,7 @@ class TrainingStep:
             norm = norm.full_tensor()
         if self.clip_value:
             nn.utils.clip_grad_value_(parameters, self.clip_value)
-        return norm.item()
+        return norm
 
     def update(self) -> None:
         """Change the weights, unless fp16 gradients overflowed in this step."""

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -99,5 +98,7 @@ def soft_targets(labels: Tensor, num_classes: int, smoothing: float = 0.0) -> Te
     Returns:
         float (N, K); each row sums to 1.
     """
-    targets = F.one_hot(labels, num_classes).float()
+    # F.one_hot would read the largest label, for which the host has to wait.
+    targets = torch.zeros(len(labels), num_classes, device=labels.device)
+    targets.scatter_(1, labels.unsqueeze(1), 1.0)
     return targets * (1 - smoothing) + smoothing / num_classes
