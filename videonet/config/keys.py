@@ -206,6 +206,12 @@ TRAIN = Group(
             "Which half precision: bf16, fp16 (with a loss scaler), or auto (what the GPU offers).",
             own=True,
         ),
+        "COMPILE": Key(
+            False,
+            "Compile the forward and backward pass of training with torch.compile; the first step "
+            "takes minutes.",
+            own=True,
+        ),
         "GRAD_ACCUM_STEPS": Key(
             1,
             "Forward and backward passes that the BATCH_SIZE videos of a step are divided into, "

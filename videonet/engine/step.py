@@ -38,6 +38,7 @@ class TrainingStep:
         clip_norm: limit of the gradient's L2 norm; None or 0 for no limit.
         clip_value: limit of each entry of the gradient; None or 0 for no limit.
         draws: tells the model's random layers which clips they see.
+        forward: what is called in place of the model, such as a compiled one; None for the model.
     """
 
     def __init__(
@@ -54,11 +55,12 @@ class TrainingStep:
         clip_norm: float | None = None,
         clip_value: float | None = None,
         draws: ClipDraws | None = None,
+        forward: Callable[[Tensor], Tensor] | None = None,
     ):
         self.model, self.optimizer, self.scaler = model, optimizer, scaler
         self.process, self.clips_per_step, self.parts = process, clips_per_step, parts
         self.dtype, self.clip_norm, self.clip_value = dtype, clip_norm, clip_value
-        self.loss, self.draws = loss, draws
+        self.loss, self.draws, self.forward = loss, draws, model if forward is None else forward
 
     def backward(
         self, clips: Tensor, targets: Targets, rows: Tensor | None = None, seed: int = 0
@@ -88,7 +90,7 @@ class TrainingStep:
                 with torch.autocast(
                     clips.device.type, dtype=self.dtype, enabled=self.dtype is not None
                 ):
-                    loss = self.loss(self.model(part), wanted)
+                    loss = self.loss(self.forward(part), wanted)
                 loss = loss * (len(part) / self.clips_per_step)
                 # Gradients are averaged over the processes, but the shares are to be added.
                 self.scaler.scale(loss * self.process.world_size).backward()

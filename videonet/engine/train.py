@@ -30,6 +30,7 @@ from videonet.engine.batch_norm import (
     precise_statistics,
     synchronize,
 )
+from videonet.engine.compiling import training_forward
 from videonet.engine.data_check import check_data
 from videonet.engine.distributed import Process
 from videonet.engine.draws import ClipDraws, StepShare, step_seed
@@ -134,8 +135,9 @@ class Trainer:
         # Layers that exchange data between processes need the same number of parts on all of them.
         parts = min(cfg.TRAIN.GRAD_ACCUM_STEPS, cfg.AUG.NUM_SAMPLE * min(map(len, places)))
         self._prepare_batch_norms(clips, parts)
+        module = averaging_gradients(self.model, process)
         self.train_step = TrainingStep(
-            averaging_gradients(self.model, process),
+            module,
             self.state.optimizer,
             self.state.scaler,
             process,
@@ -146,6 +148,7 @@ class Trainer:
             clip_norm=cfg.SOLVER.CLIP_GRAD_L2NORM,
             clip_value=cfg.SOLVER.CLIP_GRAD_VAL,
             draws=self.draws,
+            forward=training_forward(self.model, module, cfg, process),
         )
         self.lr_factor = lr_factor(cfg, clips)
         logger.info(
