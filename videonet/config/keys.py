@@ -255,6 +255,12 @@ TEST = Group(
             "Test and predict with the averaged weights of a run with SOLVER.EMA_DECAY.",
             own=True,
         ),
+        "CUDA_GRAPHS": Key(
+            True,
+            "On a GPU, record what the model does with clips whose shape repeats, and replay it as "
+            "a whole, in testing and prediction.",
+            own=True,
+        ),
         "MAX_BAD_SHARE": Key(
             0.1,
             "A test has no result when more than this share of the videos, 0 to 1, cannot be read.",

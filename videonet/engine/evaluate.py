@@ -14,6 +14,7 @@ from videonet.devices import apply_to_clips
 from videonet.engine.distributed import Process
 from videonet.engine.signals import StopSignals
 from videonet.errors import DataError, TrainingError
+from videonet.ops.kernels.replay import Replays
 from videonet.tasks.task import Evaluation, Task
 from videonet.terminal import progress_bar
 
@@ -32,6 +33,7 @@ def evaluate(
     dtype: torch.dtype | None = None,
     title: str = "evaluate",
     stop: StopSignals | None = None,
+    replays: Replays | None = None,
 ) -> Evaluation | None:
     """Run a model over a data set; called by all processes together.
 
@@ -46,6 +48,7 @@ def evaluate(
         dtype: the precision of autocast; None for full precision.
         title: of the progress bar.
         stop: ends the evaluation early when any process has received a signal.
+        replays: for shapes that repeat; None to run the model each time.
 
     Returns:
         The results of all videos, the same on every process; None if `stop` ended it.
@@ -66,7 +69,18 @@ def evaluate(
             break
         failures += batch.failures
         if len(batch.clips):
-            rows.append(_batch_rows(model, batch, process, task, mean, std, max_clips, dtype))
+            outputs = apply_to_clips(
+                model,
+                batch.clips,
+                mean=mean,
+                std=std,
+                device=process.device,
+                max_clips=max_clips,
+                dtype=dtype,
+                replays=replays,
+                model=model,
+            )[0]
+            rows.append(_batch_rows(outputs, batch, task))
     model.train(was_training)
 
     videos = [video for part in rows for video in part.videos]
@@ -132,18 +146,8 @@ def _joined(rows: deque[_Rows], videos: list[int], process: Process) -> tuple[Te
     return kept, scores
 
 
-def _batch_rows(
-    model: nn.Module, batch: Batch, process: Process, task: Task, mean, std, max_clips, dtype
-) -> _Rows:
-    outputs = apply_to_clips(
-        model,
-        batch.clips,
-        mean=mean,
-        std=std,
-        device=process.device,
-        max_clips=max_clips,
-        dtype=dtype,
-    )
+def _batch_rows(outputs: Tensor, batch: Batch, task: Task) -> _Rows:
+    """The results of the videos of a batch, from the model's outputs (N, …) for its clips."""
     videos, kept, scores = batch.videos.unique_consecutive(), [], []
     for video in videos:
         mine = (batch.videos == video).nonzero()[:, 0]
