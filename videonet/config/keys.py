@@ -106,7 +106,11 @@ DATA = Group(
             "Flip training clips left to right with probability 0.5; never done for ssv2, whose "
             "classes tell left from right.",
         ),
-        "DECODING_BACKEND": Key("auto", "Video decoder: pyav, decord, torchcodec, or auto (pyav)."),
+        "DECODING_BACKEND": Key(
+            "auto",
+            "Video decoder: pyav, decord, torchcodec, cuda (torchcodec on an NVIDIA GPU, from "
+            "every loader process), or auto (pyav).",
+        ),
     },
 )
 
