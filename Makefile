@@ -57,7 +57,8 @@ test-operators: $(INSTALLED)
 test-portable: $(INSTALLED)
 	$(PYTEST) -m "not slow" $(PORTABLE)
 
-# What a GPU shows: agreement with the CPU, the recipe of Kinetics-400, speed beside torchvision.
+# What a GPU shows: agreement with the CPU, the recipe of Kinetics-400, speed beside other libraries
+# (build/gpu.md, within five minutes).
 # Installs nothing: without a virtual environment here, PYTHON has the dependencies.
 # DEVICE=cpu tries the tests where there is no GPU.
 DEVICE ?= cuda
@@ -68,9 +69,7 @@ check-gpu:
 	VIDEONET_TEST_DEVICE=$(DEVICE) $(CHECK_PYTHON) -m pytest -q -m cuda --durations 10 \
 	    $$($(CHECK_PYTHON) -c "import xdist" 2> /dev/null && echo "-n $(PROCESSES)"); \
 	    passed=$$?; \
-	$(CHECK_PYTHON) tools/benchmark.py model torchvision:mvit_v2_s@bf16 mvit_v2_s@bf16 \
-	    torchvision:swin3d_t@bf16 swin_t@bf16 \
-	    --device $(DEVICE) --batch 16 --train-batch 8 --rounds 3 --seconds 1 && exit $$passed
+	$(CHECK_PYTHON) tools/benchmark.py gpu --device $(DEVICE) --output build/gpu && exit $$passed
 
 # The pages of docs/ and the reference made of the docstrings; a warning is an error.
 docs: $(INSTALLED)

@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 
 import torch
 from fvcore.common.config import CfgNode
-from torch import Tensor
+from torch import Tensor, nn
 
 from videonet.data.transforms.batch import normalize
 from videonet.errors import ConfigError
+from videonet.ops.kernels.replay import CudaGraphs, Outputs, Replays
 
 HALF_PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -56,9 +57,23 @@ def autocast_dtype(cfg: CfgNode, device: torch.device) -> torch.dtype | None:
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
 
+def send(values: Tensor, device: torch.device) -> Tensor:
+    """Copy a tensor of the CPU to a device, without waiting for what the device computes."""
+    if device.type == "cuda" and not torch.compiler.is_compiling():
+        values = values.pin_memory()
+    return values.to(device, non_blocking=True)
+
+
+def replays_for(cfg: CfgNode, device: torch.device) -> Replays | None:
+    """CUDA graphs for the calls of a model in testing and prediction; None where there are none."""
+    if device.type != "cuda" or not cfg.TEST.CUDA_GRAPHS:
+        return None
+    return Replays(CudaGraphs(device))
+
+
 @torch.inference_mode()
 def apply_to_clips(
-    function: Callable[[Tensor], Tensor],
+    function: Callable[[Tensor], Tensor | Outputs],
     clips: Tensor,
     *,
     mean: Sequence[float],
@@ -66,24 +81,41 @@ def apply_to_clips(
     device: torch.device,
     max_clips: int,
     dtype: torch.dtype | None = None,
-) -> Tensor:
+    replays: Replays | None = None,
+    model: nn.Module | None = None,
+) -> Outputs:
     """The outputs of a model, or of a part of it, for uint8 clips.
 
     Args:
-        function: maps normalised clips (n, 3, T, H, W) to a tensor (n, …).
+        function: maps normalised clips (n, 3, T, H, W) to a tensor (n, …), or to several.
         clips: uint8 (N, 3, T, H, W), on any device.
         mean: of the three channels, for normalisation.
         std: of the three channels.
         device: where `function` computes.
         max_clips: the number of clips on the device at a time.
         dtype: the precision of autocast; None for full precision.
+        replays: for shapes that repeat; needs `model`, and a `function` that is the same object,
+            or an equal one, in every call.
+        model: that `function` computes with.
 
     Returns:
-        float32 (N, …) on the CPU.
+        float32 (N, …) on the CPU, one tensor for each of the function's.
     """
-    outputs = []
-    for part in clips.split(max_clips):
+
+    def run(part: Tensor) -> Outputs:
         part = normalize(part.to(device, non_blocking=True), mean, std)
-        with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
-            outputs.append(function(part).float().cpu())
-    return torch.cat(outputs)
+        # Weights that a graph has cast must not serve anybody else.
+        with torch.autocast(
+            device.type, dtype=dtype, enabled=dtype is not None, cache_enabled=replays is None
+        ):
+            found = function(part)
+        return (found,) if isinstance(found, Tensor) else found
+
+    outputs: list[list[Tensor]] = []
+    for part in clips.split(max_clips):
+        if replays is None or model is None:
+            found = run(part)
+        else:
+            found = replays(run, model, part, (function, tuple(mean), tuple(std), dtype))
+        outputs.append([tensor.float().cpu() for tensor in found])
+    return tuple(torch.cat(parts) for parts in zip(*outputs, strict=True))

@@ -61,3 +61,9 @@ def test_verdict(decode, augment, needed, expected):
 def test_at_least_one_process(folder):
     with pytest.raises(ConfigError, match="workers is 0"):
         data.run(arguments(folder, "--workers", "0"))
+
+
+def test_what_a_process_delivers_and_a_model_needs():
+    result = {"clips_per_second": {"videonet": [9.0, 10.0, 12.0]}, "workers": 4}
+    assert data.supply(result) == "a process delivers 2.50 clips/s"
+    assert "2.50 clips/s: 51 clips/s take 21 processes" in data.supply(result, 51)

@@ -174,6 +174,37 @@ def test_falling_back_is_logged_once(video, monkeypatch, caplog, indices_in):
     assert len(caplog.records) == 1 and "pyav" in caplog.text and "decord" in caplog.text
 
 
+def test_a_gpu_that_is_not_there_is_one_sentence(video, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="cuda decodes on an NVIDIA GPU, and torch finds none"):
+        open_video(video, "cuda")
+
+
+def test_a_torchcodec_without_cuda_is_one_sentence(video, monkeypatch):
+    decoders = pytest.importorskip("torchcodec.decoders")
+
+    def refuse(*_, device, **__):
+        raise RuntimeError(f"Unsupported device: {device}")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(decoders, "VideoDecoder", refuse)
+    with pytest.raises(ConfigError, match="this torchcodec is built without CUDA"):
+        open_video(video, "cuda")
+
+
+@pytest.mark.cuda
+def test_a_gpu_decodes_nearly_the_same(make_video, tmp_path, device):
+    if device.type != "cuda":
+        pytest.skip("NVDEC is on NVIDIA's GPUs")
+    pytest.importorskip("torchcodec.decoders")
+    path = make_video(tmp_path / "clip.mp4", frames=30, codec="libx264")
+    wanted = [3, 4, 29, 0]
+    with open_video(path, "cuda", 24) as reader, open_video(path, "pyav", 24) as reference:
+        found, expected = reader.frames_at(wanted), reference.frames_at(wanted)
+    assert found.device.type == "cpu" and found.shape == expected.shape
+    assert (found.float() - expected.float()).abs().mean() < 4
+
+
 @pytest.mark.parametrize("gop", [4, 8, 250])
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
 def test_frames_that_nobody_wants_are_not_missed(make_video, tmp_path, indices_in, suffix, gop):

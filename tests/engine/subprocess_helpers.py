@@ -16,7 +16,7 @@ import torch
 from videonet.checkpoint.checkpoint_dir import saved_checkpoints
 from videonet.config import load_config_text
 from videonet.data.loading.loader import positions
-from videonet.engine import train
+from videonet.engine import compiling, train
 from videonet.engine.batch_norm import synchronize
 from videonet.engine.distributed import process
 from videonet.engine.draws import StepShare
@@ -166,4 +166,10 @@ def killed_before_old_ones_go(cfg) -> None:
 
 def killed_in_validation(cfg) -> None:
     train.Trainer._validate = lambda *args: die()
+    run(cfg)
+
+
+def compiled(cfg) -> None:
+    """A compiled training, without the wait for a C++ compiler."""
+    compiling.BACKEND = "aot_eager"
     run(cfg)

@@ -59,10 +59,10 @@ def test_clipping_scales_to_the_norm_and_reports_the_one_before():
         clip_norm=1.0,
     )
     model.weight.grad = torch.tensor([[3.0], [4.0]])
-    assert step.clip_gradients() == pytest.approx(5.0)
+    assert step.clip_gradients().item() == pytest.approx(5.0)
     torch.testing.assert_close(model.weight.grad, torch.tensor([[0.6], [0.8]]))
     step.clip_norm, step.clip_value = None, 0.7
-    assert step.clip_gradients() == pytest.approx(1.0)
+    assert step.clip_gradients().item() == pytest.approx(1.0)
     torch.testing.assert_close(model.weight.grad, torch.tensor([[0.6], [0.7]]))
 
 

@@ -3,10 +3,12 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from videonet.ops.conv import FastConv3d
+from videonet.ops.conv import FastConv3d, cuts_patches, patch_product
 from videonet.ops.kernels import cpu
+from videonet.ops.patch_embed import stem_memory
 
 CASES = [  # kernel, stride, padding, dilation, groups
     ((3, 3, 3), (1, 1, 1), (1, 1, 1), (1, 1, 1), 1),
@@ -62,3 +64,48 @@ def test_other_types_autocast_and_observers_keep_torchs_convolution():
     assert conv.double()(x.double()).dtype is torch.float64
     with pytest.raises(RuntimeError, match="channels"):
         FastConv3d(3, 6, 3)(x)
+
+
+@pytest.mark.parametrize(
+    "kernel, shape", [((2, 4, 4), (4, 16, 12)), ((1, 4, 4), (1, 9, 15)), ((3, 2, 5), (7, 5, 11))]
+)
+@pytest.mark.parametrize("bias", [True, False])
+def test_patches_as_a_product(kernel, shape, bias):
+    """A remainder of the clip belongs to no patch."""
+    torch.manual_seed(0)
+    conv = nn.Conv3d(3, 8, kernel, kernel, bias=bias).double()
+    x = torch.randn(2, 3, *shape, dtype=torch.float64, requires_grad=True)
+    assert cuts_patches(conv)
+    results = []
+    for out in (patch_product(conv, x), conv(x)):
+        gradients = torch.autograd.grad(out.square().sum(), (x, *conv.parameters()))
+        results.append((out, *gradients))
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected)
+    assert results[0][0].flatten(2).transpose(1, 2).is_contiguous()
+
+
+@pytest.mark.parametrize(
+    "kernel, options",
+    [
+        ((2, 2, 2), {"stride": (1, 2, 2)}),
+        ((2, 2, 2), {"stride": 2, "padding": (0, 1, 1)}),
+        ((2, 2, 2), {"stride": 2, "dilation": 2}),
+        ((2, 2, 2), {"stride": 2, "groups": 2}),
+        ((1, 1, 1), {}),
+    ],
+)
+def test_what_is_no_cut_into_patches(kernel, options):
+    assert not cuts_patches(nn.Conv3d(4, 4, kernel, **options))
+
+
+def test_the_memory_of_a_stem():
+    clip = torch.randn(2, 3, 4, 8, 8)
+    assert stem_memory(clip) is clip
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = stem_memory(clip)
+    for found in (inside, stem_memory(clip.bfloat16())):
+        assert found.is_contiguous(memory_format=torch.channels_last_3d)
+    assert torch.equal(inside, clip)
+    image = torch.randn(2, 3, 8, 8, dtype=torch.bfloat16)
+    assert stem_memory(image) is image

@@ -68,3 +68,16 @@ def test_the_global_seed_decides_and_the_input_stays():
         torch.manual_seed(3)
         results.append(Mixup(0.8, 1.0, 1.0, 0.5, 6)(clips, labels)[0])
     assert torch.equal(*results) and torch.equal(clips, kept)
+
+
+def test_in_place_gives_the_same_bits():
+    clips, labels = torch.randn(6, 3, 4, 16, 16), torch.arange(6)
+    for seed in range(12):
+        torch.manual_seed(seed)
+        expected, targets = Mixup(0.8, 1.0, 1.0, 0.5, 6)(clips, labels)
+        torch.manual_seed(seed)
+        own = clips.clone()
+        found, same = Mixup(0.8, 1.0, 1.0, 0.5, 6)(own, labels, in_place=True)
+        assert torch.equal(found, expected) and torch.equal(same, targets)
+        cut = (found == clips).any()
+        assert (found.data_ptr() == own.data_ptr()) == bool(cut)

@@ -15,8 +15,8 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="[LIBRARY:]MODEL[@DTYPE][+compile]",
         help="library is videonet (default), reference (videonet, attention written out), "
-        "torchvision, pytorchvideo or timm; dtype fp32 (default), bf16 or fp16; ratios are to "
-        "the first one",
+        "torchvision, pytorchvideo, timm, transformers or hiera; dtype fp32 (default), bf16 or "
+        "fp16; ratios are to the first one",
     )
     parser.add_argument("--mode", choices=("inference", "training", "both"), default="both")
     parser.add_argument("--batch", type=int, default=1, help="in inference (default 1)")
@@ -34,6 +34,26 @@ def add_scaling(parser: argparse.ArgumentParser) -> None:
     _add_task(parser)
     parser.set_defaults(rounds=3)
     parser.add_argument("--output", type=Path, help="write PREFIX.json and PREFIX.png")
+
+
+def add_gpu(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``videonet benchmark gpu``."""
+    parser.add_argument(
+        "--groups",
+        nargs="+",
+        metavar="A,B",
+        help="candidates that take turns, ratios are to the first (default: every family beside "
+        "a peer)",
+    )
+    parser.add_argument("--batch", type=int, default=16, help="in inference (default 16)")
+    parser.add_argument("--train-batch", type=int, default=8, help="in training (default 8)")
+    parser.add_argument("--dtype", choices=("bf16", "fp16", "fp32"), default="bf16")
+    parser.add_argument(
+        "--minutes", type=float, default=4.5, help="no group begins later (default 4.5)"
+    )
+    _add_task(parser)
+    parser.set_defaults(device="cuda", rounds=3, seconds=0.4)
+    parser.add_argument("--output", type=Path, help="write PREFIX.md and PREFIX.json")
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:

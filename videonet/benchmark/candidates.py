@@ -15,7 +15,15 @@ from videonet.benchmark.flops import written_out_attention
 from videonet.errors import ConfigError
 from videonet.models import create_model
 
-LIBRARIES = ("videonet", "reference", "torchvision", "pytorchvideo", "timm", "transformers")
+LIBRARIES = (
+    "videonet",
+    "reference",
+    "torchvision",
+    "pytorchvideo",
+    "timm",
+    "transformers",
+    "hiera",
+)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 GRAMMAR = re.compile(
     r"(?:(?P<library>\w+):)?(?P<model>\w+)(?:@(?P<dtype>\w+))?(?P<compiled>\+compile)?"
@@ -142,6 +150,10 @@ def _transformers(name: str, frames: int, size: int) -> nn.Module:
     return _Logits(model(model.config_class(**settings, **shape)))
 
 
+def _hiera(name: str, frames: int, size: int) -> nn.Module:
+    return _builder(importlib.import_module("hiera"), name)()  # the name says which clips it takes
+
+
 def _builder(module, name: str):
     if not hasattr(module, name):
         raise ConfigError(f"{module.__name__} has no model {name!r}")
@@ -155,4 +167,5 @@ BUILDERS = {
     "pytorchvideo": _pytorchvideo,
     "timm": _timm,
     "transformers": _transformers,
+    "hiera": _hiera,
 }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import statistics
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -39,7 +40,7 @@ def run(args: argparse.Namespace) -> str:
     result = benchmark(
         cfg, workers=args.workers, rounds=args.rounds, peers=args.peer or BENCHMARK_PEERS
     )
-    result["verdict"] = verdict(result, args.needed)
+    result["verdict"], result["needed"] = verdict(result, args.needed), args.needed
     if args.output:
         args.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     return report(result)
@@ -256,6 +257,15 @@ def verdict(result: dict, needed: float | None = None) -> str:
     return "decode-bound" if decoding >= cost["crop"] + cost["augment"] else "augmentation-bound"
 
 
+def supply(result: dict, needed: float | None = None) -> str:
+    """What one process delivers, and how many a model needs that takes ``needed`` clips/s."""
+    each = statistics.median(result["clips_per_second"]["videonet"]) / result["workers"]
+    text = f"a process delivers {each:.2f} clips/s"
+    if needed is None or not each:
+        return text
+    return f"{text}: {needed:g} clips/s take {math.ceil(needed / each)} processes with a core each"
+
+
 def report(result: dict) -> str:
     """The result as a table for people."""
     rates = result["clips_per_second"]
@@ -278,5 +288,6 @@ def report(result: dict) -> str:
     lines.append("cost of a clip in one process:")
     for stage, cost in costs.items():
         lines.append(f"{stage:14}{cost:9.2f} ms{100 * cost / total:6.0f} %")
+    lines.append(supply(result, result.get("needed")))
     lines.append(f"verdict: {result['verdict']}")
     return "\n".join(lines)

@@ -132,7 +132,7 @@ class _Bench:
         memory = PeakMemory(self.task.device)
         model = self.candidate.build(self.task.frames, self.task.size).to(self.task.device)
         parameters = sum(p.numel() for p in model.parameters())
-        prepare = _training_step if self.task.training else _inference_step
+        prepare = training_step if self.task.training else inference_step
         self.step = prepare(model, self.candidate, self.task)
         memory.restart()
         self._run()
@@ -161,7 +161,7 @@ def _clip(task: Task) -> Tensor:
     return torch.randn(task.shape, device=task.device)
 
 
-def _inference_step(model: nn.Module, candidate: Candidate, task: Task) -> Callable[[], object]:
+def inference_step(model: nn.Module, candidate: Candidate, task: Task) -> Callable[[], Tensor]:
     """A forward pass with weights and clip in the candidate's type."""
     dtype = DTYPES[candidate.dtype]
     model, clip = model.eval().to(dtype), _clip(task).to(dtype)
@@ -174,7 +174,7 @@ def _inference_step(model: nn.Module, candidate: Candidate, task: Task) -> Calla
     return step
 
 
-def _training_step(model: nn.Module, candidate: Candidate, task: Task) -> Callable[[], object]:
+def training_step(model: nn.Module, candidate: Candidate, task: Task) -> Callable[[], object]:
     """Forward under autocast of the candidate's type, loss, backward, and AdamW in fp32."""
     dtype = DTYPES[candidate.dtype]
     model.train()

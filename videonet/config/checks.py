@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 CHOICES: dict[str, tuple[Any, ...]] = {
     "DATA.SAMPLING": ("auto", "dense", "segments"),
     "DATA.SHORT_VIDEO": ("repeat_last", "loop"),
-    "DATA.DECODING_BACKEND": ("auto", "decord", "pyav", "torchcodec"),
+    "DATA.DECODING_BACKEND": ("auto", "cuda", "decord", "pyav", "torchcodec"),
     "AUG.INTERPOLATION": ("bicubic", "bilinear", "random"),
     "AUG.RE_MODE": ("pixel", "rand", "const"),
     "MVIT.MODE": ("conv", "conv_unshared", "max", "avg"),

@@ -166,7 +166,11 @@ DATA = Group(
             "Flip training clips left to right with probability 0.5; never done for ssv2, whose "
             "classes tell left from right.",
         ),
-        "DECODING_BACKEND": Key("auto", "Video decoder: pyav, decord, torchcodec, or auto (pyav)."),
+        "DECODING_BACKEND": Key(
+            "auto",
+            "Video decoder: pyav, decord, torchcodec, cuda (torchcodec on an NVIDIA GPU, from "
+            "every loader process), or auto (pyav).",
+        ),
     },
 )
 
@@ -266,6 +270,12 @@ TRAIN = Group(
             "Which half precision: bf16, fp16 (with a loss scaler), or auto (what the GPU offers).",
             own=True,
         ),
+        "COMPILE": Key(
+            False,
+            "Compile the forward and backward pass of training with torch.compile; the first step "
+            "takes minutes.",
+            own=True,
+        ),
         "GRAD_ACCUM_STEPS": Key(
             1,
             "Forward and backward passes that the BATCH_SIZE videos of a step are divided into, "
@@ -313,6 +323,12 @@ TEST = Group(
         "EMA": Key(
             True,
             "Test and predict with the averaged weights of a run with SOLVER.EMA_DECAY.",
+            own=True,
+        ),
+        "CUDA_GRAPHS": Key(
+            True,
+            "On a GPU, record what the model does with clips whose shape repeats, and replay it as "
+            "a whole, in testing and prediction.",
             own=True,
         ),
         "MAX_BAD_SHARE": Key(

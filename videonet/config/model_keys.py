@@ -130,7 +130,9 @@ MODEL = Group(
         "ACT_CHECKPOINT": Key(
             False, "Compute activations again in the backward pass, which saves memory."
         ),
-        "COMPILE": Key(False, "Compile the model with torch.compile.", own=True),
+        "COMPILE": Key(
+            False, "Compile the model with torch.compile, in training and in testing.", own=True
+        ),
         "FROZEN_LAYERS": Key(
             0,
             "Number of layers, counted from the patch stem, that training leaves as they are; "

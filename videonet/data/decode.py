@@ -19,7 +19,7 @@ from videonet.data.video.names import PICTURE_SUFFIXES
 from videonet.data.video.pictures import PictureReader
 from videonet.data.video.pyav_reader import PyAVReader
 from videonet.data.video.reader import SelectedFrames, VideoReader, scaled_size
-from videonet.data.video.torchcodec_reader import TorchcodecReader
+from videonet.data.video.torchcodec_reader import CudaReader, TorchcodecReader
 from videonet.errors import ConfigError
 
 __all__ = [
@@ -32,7 +32,7 @@ __all__ = [
     "scaled_size",
 ]
 
-BACKENDS = ("auto", "decord", "pyav", "torchcodec")
+BACKENDS = ("auto", "cuda", "decord", "pyav", "torchcodec")
 
 
 def open_video(
@@ -48,8 +48,9 @@ def open_video(
     """Open a video for reading frames by index: a file, a folder of numbered pictures, a picture.
 
     ``backend``: one of :data:`BACKENDS`. ``auto`` is PyAV, which reads the most and decodes the
-    least; decord and torchcodec give way to PyAV for files that they cannot read exactly, which
-    is logged once per codec. ``short_side``: frames come with exactly this short side (in pixels,
+    least; decord, torchcodec and ``cuda`` (torchcodec on an NVIDIA GPU, whose colours differ a
+    little) give way to PyAV for files that they cannot read exactly, which is logged once per
+    codec. ``short_side``: frames come with exactly this short side (in pixels,
     smaller videos are enlarged) and the long side in proportion, rounded down; None keeps the
     size, and with ``allow_larger`` videos of up to twice the short side keep theirs too, which is
     cheaper where a resizing follows anyway. ``known``: what a manifest says of the file, which
@@ -80,5 +81,5 @@ def _open(
         return PictureReader(path, frames_fps, short_side, allow_larger)
     if backend in ("auto", "pyav"):
         return PyAVReader(path, short_side, allow_larger, known)
-    make = TorchcodecReader if backend == "torchcodec" else DecordReader
-    return FallbackReader(backend, make, path, short_side, allow_larger, known)
+    others = {"cuda": CudaReader, "decord": DecordReader, "torchcodec": TorchcodecReader}
+    return FallbackReader(backend, others[backend], path, short_side, allow_larger, known)

@@ -8,6 +8,7 @@ and become plain tensors in a batch.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -258,8 +259,12 @@ class Targets(Mapping[str, Any]):
     def tensor_split(self, parts: int) -> list[Targets]:
         """Those of consecutive clips, as ``torch.tensor_split`` divides the clips."""
         count = max(map(len, self._values.values()), default=0)
-        places = torch.arange(count).tensor_split(parts)
-        return [self.rows(part.tolist()) for part in places]
+        bounds = [0, *(len(part) for part in torch.arange(count).tensor_split(parts))]
+        starts = list(itertools.accumulate(bounds))
+        return [
+            Targets({name: value[start:end] for name, value in self._values.items()})
+            for start, end in itertools.pairwise(starts)
+        ]
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Targets:
         return Targets(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
+from videonet.devices import send
 from videonet.engine.distributed import Process
 
 
@@ -30,9 +31,12 @@ class ClipDraws:
     def __init__(self, clips: int):
         self.clips = clips
         self.rows: Tensor | None = None  # places of the clips that the model sees, (n,) int64
+        self.rows_there = torch.empty(0, dtype=torch.int64)  # the same on the model's device
+        self.device = torch.device("cpu")
 
     def attach(self, model: nn.Module) -> None:
         """Let the dropout and drop path layers of `model` draw by clip."""
+        self.device = next((p.device for p in model.parameters()), self.device)
         for module in model.modules():
             if type(module) is nn.Dropout:
                 module.__class__ = _Dropout
@@ -43,7 +47,7 @@ class ClipDraws:
 
     def begin(self, rows: Tensor, seed: int) -> None:
         """The model is about to see the clips at these places; `seed` is that of the step."""
-        self.rows = rows
+        self.rows, self.rows_there = rows, send(rows, self.device)
         torch.manual_seed(seed)
 
     def end(self) -> None:
@@ -83,11 +87,14 @@ class _DropPath(StochasticDepth):
         rows = self.draws.rows
         if not self.training or self.p == 0 or rows is None or len(x) % len(rows):
             return super().forward(x)
-        drawn = torch.rand(self.draws.clips, len(x) // len(rows))[rows].flatten()
-        keep = (drawn >= self.p).to(x)
+        # A compiled graph draws on the device, so that no copy from the CPU is in it.
+        device = x.device if torch.compiler.is_compiling() else rows.device
+        drawn = torch.rand(self.draws.clips, len(x) // len(rows), device=device)
+        drawn = drawn[rows if device == rows.device else self.draws.rows_there].flatten()
+        keep = (drawn >= self.p).to(x.dtype)
         if self.p < 1:
             keep = keep / (1 - self.p)
-        return x * keep.view(-1, *[1] * (x.dim() - 1))
+        return x * send(keep, x.device).view(-1, *[1] * (x.dim() - 1))
 
 
 def step_seed(seed: int, *numbers: int) -> int:
@@ -132,7 +139,9 @@ class StepShare:
         Returns:
             (n, …), in each row that of the clip's partner.
         """
-        others = values[self._partners.to(values.device)]
+        if self._partners.device != values.device:
+            self._partners = send(self._partners, values.device)
+        others = values[self._partners]
         for process, rows in self._elsewhere:
             others[rows] = self.process.swap(values[rows], process).flip(0)
         return others

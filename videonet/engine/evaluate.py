@@ -16,6 +16,7 @@ from videonet.devices import apply_to_clips
 from videonet.engine.distributed import Process
 from videonet.engine.signals import StopSignals
 from videonet.errors import DataError, ScoreError, TrainingError
+from videonet.ops.kernels.replay import Replays
 from videonet.tasks.task import Evaluation, RecordTask, Results, Task
 from videonet.terminal import progress_bar
 
@@ -35,6 +36,7 @@ def evaluate(
     dtype: torch.dtype | None = None,
     title: str = "evaluate",
     stop: StopSignals | None = None,
+    replays: Replays | None = None,
 ) -> Results | None:
     """Run a model over a data set; called by all processes together.
 
@@ -49,6 +51,7 @@ def evaluate(
         dtype: the precision of autocast; None for full precision.
         title: of the progress bar.
         stop: ends the evaluation early when any process has received a signal.
+        replays: for shapes that repeat; None to run the model each time.
 
     Returns:
         The results of all videos, the same on every process; None if `stop` ended it.
@@ -77,7 +80,18 @@ def evaluate(
             rows_of = None if annotations is None else annotations.rows
             records += _batch_records(model, batch, process, task, settings, rows_of)
         else:
-            rows.append(_batch_rows(model, batch, process, task, settings))
+            outputs = apply_to_clips(
+                model,
+                batch.clips,
+                mean=mean,
+                std=std,
+                device=process.device,
+                max_clips=max_clips,
+                dtype=dtype,
+                replays=replays,
+                model=model,
+            )[0]
+            rows.append(_batch_rows(outputs, batch, task))
     model.train(was_training)
 
     videos = [video for part in rows for video in part.videos]
@@ -161,18 +175,8 @@ def _joined(rows: deque[_Rows], videos: list[int], process: Process) -> tuple[Te
     return kept, scores
 
 
-def _batch_rows(
-    model: nn.Module, batch: Batch, process: Process, task: Task, settings: _Settings
-) -> _Rows:
-    outputs = apply_to_clips(
-        model,
-        batch.clips,
-        mean=settings.mean,
-        std=settings.std,
-        device=process.device,
-        max_clips=settings.max_clips,
-        dtype=settings.dtype,
-    )
+def _batch_rows(outputs: Tensor, batch: Batch, task: Task) -> _Rows:
+    """The results of the videos of a batch, from the model's outputs (N, …) for its clips."""
     videos, kept, scores = batch.videos.unique_consecutive(), [], []
     for video in videos:
         mine = (batch.videos == video).nonzero()[:, 0]

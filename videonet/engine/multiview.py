@@ -11,7 +11,7 @@ from fvcore.common.config import CfgNode
 from videonet.checkpoint.checkpoint_dir import latest_valid, newest_checkpoint
 from videonet.config import model_arguments
 from videonet.data import build_loader
-from videonet.devices import autocast_dtype
+from videonet.devices import autocast_dtype, replays_for
 from videonet.engine.distributed import Process
 from videonet.engine.evaluate import evaluate
 from videonet.engine.results import (
@@ -86,6 +86,7 @@ def run_multiview_test(cfg: CfgNode, process: Process) -> dict:
         max_clips=cfg.TEST.BATCH_SIZE,
         dtype=autocast_dtype(cfg, process.device),
         title="test",
+        replays=replays_for(cfg, process.device),
     )
     assert evaluation is not None  # no signal ends a test early
     folder, results = Path(cfg.OUTPUT_DIR), {}

@@ -54,7 +54,7 @@ def start_state(
 ) -> TrainingState:
     """The newest state of this run, or a new one with ``TRAIN.CHECKPOINT_FILE_PATH``'s weights.
 
-    The model is frozen, sharded and compiled as the configuration says.
+    The model is frozen and sharded as the configuration says.
 
     Args:
         cfg: the configuration.
@@ -88,6 +88,4 @@ def start_state(
         state.average = WeightAverage(model, cfg.SOLVER.EMA_DECAY)
     if saved is not None:
         resume(cfg, state, saved, facts, process)
-    if cfg.MODEL.COMPILE:
-        model.compile()
     return state

@@ -38,6 +38,7 @@ class TrainingStep:
         clip_norm: limit of the gradient's L2 norm; None or 0 for no limit.
         clip_value: limit of each entry of the gradient; None or 0 for no limit.
         draws: tells the model's random layers which clips they see.
+        forward: what is called in place of the model, such as a compiled one; None for the model.
     """
 
     def __init__(
@@ -54,11 +55,12 @@ class TrainingStep:
         clip_norm: float | None = None,
         clip_value: float | None = None,
         draws: ClipDraws | None = None,
+        forward: Callable[[Tensor], Tensor] | None = None,
     ):
         self.model, self.optimizer, self.scaler = model, optimizer, scaler
         self.process, self.clips_per_step, self.parts = process, clips_per_step, parts
         self.dtype, self.clip_norm, self.clip_value = dtype, clip_norm, clip_value
-        self.loss, self.draws = loss, draws
+        self.loss, self.draws, self.forward = loss, draws, model if forward is None else forward
 
     def backward(
         self, clips: Tensor, targets: Targets, rows: Tensor | None = None, seed: int = 0
@@ -88,7 +90,7 @@ class TrainingStep:
                 with torch.autocast(
                     clips.device.type, dtype=self.dtype, enabled=self.dtype is not None
                 ):
-                    loss = self.loss(self.model(part), wanted)
+                    loss = self.loss(self.forward(part), wanted)
                 loss = loss * (len(part) / self.clips_per_step)
                 # Gradients are averaged over the processes, but the shares are to be added.
                 self.scaler.scale(loss * self.process.world_size).backward()
@@ -97,11 +99,11 @@ class TrainingStep:
             self.draws.end()
         return total
 
-    def clip_gradients(self) -> float:
+    def clip_gradients(self) -> Tensor:
         """Unscale and clip the gradients.
 
         Returns:
-            Their L2 norm before clipping.
+            Their L2 norm before clipping, (), on the device.
         """
         self.scaler.unscale_(self.optimizer)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -110,7 +112,7 @@ class TrainingStep:
             norm = norm.full_tensor()
         if self.clip_value:
             nn.utils.clip_grad_value_(parameters, self.clip_value)
-        return norm.item()
+        return norm
 
     def update(self) -> None:
         """Change the weights, unless fp16 gradients overflowed in this step."""

@@ -9,7 +9,7 @@ import math
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import yaml
@@ -30,6 +30,7 @@ from videonet.engine.batch_norm import (
     precise_statistics,
     synchronize,
 )
+from videonet.engine.compiling import training_forward
 from videonet.engine.data_check import check_data
 from videonet.engine.distributed import Process
 from videonet.engine.draws import ClipDraws, StepShare, step_seed
@@ -45,6 +46,7 @@ from videonet.engine.setup import build_model, start_state
 from videonet.engine.signals import StopSignals
 from videonet.engine.state import Position
 from videonet.engine.step import TrainingStep
+from videonet.engine.step_numbers import StepNumbers
 from videonet.engine.timing import StepTimer, peak_memory
 from videonet.errors import DataError, Interrupted, TrainingError, WriteError
 from videonet.tasks import build_task
@@ -58,6 +60,23 @@ logger = logging.getLogger(__name__)
 
 class _StopRequested(Exception):
     """A process received a signal while statistics were measured."""
+
+
+class _StepNote(NamedTuple):
+    """What an error says of a step."""
+
+    number: int  # from 1
+    epoch: int  # from 1
+    rate: float
+    videos: Tensor  # (n,) on the CPU
+
+
+class _StepResult(NamedTuple):
+    """The loss and the norm of the gradient of a step, and whether any process was to stop."""
+
+    loss: float = math.nan
+    norm: float = math.nan
+    stop: bool = False
 
 
 class Trainer:
@@ -84,6 +103,8 @@ class Trainer:
         if cfg.TRAIN.MIXED_PRECISION and self.dtype is None:
             logger.info("mixed precision is not used on %s", process.device)
         self.stop, self.timer = StopSignals(), StepTimer()
+        self.numbers: StepNumbers[_StepNote] = StepNumbers(process.device)
+        self.known = _StepResult()  # of the newest step whose numbers have arrived
         with only_run_in(self.folder, process):
             self.state = start_state(cfg, process, self.model, self.task, self.dtype, self.facts)
         self._prepare_steps()
@@ -114,8 +135,9 @@ class Trainer:
         # Layers that exchange data between processes need the same number of parts on all of them.
         parts = min(cfg.TRAIN.GRAD_ACCUM_STEPS, cfg.AUG.NUM_SAMPLE * min(map(len, places)))
         self._prepare_batch_norms(clips, parts)
+        module = averaging_gradients(self.model, process)
         self.train_step = TrainingStep(
-            averaging_gradients(self.model, process),
+            module,
             self.state.optimizer,
             self.state.scaler,
             process,
@@ -126,6 +148,7 @@ class Trainer:
             clip_norm=cfg.SOLVER.CLIP_GRAD_L2NORM,
             clip_value=cfg.SOLVER.CLIP_GRAD_VAL,
             draws=self.draws,
+            forward=training_forward(self.model, module, cfg, process),
         )
         self.lr_factor = lr_factor(cfg, clips)
         logger.info(
@@ -254,66 +277,84 @@ class Trainer:
             rate = self.lr_factor * learning_rate(
                 self.cfg.SOLVER, position.epoch + position.batch / self.steps_per_epoch
             )
-            loss, gradient, stop = self._train_step(batch, rate)
+            log_now = (position.step + 1) % self.cfg.LOG_PERIOD == 0
+            self._train_step(batch, rate, log_now)
             self.timer.step_done()
             bar.update()
-            bar.set_postfix(loss=f"{loss:.3f}", lr=f"{rate:.1e}", data=f"{waited:.2f}s")
-            if position.step % self.cfg.LOG_PERIOD == 0:
+            loss = self.known.loss  # NaN before the first one has arrived
+            shown = f"{loss:.3f}" if math.isfinite(loss) else "…"
+            bar.set_postfix(loss=shown, lr=f"{rate:.1e}", data=f"{waited:.2f}s")
+            if log_now:
                 log.write(
                     "train",
                     position.step,
                     epoch=round(position.epoch + position.batch / self.steps_per_epoch, 4),
                     loss=loss,
                     lr=rate,
-                    grad_norm=gradient,
+                    grad_norm=self.known.norm,
                     memory_gib=round(peak_memory(self.process.device), 3),
                     **self.timer.record(self.train_step.clips_per_step),
                 )
-            if stop:
+            if self.known.stop:
                 self._save_and_stop()
             if period and position.step % period == 0 and position.batch < self.steps_per_epoch:
                 self._save()
                 self.timer.start()
+        self._read_numbers(everything=True)
+        if self.known.stop:
+            self._save_and_stop()
 
-    def _train_step(self, batch: Batch, rate: float) -> tuple[float, float, bool]:
+    def _train_step(self, batch: Batch, rate: float, wait: bool) -> None:
         """Forward, backward and update on one batch.
 
-        Returns:
-            The loss, the norm of the gradient, and whether any process was asked to stop.
+        Args:
+            batch: of this process.
+            rate: the learning rate.
+            wait: for the numbers of this step; else those of the step before may do.
         """
-        cfg, device = self.cfg, self.process.device
+        cfg, device, position = self.cfg, self.process.device, self.position
         clips = normalize(batch.clips.to(device, non_blocking=True), cfg.DATA.MEAN, cfg.DATA.STD)
         targets = batch.targets.to(device)
-        seed = step_seed(cfg.RNG_SEED, self.position.step)
+        seed = step_seed(cfg.RNG_SEED, position.step)
         if self.task.mixing is not None:
             torch.manual_seed(seed)  # the same draw on all processes
             clips, targets = self.task.mixing(clips, targets, self.share.partners)
         set_learning_rate(self.state.optimizer, rate)
         share = self.train_step.backward(clips, targets, self.share.rows, seed)
         asked = torch.full_like(share, float(self.stop.received > 0))
-        loss, stop = self.process.total(torch.stack((share, asked))).tolist()
-        if not math.isfinite(loss):
-            self._refuse("loss", loss, rate, batch)
+        loss, stop = self.process.total(torch.stack((share, asked)))
         norm = self.train_step.clip_gradients()
-        if not math.isfinite(norm) and not self.state.scaler.is_enabled():
-            self._refuse("norm of the gradient", norm, rate, batch)
+        note = _StepNote(position.step + 1, position.epoch + 1, rate, batch.videos)
+        self.numbers.put(torch.stack((loss, stop, norm.to(loss))), note)
+        self._read_numbers(everything=wait)
         self.train_step.update()
-        self.position.step += 1
-        self.position.batch += 1
+        position.step += 1
+        position.batch += 1
         if self.state.average is not None:
-            self.state.average.update(self.model, self.position.step)
-        return loss, norm, stop > 0
+            self.state.average.update(self.model, position.step)
 
-    def _refuse(self, what: str, value: float, rate: float, batch: Batch) -> None:
-        """Raise the same error on all processes, before the weights change."""
-        videos = sorted(set().union(*self.process.gather(batch.videos.tolist())))
+    def _read_numbers(self, *, everything: bool) -> None:
+        """Note the numbers of steps that have arrived.
+
+        Raises:
+            TrainingError: a loss or a gradient is not finite; the same on all processes.
+        """
+        for (loss, stop, norm), note in self.numbers.arrived(everything=everything):
+            if not math.isfinite(loss):
+                self._refuse("loss", loss, note)
+            if not math.isfinite(norm) and not self.state.scaler.is_enabled():
+                self._refuse("norm of the gradient", norm, note)
+            self.known = _StepResult(loss, norm, stop > 0)
+
+    def _refuse(self, what: str, value: float, step: _StepNote) -> None:
+        """Raise the same error on all processes, before anything is saved."""
+        videos = sorted(set().union(*self.process.gather(step.videos.tolist())))
         paths = self.loader.dataset.paths
         saved = saved_checkpoints(self.cfg.OUTPUT_DIR)
         raise TrainingError(
-            f"the {what} is {value} in step {self.position.step + 1} (epoch "
-            f"{self.position.epoch + 1}, learning rate {rate:.3g}); the last good checkpoint is "
-            f"{saved[-1] if saved else 'none'}; the videos were "
-            f"{', '.join(paths[v] for v in videos)}"
+            f"the {what} is {value} in step {step.number} (epoch {step.epoch}, learning rate "
+            f"{step.rate:.3g}); the last good checkpoint is {saved[-1] if saved else 'none'}; the "
+            f"videos were {', '.join(paths[v] for v in videos)}"
         )
 
     def _save_and_stop(self) -> None:
@@ -432,6 +473,7 @@ class Trainer:
 
     def _save(self) -> Path:
         """Write the state; called by all processes together. Returns the file."""
+        self._read_numbers(everything=True)
         cfg, position, average = self.cfg, self.position, self.state.average
         average_statistics(self.model, average.state if average else None, self.process)
         sharded = is_sharded(self.model)

@@ -21,7 +21,7 @@ from videonet.data.decode import PyAVReader
 from videonet.data.loading.build import clip_sampler, evaluation_views
 from videonet.data.transforms.clip import spatial_crops
 from videonet.data.transforms.sampling import Clock
-from videonet.devices import apply_to_clips, autocast_dtype, select_device
+from videonet.devices import apply_to_clips, autocast_dtype, replays_for, select_device
 from videonet.errors import ConfigError, ScoreError
 from videonet.heads.aggregation import VideoAttentionHead
 from videonet.inference.display import as_html, as_text
@@ -101,6 +101,8 @@ class Predictor:
         class_names: the names of the outputs; of a classification, those of the classes.
         origin: the file that the weights come from, for messages; empty where none is known.
         lock: held while the model runs; hold it to change the model or to record what it computes.
+        replays: CUDA graphs of the model for clips whose shape repeats (``TEST.CUDA_GRAPHS``);
+            None for none.
         video_head: a learned head over clip embeddings, for ``aggregate="attention"``.
     """
 
@@ -112,6 +114,7 @@ class Predictor:
         self.cfg, self.task, self.class_names = cfg, task, task.output_names
         self.origin = ""
         self.lock = threading.RLock()
+        self.replays = replays_for(cfg, self.device)
         self.video_head: VideoAttentionHead | None = None
 
     @classmethod
@@ -317,15 +320,7 @@ class Predictor:
         Raises:
             ScoreError: an output or an embedding is not finite.
         """
-        embeddings: list[Tensor] = []
-
-        def outputs_of(batch: Tensor) -> Tensor:
-            vectors = self.model.forward_head(self.model.forward_features(batch), pre_logits=True)
-            embeddings.append(vectors.float().cpu())
-            return self.model.head(vectors)
-
-        outputs = self._apply(outputs_of, clips)
-        vectors = torch.cat(embeddings)
+        outputs, vectors = self._apply(self._outputs_and_vectors, clips)
         self._refuse_infinite(outputs, vectors)
         if self.video_head is not None and self.video_head.levels == 2:
             return outputs, self.frame_embeddings(clips)
@@ -351,16 +346,21 @@ class Predictor:
         Raises:
             ScoreError: a number of them is not finite.
         """
-
-        def means(batch: Tensor) -> Tensor:
-            (last,) = self.model.forward_intermediates(batch, indices=1)
-            return last.mean(dim=(3, 4)).transpose(1, 2)
-
-        vectors = self._apply(means, clips)
+        (vectors,) = self._apply(self._frame_means, clips)
         self._refuse_infinite(vectors)
         return vectors
 
-    def _apply(self, function: Callable[[Tensor], Tensor], clips: Tensor) -> Tensor:
+    def _outputs_and_vectors(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        vectors = self.model.forward_head(self.model.forward_features(batch), pre_logits=True)
+        return self.model.head(vectors), vectors
+
+    def _frame_means(self, batch: Tensor) -> Tensor:
+        (last,) = self.model.forward_intermediates(batch, indices=1)
+        return last.mean(dim=(3, 4)).transpose(1, 2)
+
+    def _apply(
+        self, function: Callable[[Tensor], Tensor | tuple[Tensor, ...]], clips: Tensor
+    ) -> tuple[Tensor, ...]:
         with self.lock:
             return apply_to_clips(
                 function,
@@ -370,6 +370,8 @@ class Predictor:
                 device=self.device,
                 max_clips=self.cfg.TEST.BATCH_SIZE,
                 dtype=autocast_dtype(self.cfg, self.device),
+                replays=self.replays,
+                model=self.model,
             )
 
     def plan(

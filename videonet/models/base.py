@@ -207,6 +207,8 @@ def recomputed(block: nn.Module, *inputs: Any) -> Any:
     def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
         return nullcontext(), statistics_kept(block)
 
+    if not any(isinstance(module, BATCH_NORMS) for module in block.modules()):
+        return checkpoint(block, *inputs, use_reentrant=False)  # compilers know this form alone
     return checkpoint(block, *inputs, use_reentrant=False, context_fn=contexts)
 
 

@@ -23,11 +23,37 @@ class FastConv3d(nn.Conv3d):
         single = x.dim() == 5 and x.shape[0] == 1
         if x.is_cuda and x.dim() == 5 and (sizes := depthwise_sizes(self)) is not None:
             return depthwise_conv(x, self.weight, self.bias, *sizes)
+        if x.is_cuda and x.dim() == 5 and cuts_patches(self):
+            return patch_product(self, x)
         if single and self.padding_mode == "zeros" and cpu.convolves(x, self.weight, self.bias):
             return cpu.CONVOLUTION(
                 x, self.weight, self.bias, self.padding, self.stride, self.dilation, self.groups
             )
         return super().forward(x)
+
+
+def cuts_patches(conv: nn.Conv3d) -> bool:
+    """Whether a convolution sees every cell once: patches without overlap or padding."""
+    return (
+        conv.kernel_size == conv.stride
+        and volume(conv.kernel_size) > 1
+        and conv.groups == volume(conv.dilation) == 1
+        and conv.padding in ((0, 0, 0), "valid")
+    )
+
+
+def patch_product(conv: nn.Conv3d, x: Tensor) -> Tensor:
+    """The same as `conv` where it :func:`cuts_patches`, as one product of matrices.
+
+    cuDNN has few kernels for large strides, and a product gives channels-last memory as tokens
+    have it. (B, in_channels, T, H, W) -> (B, out_channels, T', H', W').
+    """
+    for dim, size in enumerate(conv.kernel_size, start=2):
+        x = x.narrow(dim, 0, x.shape[dim] // size * size)
+    for dim, size in zip((4, 3, 2), reversed(conv.kernel_size), strict=True):
+        x = x.unflatten(dim, (-1, size))
+    patches = x.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4)  # (B, T', H', W', in_channels*t*h*w)
+    return F.linear(patches, conv.weight.flatten(1), conv.bias).permute(0, 4, 1, 2, 3)
 
 
 class TokenConv(FastConv3d):

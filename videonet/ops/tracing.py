@@ -45,19 +45,37 @@ def is_transformed() -> bool:
     return private.in_function_transform() or private.in_forward_mode()
 
 
+def is_capturing() -> bool:
+    """Whether a CUDA graph records what this thread's stream is given, without running it."""
+    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
+
+
+class _OnlyRecorded(Exception):
+    """There is no result to remember yet."""
+
+
 def once_per_shape(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Remember the last 64 results of a function of sizes, types and devices.
 
     The result is shared by all callers: never write into it. While :func:`is_traced` holds, it is
     computed anew, so that no graph refers to a remembered tensor and no fake tensor is remembered.
+    Nor is what a CUDA graph only records and does not compute.
     """
-    remembered = lru_cache(maxsize=64)(function)
+
+    @lru_cache(maxsize=64)
+    def remembered(*arguments) -> Tensor:
+        if is_capturing():
+            raise _OnlyRecorded
+        return function(*arguments)
 
     @wraps(function)
     def call(*arguments) -> Tensor:
         if is_traced():
             return function(*arguments)
         with torch.inference_mode(False):  # a training step may use it later
-            return remembered(*arguments)
+            try:
+                return remembered(*arguments)
+            except _OnlyRecorded:
+                return function(*arguments)
 
     return call

@@ -175,7 +175,7 @@ class _LabelMixing:
     def __call__(
         self, clips: Tensor, targets: Targets, partners: Callable[[Tensor], Tensor]
     ) -> tuple[Tensor, Targets]:
-        clips, labels = self._mixup(clips, targets[LABELS], partners)
+        clips, labels = self._mixup(clips, targets[LABELS], partners, in_place=True)
         return clips, targets | {LABELS: labels}
 
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -43,23 +42,26 @@ class Mixup:
         clips: Tensor,
         labels: Tensor,
         partners: Callable[[Tensor], Tensor] = lambda values: values.flip(0),
+        *,
+        in_place: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Mix the clips and labels of a batch.
 
         Args:
             clips: float (N, 3, T, H, W).
             labels: (N,) classes.
-            partners: takes a tensor with one row per clip and returns, in each row, that of the
-                clip which it is mixed with.
+            partners: takes a tensor with one row per clip and returns, in each row of a new one,
+                that of the clip which it is mixed with.
+            in_place: the memory of `clips` may be written to, which saves a copy.
 
         Returns:
-            New clips and soft targets (N, K).
+            Mixed clips and soft targets (N, K).
         """
         lam, cut = self._draw()
         if cut and lam < 1:
-            clips, lam = self._cut(clips, partners(clips), lam)
+            clips, lam = self._cut(clips if in_place else clips.clone(), partners, lam)
         elif lam < 1:
-            clips = torch.lerp(partners(clips), clips, lam)
+            clips = partners(clips).lerp_(clips, lam)
         targets = soft_targets(labels, self.num_classes, self.label_smoothing)
         return clips, lam * targets + (1 - lam) * partners(targets)
 
@@ -73,8 +75,14 @@ class Mixup:
         return float(rng.beta(alpha, alpha)), cut
 
     @staticmethod
-    def _cut(clips: Tensor, other: Tensor, lam: float) -> tuple[Tensor, float]:
-        """Paste a box of share ``1 - lam`` around a random centre; the share is what remains."""
+    def _cut(
+        clips: Tensor, partners: Callable[[Tensor], Tensor], lam: float
+    ) -> tuple[Tensor, float]:
+        """Paste a box of share ``1 - lam`` around a random centre, in place.
+
+        Returns:
+            The clips, and the share of them that remains.
+        """
         height, width = clips.shape[-2:]
         half = np.sqrt(1 - lam) / 2
         row, column = int(torch.randint(height, ())), int(torch.randint(width, ()))
@@ -83,8 +91,8 @@ class Mixup:
             max(0, int(column - half * width)),
             min(width, int(column + half * width)),
         )
-        clips = clips.clone()
-        clips[..., top:bottom, left:right] = other[..., top:bottom, left:right]
+        box = clips[..., top:bottom, left:right]
+        box.copy_(partners(box))
         return clips, 1 - (bottom - top) * (right - left) / (height * width)
 
 
@@ -99,5 +107,7 @@ def soft_targets(labels: Tensor, num_classes: int, smoothing: float = 0.0) -> Te
     Returns:
         float (N, K); each row sums to 1.
     """
-    targets = F.one_hot(labels, num_classes).float()
+    # F.one_hot would read the largest label, for which the host has to wait.
+    targets = torch.zeros(len(labels), num_classes, device=labels.device)
+    targets.scatter_(1, labels.unsqueeze(1), 1.0)
     return targets * (1 - smoothing) + smoothing / num_classes

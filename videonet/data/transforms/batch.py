@@ -18,7 +18,8 @@ def normalize(
 ) -> Tensor:
     """``(clips / 255 - mean) / std`` of uint8 ``(N, 3, T, H, W)``, where the clips are."""
     shift, scale = _shift_and_scale(tuple(mean), tuple(std), clips.device)
-    return torch.addcmul(shift, clips.float(), scale).to(dtype)
+    # A GPU converts as it reads, in one pass; a CPU converts faster by itself.
+    return torch.addcmul(shift, clips if clips.is_cuda else clips.float(), scale).to(dtype)
 
 
 @once_per_shape
