@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -79,6 +80,8 @@ class HorNet(VideoModel):
         temporal_kernel: of the stem and of the depth-wise convolutions; temporal_stride: of the
             stem.
         layer_scale_init: of the scales of both branches; 0 for no scales.
+        output_norms: a norm per stage and no classifier, see
+            :meth:`videonet.models.base.VideoModel.add_norms`.
         cls_token: there is none, so True is an error.
         head_dropout: before the classifier; drop_path_rate: of the last block, rising linearly
             from 0; head_init_scale: on the classifier's weights.
@@ -87,7 +90,6 @@ class HorNet(VideoModel):
         ConfigError: arguments that contradict each other.
     """
 
-    norm: nn.LayerNorm
     block_names = re.compile(r"stages\.\d+\.\d+(?=\.)")
 
     def __init__(
@@ -106,6 +108,7 @@ class HorNet(VideoModel):
         temporal_kernel: int = 3,
         temporal_stride: int = 2,
         layer_scale_init: float = 1e-6,
+        output_norms: bool | Sequence[int] = False,
         cls_token: bool | None = None,
         drop_path_rate: float = 0.0,
         head_dropout: float = 0.0,
@@ -157,10 +160,10 @@ class HorNet(VideoModel):
         self.feature_info = tuple(
             StageInfo(dim, (temporal_stride, *[PATCH * 2**i] * 2)) for i, dim in enumerate(dims)
         )
-        self.norm = nn.LayerNorm(dims[-1], eps=NORM_EPS)
+        self.add_norms(output_norms, partial(nn.LayerNorm, eps=NORM_EPS))
         self.head_dropout, self.head_init_scale = head_dropout, head_init_scale
         self.apply(init_linear)
-        self.reset_classifier(num_classes)
+        self.reset_classifier(0 if self.output_norms else num_classes)
 
     def run_stages(self, clip: Tensor, run: RunBlock) -> Iterator[StageOutput]:
         """The tokens (B, T', H', W', C) at the end of each stage."""
@@ -176,7 +179,7 @@ class HorNet(VideoModel):
 
     def pool_features(self, features: Tensor) -> Tensor:
         """Tokens (B, T, H, W, C) -> one normed vector per clip (B, C)."""
-        return self.norm(features.mean(dim=(1, 2, 3)))
+        return self.norm_last(features.mean(dim=(1, 2, 3)))
 
     def layer_groups(self) -> list[list[str]]:
         """Parameter names from input to output: stem, each block, norm and head.
