@@ -242,6 +242,7 @@ class VideoModel(nn.Module):
     block_names = re.compile(r"(?:.*\.)?blocks\.\d+(?=\.)")
     # Modules behind the last block, and what only heads of other tasks read.
     top_names: tuple[str, ...] = ("norm", "output_norms", "head")
+    groupings: tuple[str, ...] = ("blocks", "layers")  # of layer_groups
     head_init_scale = 1.0
     # In a clip that repeats one image the class token attends to a copy of each patch per frame,
     # which changes its logits. True where a model corrects that, see cls_key_log_frames.
@@ -485,11 +486,23 @@ class VideoModel(nn.Module):
         names = [name for name, _ in self.named_parameters()]
         return {name for name in names if name.rpartition(".")[2].startswith(self.undecayed)}
 
-    def layer_groups(self) -> list[list[str]]:
-        """Parameter names from input to output: stem, each block, norm and head.
+    def layer_groups(self, by: str = "blocks") -> list[list[str]]:
+        """Parameter names from input to output: stem, each block, norms and head.
 
-        Whatever lies between two blocks (a downsampling) goes with the block before it.
+        Whatever lies between two blocks (a downsampling) goes with the block before it. The last
+        group, which heads of other tasks join, may be empty.
+
+        Args:
+            by: "blocks", or a grouping that the recipes of a family have for layer-wise learning
+                rates: "layers", which is "blocks" here (as in ViTDet), or what else it names.
+
+        Raises:
+            ConfigError: the family has no such grouping.
         """
+        if by not in self.groupings:
+            raise ConfigError(
+                f"layers are grouped by {by!r}, expected one of {', '.join(self.groupings)}"
+            )
         stem: list[str] = []
         top: list[str] = []
         blocks: dict[str, list[str]] = {}

@@ -91,6 +91,7 @@ class HorNet(VideoModel):
     """
 
     block_names = re.compile(r"stages\.\d+\.\d+(?=\.)")
+    groupings = ("blocks", "layers", "stages")
 
     def __init__(
         self,
@@ -181,17 +182,48 @@ class HorNet(VideoModel):
         """Tokens (B, T, H, W, C) -> one normed vector per clip (B, C)."""
         return self.norm_last(features.mean(dim=(1, 2, 3)))
 
-    def layer_groups(self) -> list[list[str]]:
-        """Parameter names from input to output: stem, each block, norm and head.
+    def layer_groups(self, by: str = "blocks") -> list[list[str]]:
+        """Parameter names from input to output: stem, each block, norms and head.
 
-        A downsampling goes with the block before it.
+        Args:
+            by: "blocks": a downsampling goes with the block before it. "layers": 14 groups as in
+                the recipes of the detectors, where a downsampling goes with what follows it: the
+                stem, stages 1 and 2, the blocks of stage 3 by twos in nine groups, stage 4, the
+                rest. "stages": 8 groups as in those of the segmentations: stem and downsamplings,
+                the four stages, two empty groups, the rest.
+
+        Raises:
+            ConfigError: another grouping, or not four stages.
         """
-        (*names,), *groups = super().layer_groups()
+        if by in ("layers", "stages"):
+            return self._published_groups(by)
+        (*names,), *groups = super().layer_groups(by)
         stem = [name for name in names if name.startswith("downsample_layers.0.")]
         for name in names[len(stem) :]:
             stage = int(name.split(".")[1])
             groups[sum(self.depths[:stage]) - 1].append(name)
         return [stem, *groups]
+
+    def _published_groups(self, by: str) -> list[list[str]]:
+        if len(self.depths) != 4:
+            raise ConfigError(
+                f"the recipes group the {by} of four stages, but this HorNet has {len(self.depths)}"
+            )
+        groups: list[list[str]] = [[] for _ in range(14 if by == "layers" else 8)]
+        for name, _ in self.named_parameters():
+            part, *numbers = name.split(".")[:3]
+            if part not in ("downsample_layers", "stages"):
+                groups[-1].append(name)
+                continue
+            stage, block = int(numbers[0]), int(numbers[1]) if part == "stages" else 0
+            if by == "stages":
+                group = stage + 1 if part == "stages" else 0
+            elif part == "downsample_layers" and stage == 0:
+                group = 0
+            else:
+                group = (1, 2, min(3 + block // 2, 11), 12)[stage]
+            groups[group].append(name)
+        return groups
 
 
 def _stem(in_channels: int, dim: int, temporal_kernel: int, temporal_stride: int) -> nn.Sequential:

@@ -78,7 +78,7 @@ class PatchTokens(VideoModel, AbsolutePositions):
         ConfigError: there is no such way of resizing.
     """
 
-    undecayed = ("cls_token", "reg_token", "pos_embed")
+    undecayed: tuple[str, ...] = ("cls_token", "reg_token", "pos_embed")
 
     def __init__(
         self,

@@ -44,7 +44,7 @@ class GridAttention(SelfAttention):
         table_grid: (T, H, W) that the tables of global attention are made for; those of windows
             are made for the window. Other grids interpolate them.
         rel_pos_spatial, rel_pos_temporal: relative positions along height and width, along time.
-        rel_pos_zero_init: tables of zeros at first.
+        rel_pos_zero_init: tables of zeros at first, and where a checkpoint has none.
         **attention: see :class:`videonet.ops.self_attention.FullAttention`.
 
     Raises:
@@ -72,6 +72,7 @@ class GridAttention(SelfAttention):
         if window is not None and self.num_prefix_tokens:
             raise ConfigError("attention in windows has no place for a class token or registers")
         self.window, self.padded_keys = window, padded_keys
+        self.tables_start_at_zero = rel_pos_zero_init
         sizes = table_grid if window is None else window
         wanted = (rel_pos_temporal, rel_pos_spatial, rel_pos_spatial)
         for name, size, used in zip("thw", sizes, wanted, strict=True):
