@@ -158,7 +158,7 @@ FAMILIES = {
         exact={"sine_grid": None},  # fixed positions number the cells of all frames
     ),
     "vitdet_*": Family(
-        small=SMALL_VIT | {"window_size": (2, 3, 3)},
+        small=SMALL_VIT | {"window_size": (2, 3, 3), "global_blocks": (1, 3)},
         sides=(4, 4, 4, 4),
         frames=2,
     ),

@@ -17,7 +17,11 @@ from videonet.checkpoint.head import HEAD, Classes, fit_head
 from videonet.checkpoint.inflation import fit_model
 from videonet.checkpoint.last_norm import fit_last_norm, norm_as_in
 from videonet.checkpoint.names import has_names
-from videonet.checkpoint.output_norms import fit_output_norms, why_without_place
+from videonet.checkpoint.output_norms import (
+    fit_output_norms,
+    note_on_windows,
+    why_without_place,
+)
 from videonet.checkpoint.projections import shaped_projections
 from videonet.checkpoint.read import read_checkpoint
 from videonet.checkpoint.recognition import OF_A_DETECTOR
@@ -214,6 +218,7 @@ def _plan(
         (
             *tensors.notes,
             *_note_on_detector(tensors, target),
+            *note_on_windows(tensors, target),
             *_notes(target, fits, inflation),
             *_note_on_classes(classes, fits),
             *_note_on_residual(tensors.dialect, target.model),

@@ -12,6 +12,7 @@ from videonet.checkpoint.target import Target
 
 OUTPUTS = "output_norms."
 LAST = (f"{BEFORE}.", f"{AFTER}.")
+OFFICIAL_WINDOWS = {"padded_keys": True, "window_rule": "detection"}
 
 
 def fit_output_norms(tensors: Tensors, target: Target) -> dict[str, Fit]:
@@ -44,6 +45,22 @@ def why_without_place(name: str, target: Target) -> str:
     if name.startswith(LAST) and not has_any(target.state, LAST):
         return "this model has no norm behind its last block"
     return ""
+
+
+def note_on_windows(tensors: Tensors, target: Target) -> tuple[str, ...]:
+    """That a model cuts windows otherwise than the official detector whose backbone is loaded."""
+    official = tensors.dialect == "detectron2 vit" or (
+        has_any(tensors.state, (OUTPUTS,))
+        and not any(OUTPUTS in name for names in tensors.sources.values() for name in names)
+    )
+    for option, value in OFFICIAL_WINDOWS.items() if official else ():
+        found = {getattr(m, option) for m in target.modules.values() if hasattr(m, option)}
+        if found and value not in found:
+            return (
+                f"the official detectors attend to the padding of windows: {option}={value!r} "
+                "gives the maps that these weights are trained for",
+            )
+    return ()
 
 
 def has_any(names: Mapping, starts: tuple[str, ...]) -> bool:

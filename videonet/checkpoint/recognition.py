@@ -41,7 +41,8 @@ OF_A_PRETRAINING = re.compile(
 # mmsegmentation, HRNet), at the top of its names or beside the backbone within a pyramid.
 OF_A_DETECTOR = re.compile(
     r"(neck|rpn|rpn_head|roi_heads?|bbox_head|mask_head|decode_head|auxiliary_head|aux_head"
-    r"|proposal_generator|sem_seg_head|fpn|fpn_lateral|fpn_output|simfp|top_block|last_layer)"
+    r"|proposal_generator|sem_seg_head|fpn|fpn_lateral|fpn_output|simfp|top_block|last_layer"
+    r"|pixel_mean|pixel_std)"
     r"(?:_?\d+)?(?:\..*)?"
 )
 SMALLEST_SHARE = 0.2  # of all names, below a prefix that could be the model's
@@ -252,7 +253,8 @@ def _of_detector(
         short = whole.removeprefix(prefix).removeprefix(beside)
         if name in outside and (match := OF_A_DETECTOR.fullmatch(short)):
             found[name] = match[1]
-    return found
+    # Pictures are normed by a pre-training too.
+    return found if any(not part.startswith("pixel_") for part in found.values()) else {}
 
 
 def _of_pretraining(
