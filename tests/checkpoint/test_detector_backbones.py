@@ -121,7 +121,9 @@ def mmdet_swin(state):
     """The official names and order of neighbours -> those of mmdetection 3."""
     renamed = {}
     for name, tensor in state.items():
-        name = name.replace("layers.", "stages.").replace("patch_embed.proj.", "patch_embed.projection.")
+        name = name.replace("layers.", "stages.").replace(
+            "patch_embed.proj.", "patch_embed.projection."
+        )
         name = name.replace(".attn.", ".attn.w_msa.").replace(".mlp.fc1.", ".ffn.layers.0.0.")
         name = name.replace(".mlp.fc2.", ".ffn.layers.1.")
         renamed[name] = tensor

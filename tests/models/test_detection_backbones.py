@@ -8,6 +8,7 @@ from tests.models.invariants import TOLERANCE, randomise, relative_error
 from videonet.checkpoint import load_checkpoint
 from videonet.errors import ConfigError
 from videonet.models import create_model
+from videonet.models.backbones import create_backbone
 
 MVIT = {
     "depth": 5,
@@ -260,3 +261,37 @@ def test_output_norms_are_behind_the_last_block(family):
     assert sorted(names) == sorted(name for name, _ in model.named_parameters())
     assert set(last) == {name for name in names if name.startswith("output_norms.")}
     assert model.layer_groups("layers") == [*others, last] or family == "hornet"
+
+
+@pytest.mark.parametrize(
+    "name, small",
+    [
+        ("mvit_v2_t", {"embed_dim": 8}),
+        ("mvit_v2_xs", {}),
+        ("swin_t", {"embed_dim": 12}),
+        ("hornet_gf_t", STAGES | {"base_dim": 8}),
+        ("asmlp_t", STAGES | {"embed_dim": 8}),
+        ("cyclemlp_xs", {}),
+        ("vitdet_b", SMALL_VIT),
+        ("hrnet_xs", {}),
+    ],
+)
+@pytest.mark.parametrize("frames", [1, 4])
+def test_published_backbones_by_name(name, small, frames):
+    model = create_backbone(name, num_frames=frames, **small).eval()
+    assert model.num_classes == 0
+    with torch.no_grad():
+        maps = model.forward_intermediates(torch.randn(1, 3, frames, 64, 96))
+    assert [x.shape[1] for x in maps] == [info.channels for info in model.feature_info]
+    assert bool(model.output_norms) == (not name.startswith(("vitdet", "hrnet")))
+
+
+def test_published_filters_of_hornet_detectors():
+    model = create_backbone("hornet_gf_t", num_frames=1, base_dim=8)
+    sizes = [tuple(stage[0].gnconv.dwconv.complex_weight.shape[2:4]) for stage in model.stages[2:]]
+    assert sizes == [(24, 13), (12, 7)]
+
+
+def test_models_without_published_detectors_are_named():
+    with pytest.raises(ConfigError, match="no detector is published on videomae_b"):
+        create_backbone("videomae_b")

@@ -228,6 +228,7 @@ def test_some_run_on_a_part_of_their_tokens():
             with pytest.raises(ConfigError, match="works on whole grids"):
                 model.forward_features(clip(), keep)
     whole = {name for name in NAMES if not small_model(name).works_on_parts}
+
     def of(*families):
         return {n for family in families for n in videonet.list_models(f"{family}_*")}
 

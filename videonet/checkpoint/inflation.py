@@ -81,9 +81,7 @@ def new_temporal_table(name: str, target: Tensor, source: Mapping[str, Tensor]) 
     return Fit(torch.zeros_like(target), INFLATED, "zero: no temporal table in the checkpoint")
 
 
-def new_relative_table(
-    name: str, target: Target, source: Mapping[str, Tensor]
-) -> Fit | None:
+def new_relative_table(name: str, target: Target, source: Mapping[str, Tensor]) -> Fit | None:
     """Zeros where the checkpoint has no relative positions, in attentions that start with zeros."""
     module = target.modules[name.rpartition(".")[0]]
     if not RELATIVE_TABLE.fullmatch(name) or not getattr(module, "tables_start_at_zero", False):

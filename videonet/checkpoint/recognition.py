@@ -243,9 +243,7 @@ def _outside(clean: Mapping[str, str], prefix: str, wanted: frozenset[str]) -> f
     return frozenset(filter(is_outside, clean))
 
 
-def _of_detector(
-    outside: frozenset[str], clean: Mapping[str, str], prefix: str
-) -> dict[str, str]:
+def _of_detector(outside: frozenset[str], clean: Mapping[str, str], prefix: str) -> dict[str, str]:
     """Names of the rest of a detector, in the order of the checkpoint -> the part's name."""
     beside = prefix[: prefix.rstrip(".").rfind(".") + 1]
     found = {}

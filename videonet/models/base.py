@@ -426,8 +426,9 @@ class VideoModel(nn.Module):
     def norm_last(self, x: Tensor) -> Tensor:
         """Cells or vectors (..., C) of the last stage behind its norm, where there is one."""
         last = str(len(self.feature_info) - 1)
-        norm = self.output_norms[last] if last in self.output_norms else self.norm
-        return x if norm is None else norm(x)
+        if last in self.output_norms:
+            return self.output_norms[last](x)
+        return x if self.norm is None else self.norm(x)
 
     def pool_features(self, features: Tensor) -> Tensor:
         """What :meth:`forward_features` gives -> one vector per clip, (B, num_features)."""

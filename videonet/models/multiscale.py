@@ -253,8 +253,7 @@ class MultiscaleTransformer(VideoModel, AbsolutePositions):
             raise ConfigError("give pool_kv_stride or pool_kv_stride_adaptive, not both")
         if position_resize not in POSITION_RESIZES:
             raise ConfigError(
-                f"position_resize is {position_resize!r}, expected "
-                f"{' or '.join(POSITION_RESIZES)}"
+                f"position_resize is {position_resize!r}, expected {' or '.join(POSITION_RESIZES)}"
             )
         self.position_resize, self.antialias_positions = position_resize, antialias_positions
         self.plans = plan_blocks(

@@ -287,9 +287,7 @@ class PoolingAttention(nn.Module):
             strides = (1, 1, 1) if pool is None else pool.stride
             size = (
                 p if w >= n and not (axis and self.padded_keys) else w // s
-                for axis, (n, p, w, s) in enumerate(
-                    zip(grid, pooled, window, strides, strict=True)
-                )
+                for axis, (n, p, w, s) in enumerate(zip(grid, pooled, window, strides, strict=True))
             )
             cuts.append(Windows(pooled, as_grid(size)))
         return cuts[0], cuts[1]
