@@ -247,5 +247,7 @@ def test_a_part_that_is_none_is_refused(keep, message):
     with pytest.raises(ConfigError, match=message):
         model.forward_features(torch.randn(2, 3, 4, 24, 24), keep)
     divided = create_model("vit_xs", num_frames=4, crop_size=24, space_time="divided")
-    with pytest.raises(ConfigError, match="divided attention works on whole grids"):
+    with pytest.raises(
+        ConfigError, match="divided attention, windows and relative positions work on"
+    ):
         divided.embed(torch.randn(2, 3, 4, 24, 24), torch.zeros(2, 1, dtype=torch.int64))
