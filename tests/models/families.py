@@ -157,6 +157,11 @@ FAMILIES = {
         frames=2,
         exact={"sine_grid": None},  # fixed positions number the cells of all frames
     ),
+    "vitdet_*": Family(
+        small=SMALL_VIT | {"window_size": (2, 3, 3), "global_blocks": (1, 3)},
+        sides=(4, 4, 4, 4),
+        frames=2,
+    ),
     "vjepa2_*": Family(
         small={
             "embed_dim": 36,
@@ -197,7 +202,7 @@ FAMILIES = {
 
 
 # Families of ViTs with other options, for which "vit_*" stands in tests that take long.
-OPTIONS_OF_VIT = ("timesformer_*", "vivit_*", "mae_*", "dinov2_*")
+OPTIONS_OF_VIT = ("timesformer_*", "vitdet_*", "vivit_*", "mae_*", "dinov2_*")
 ARCHITECTURES = [pattern for pattern in FAMILIES if pattern not in OPTIONS_OF_VIT]
 
 

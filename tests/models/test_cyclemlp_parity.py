@@ -22,7 +22,9 @@ SMALL = {"layers": (1, 2, 1, 1), "embed_dims": (12, 16, 24, 32), "mlp_ratios": (
 
 def official(constructor):
     """Our image model for the official ``CycleNet(**constructor)``."""
-    return CycleMLP(num_frames=1, **constructor)
+    arguments = dict(constructor)
+    output_norms = arguments.pop("fork_feat", False)
+    return CycleMLP(num_frames=1, output_norms=output_norms, **arguments)
 
 
 def load_record(shared_dir, variant):

@@ -228,9 +228,12 @@ def test_some_run_on_a_part_of_their_tokens():
             with pytest.raises(ConfigError, match="works on whole grids"):
                 model.forward_features(clip(), keep)
     whole = {name for name in NAMES if not small_model(name).works_on_parts}
-    others = [n for family in ("vjepa2", "hiera") for n in videonet.list_models(f"{family}_*")]
-    joint = set(vit.MODELS) - set(videonet.list_models("timesformer_*"))
-    assert set(NAMES) - whole == set(NAMES) & (joint | set(others))
+
+    def of(*families):
+        return {n for family in families for n in videonet.list_models(f"{family}_*")}
+
+    others, joint = of("vjepa2", "hiera"), set(vit.MODELS) - of("timesformer", "vitdet")
+    assert set(NAMES) - whole == set(NAMES) & (joint | others)
 
 
 def test_the_former_name_of_pooling_warns():

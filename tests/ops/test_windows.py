@@ -12,6 +12,7 @@ from videonet.ops.windows import (
     MASKED,
     Windows,
     cut_windows,
+    edge_masks,
     join_windows,
     relative_rows,
     shift_mask,
@@ -116,3 +117,35 @@ def test_the_shift_mask_parts_both_sides_of_the_seam():
     windows = Windows((1, 1, 8), (1, 1, 4), (0, 0, 1))
     apart = shift_mask(windows, 2)
     assert apart.int().tolist() == [[0, 0, 0, 1], [0, 0, 0, 1], [0, 0, 0, 1], [1, 1, 1, 0]]
+
+
+@pytest.mark.parametrize("frames", range(1, 10))
+@pytest.mark.parametrize("shift", range(4))
+def test_frames_beyond_the_clip_are_no_keys(frames, shift):
+    """Cell by cell along time: who sees whom in windows of 4, shifted or not."""
+    windows = Windows((frames, 1, 1), (4, 1, 1), (shift, 0, 0))
+    masks = edge_masks(windows, 0, leave_padding=True)
+    (padded, _, _), count = windows.padded, windows.counts[0]
+    for number in range(count):
+        last = number - count + len(masks)
+        apart = masks[last] if last >= 0 else torch.zeros(4, 4, dtype=torch.bool)
+        for i, j in itertools.product(range(4), repeat=2):
+            query, key = (number * 4 + n + shift for n in (i, j))
+            seam = (query >= padded) != (key >= padded)
+            assert bool(apart[i, j]) == (seam or key % padded >= frames)
+
+
+def test_padding_beside_the_frame_is_a_key_and_behind_the_clip_is_none():
+    torch.manual_seed(0)
+    window = (2, 3, 3)
+    module = WindowAttention(6, 2, window)
+    x = torch.randn(1, 3, 4, 4, 6)
+    with torch.no_grad():
+        windows = Windows((3, 4, 4), window)
+        rows = relative_rows(18, window, window)
+        found = module(x, StageWindows.of(windows, rows, x, mask_time=True))[:, 2:]
+        # The last frame alone, in windows of one frame that are padded alike.
+        alone = Windows((1, 4, 4), (1, 3, 3))
+        rows = relative_rows(9, (1, 3, 3), window)
+        expected = module(x[:, 2:], StageWindows.of(alone, rows, x))
+    torch.testing.assert_close(found, expected)

@@ -25,6 +25,7 @@ class Tensors:
         dropped: names in the checkpoint that have no part in our models -> why that is fine.
         outside: names in the checkpoint that lie beside the model, such as those of a loss.
         of_pretraining: those of them that are the rest of a pre-training: decoders, other heads.
+        of_detector: those of them that are the rest of a detector or a segmentation -> its part.
         lacking: templates of own names that such a checkpoint does not have.
         norm_follows_pooling: see :class:`Dialect`.
     """
@@ -37,6 +38,7 @@ class Tensors:
     dropped: Mapping[str, str] = field(default_factory=dict)
     outside: frozenset[str] = frozenset()
     of_pretraining: frozenset[str] = frozenset()
+    of_detector: Mapping[str, str] = field(default_factory=dict)
     lacking: tuple[str, ...] = ()
     norm_follows_pooling: bool = False
 

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from videonet.checkpoint.archives import check_archive, is_archive
+from videonet.checkpoint.array_pickles import read_arrays
 from videonet.checkpoint.formats import explain_refusal, refuse_what_is_no_checkpoint
 from videonet.checkpoint.sizes import check_sizes
 from videonet.errors import CheckpointError
@@ -121,7 +122,10 @@ def _read_torch(path: str | Path, local: Path):
     try:
         return torch.load(local, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise CheckpointError(explain_refusal(path, local, error)) from error
+        try:
+            return read_arrays(local)
+        except pickle.UnpicklingError:
+            raise CheckpointError(explain_refusal(path, local, error)) from error
     except Exception as error:  # the unpickler fails in many ways on a file cut short
         raise CheckpointError(f"{path} is a truncated or damaged checkpoint") from error
 

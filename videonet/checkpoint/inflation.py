@@ -81,6 +81,17 @@ def new_temporal_table(name: str, target: Tensor, source: Mapping[str, Tensor]) 
     return Fit(torch.zeros_like(target), INFLATED, "zero: no temporal table in the checkpoint")
 
 
+def new_relative_table(name: str, target: Target, source: Mapping[str, Tensor]) -> Fit | None:
+    """Zeros where the checkpoint has no relative positions, in attentions that start with zeros."""
+    module = target.modules[name.rpartition(".")[0]]
+    if not RELATIVE_TABLE.fullmatch(name) or not getattr(module, "tables_start_at_zero", False):
+        return None
+    if any(RELATIVE_TABLE.fullmatch(other) for other in source):
+        return None
+    zeros = torch.zeros_like(target.state[name])
+    return Fit(zeros, REINITIALISED, "zero: no relative positions in the checkpoint")
+
+
 def new_temporal_part(name: str, target: Tensor) -> Fit | None:
     """What a parameter of a temporal branch gets where the checkpoint has no such branch."""
     if TEMPORAL_OUTPUT.fullmatch(name):
@@ -136,6 +147,7 @@ def fit_model(
             fits[name] = fit_tensor(name, own, source[name], method)
         elif (
             (fit := new_temporal_table(name, own, source))
+            or (fit := new_relative_table(name, target, source))
             or (fit := new_temporal_part(name, own))
             or (fit := batches_from_zero(name, own, source))
         ):

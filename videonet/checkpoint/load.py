@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -16,8 +17,14 @@ from videonet.checkpoint.head import HEAD, Classes, fit_head
 from videonet.checkpoint.inflation import fit_model
 from videonet.checkpoint.last_norm import fit_last_norm, norm_as_in
 from videonet.checkpoint.names import has_names
+from videonet.checkpoint.output_norms import (
+    fit_output_norms,
+    note_on_windows,
+    why_without_place,
+)
 from videonet.checkpoint.projections import shaped_projections
 from videonet.checkpoint.read import read_checkpoint
+from videonet.checkpoint.recognition import OF_A_DETECTOR
 from videonet.checkpoint.report import (
     DROPPED,
     INFLATED,
@@ -202,7 +209,7 @@ def _plan(
     fits = fit_head(
         fits, classes, origin, tensors.state, target.state, new_head=new_head
     ) | _lacking(tensors, target, fits)
-    fits = fit_last_norm(tensors, target, fits) | fits
+    fits = fit_output_norms(tensors, target) | fit_last_norm(tensors, target, fits) | fits
     report = LoadReport(
         origin,
         tensors.dialect,
@@ -210,6 +217,8 @@ def _plan(
         _source_entries(tensors, fits, target),
         (
             *tensors.notes,
+            *_note_on_detector(tensors, target),
+            *note_on_windows(tensors, target),
             *_notes(target, fits, inflation),
             *_note_on_classes(classes, fits),
             *_note_on_residual(tensors.dialect, target.model),
@@ -244,6 +253,22 @@ def _refuse_odd_values(values: Mapping[str, Tensor], target: Target, origin: str
 def _note_on_classes(classes: Classes, fits: Mapping[str, Fit]) -> tuple[str, ...]:
     kept = any(name.startswith(HEAD) and fit.value is not None for name, fit in fits.items())
     return (classes.note,) if kept and classes.note else ()
+
+
+def _beside_backbone(tensors: Tensors, target: Target) -> Mapping[str, str]:
+    """Name in the checkpoint -> part of a detector, where the model is a backbone alone."""
+    if any(OF_A_DETECTOR.fullmatch(name) for name in target.state):
+        return {}
+    return tensors.of_detector
+
+
+def _note_on_detector(tensors: Tensors, target: Target) -> tuple[str, ...]:
+    """The parts of a detector or a segmentation beside its backbone."""
+    groups = Counter(_beside_backbone(tensors, target).values())
+    if not groups:
+        return ()
+    listed = ", ".join(f"{group} ({count} tensors)" for group, count in groups.items())
+    return (f"of the detector only the backbone is loaded; it also has {listed}",)
 
 
 def _note_on_residual(dialect: str, model: nn.Module) -> tuple[str, ...]:
@@ -289,6 +314,7 @@ def _target_entry(name: str, tensor: Tensor, fit: Fit | None, heads: tuple[str, 
 
 def _source_entries(tensors: Tensors, fits: Mapping[str, Fit], target: Target) -> tuple[Entry, ...]:
     entries = {}
+    parts = _beside_backbone(tensors, target)
     for name in tensors.state:
         beside = name.startswith(HEAD)
         if name in fits:
@@ -300,6 +326,8 @@ def _source_entries(tensors: Tensors, fits: Mapping[str, Fit], target: Target) -
             found, why = status, reason
             if status == UNEXPECTED and original in tensors.of_pretraining:
                 found, why = DROPPED, "the rest of a pre-training"
+            if status == UNEXPECTED and original in parts:
+                found, why = DROPPED, f"beside the backbone: {parts[original]}"
             fatal = found == UNEXPECTED and not beside and original not in tensors.outside
             entries[original] = Entry(original, found, why, tensors.sizes[original], fatal)
     for name, reason in tensors.dropped.items():
@@ -324,6 +352,8 @@ def _without_place(name: str, fits: Mapping[str, Fit], target: Target) -> tuple[
         return DROPPED, "of training alone, and this model is without"
     if name.startswith("norm.") and f"fc_{name}" in fits and fits[f"fc_{name}"].value is None:
         return DROPPED, "this model norms after the pooling, not before"
+    if reason := why_without_place(name, target):
+        return DROPPED, reason
     return UNEXPECTED, ""
 
 

@@ -37,6 +37,14 @@ OF_A_PRETRAINING = re.compile(
     r"|dec_pos_embed_\w+|hogs|pixel_(?:mean|std)|class_weights?|center)(?:\..*)?"
     r"|(?:.*\.)?mask_token"
 )
+# What a detector or a segmentation has beside its backbone (detectron2, mmdetection, torchvision,
+# mmsegmentation, HRNet), at the top of its names or beside the backbone within a pyramid.
+OF_A_DETECTOR = re.compile(
+    r"(neck|rpn|rpn_head|roi_heads?|bbox_head|mask_head|decode_head|auxiliary_head|aux_head"
+    r"|proposal_generator|sem_seg_head|fpn|fpn_lateral|fpn_output|simfp|top_block|last_layer"
+    r"|pixel_mean|pixel_std)"
+    r"(?:_?\d+)?(?:\..*)?"
+)
 SMALLEST_SHARE = 0.2  # of all names, below a prefix that could be the model's
 OVERLAP = 0.1  # of the names that have to be the model's, where no dialect is recognised
 TARGET_ENCODER = "target_encoder."
@@ -52,6 +60,7 @@ class Recognised:
         names: name in the checkpoint -> name in that project.
         outside: names in the checkpoint that lie outside of the model: losses, a trainer's own.
         of_pretraining: those of them that are the rest of a pre-training.
+        of_detector: those of them that are the rest of a detector or a segmentation -> its part.
         copies: names that belong to a second copy of the model -> its prefix.
         is_base: the project's model without its classifier.
     """
@@ -60,6 +69,7 @@ class Recognised:
     names: dict[str, str]
     outside: frozenset[str] = frozenset()
     of_pretraining: frozenset[str] = frozenset()
+    of_detector: dict[str, str] = field(default_factory=dict)
     copies: dict[str, str] = field(default_factory=dict)
     is_base: bool = False
 
@@ -93,7 +103,9 @@ def recognise(state: State, origin: str, wanted: Collection[str] = ()) -> Recogn
             found[prefix] = match
     if not found:
         outside = _outside(clean, "", wanted)
-        return Recognised(OWN, clean, outside, _of_pretraining(outside, clean, ""), aliases)
+        parts = _of_detector(outside, clean, "")
+        rest = _of_pretraining(outside - parts.keys(), clean, "")
+        return Recognised(OWN, clean, outside, rest, parts, aliases)
     prefix = _choose(found, clean, origin)
     dialect, is_base = found[prefix]
     copies = _copies(prefix, prefixes, clean)
@@ -104,8 +116,9 @@ def recognise(state: State, origin: str, wanted: Collection[str] = ()) -> Recogn
             for name, short in names.items()
         }
     outside = _outside(clean, prefix, wanted) - copies.keys()
-    rest = _of_pretraining(outside, clean, prefix)
-    return Recognised(dialect, names, outside, rest, aliases | copies, is_base)
+    parts = _of_detector(outside, clean, prefix)
+    rest = _of_pretraining(outside - parts.keys(), clean, prefix)
+    return Recognised(dialect, names, outside, rest, parts, aliases | copies, is_base)
 
 
 def _clean_names(state: State, origin: str) -> tuple[dict[str, str], dict[str, str]]:
@@ -222,10 +235,24 @@ def _outside(clean: Mapping[str, str], prefix: str, wanted: frozenset[str]) -> f
             return True
         first = short.partition(".")[0]
         return short not in wanted and bool(
-            OF_A_PRETRAINING.fullmatch(short) or (first != short and AVERAGES.fullmatch(first))
+            OF_A_PRETRAINING.fullmatch(short)
+            or OF_A_DETECTOR.fullmatch(short)
+            or (first != short and AVERAGES.fullmatch(first))
         )
 
     return frozenset(filter(is_outside, clean))
+
+
+def _of_detector(outside: frozenset[str], clean: Mapping[str, str], prefix: str) -> dict[str, str]:
+    """Names of the rest of a detector, in the order of the checkpoint -> the part's name."""
+    beside = prefix[: prefix.rstrip(".").rfind(".") + 1]
+    found = {}
+    for name, whole in clean.items():
+        short = whole.removeprefix(prefix).removeprefix(beside)
+        if name in outside and (match := OF_A_DETECTOR.fullmatch(short)):
+            found[name] = match[1]
+    # Pictures are normed by a pre-training too.
+    return found if any(not part.startswith("pixel_") for part in found.values()) else {}
 
 
 def _of_pretraining(

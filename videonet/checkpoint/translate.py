@@ -81,6 +81,7 @@ def to_own_names(content: Mapping, origin: str, wanted: Collection[str] = ()) ->
         dropped,
         recognised.outside - placed,
         recognised.of_pretraining - placed,
+        recognised.of_detector,
         dialect.lacks + (dialect.base_lacks if recognised.is_base else ()),
         dialect.norm_follows_pooling and not own,
     )

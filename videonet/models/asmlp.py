@@ -111,6 +111,8 @@ class ASMLP(VideoModel):
             from, odd, and the distance between two of them.
         temporal_shift_size: of neighbours along time, in a clip; 0 for no temporal branch.
         mlp_ratio: of the MLPs; as_bias: biases in the axial shift; patch_norm: a norm in the stem.
+        output_norms: a norm per stage and no classifier, see
+            :meth:`videonet.models.base.VideoModel.add_norms`.
         cls_token: refused: there is none.
         dropout: in the MLPs and behind the stem; head_dropout: before the classifier;
             drop_path_rate: of the last block, rising linearly from 0.
@@ -136,6 +138,7 @@ class ASMLP(VideoModel):
         mlp_ratio: float = 4.0,
         as_bias: bool = True,
         patch_norm: bool = True,
+        output_norms: bool | Sequence[int] = False,
         cls_token: bool | None = None,
         dropout: float = 0.0,
         drop_path_rate: float = 0.0,
@@ -175,10 +178,10 @@ class ASMLP(VideoModel):
             StageInfo(embed_dim * 2**i, (temporal_stride, patch[0] * 2**i, patch[1] * 2**i))
             for i in range(len(depths))
         )
-        self.norm = ClipNorm(self.num_features)
+        self.add_norms(output_norms, ClipNorm)
         self.head_dropout = head_dropout
         self.apply(init_linear)
-        self.reset_classifier(num_classes)
+        self.reset_classifier(0 if self.output_norms else num_classes)
 
     def _add_stages(
         self, dim: int, depths: Sequence[int], drop_path_rate: float, **options

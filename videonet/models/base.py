@@ -216,14 +216,18 @@ class VideoModel(nn.Module):
     """Base class of all architectures.
 
     A subclass sets ``num_features``, ``feature_info``, ``head_dropout`` and where it has one
-    ``head_init_scale``, sets ``norm`` or has its own :meth:`finish`, calls
-    :meth:`reset_classifier` last in its constructor, and has :meth:`run_stages` and
+    ``head_init_scale``, sets ``norm`` (or calls :meth:`add_norms`) or has its own :meth:`finish`,
+    calls :meth:`reset_classifier` last in its constructor, and has :meth:`run_stages` and
     :meth:`pool_features`.
+
+    A model with output norms is the backbone of a detector or of a segmentation: calling it gives
+    the maps of :meth:`forward_intermediates`, and it has no classifier.
 
     Attributes:
         num_features: width of the vector that the classifier reads.
         feature_info: of each map of :meth:`forward_intermediates`.
         num_classes: of the classifier; 0 where there is none.
+        output_norms: number of a stage -> the norm of its map; see :meth:`add_norms`.
     """
 
     num_features: int
@@ -231,17 +235,52 @@ class VideoModel(nn.Module):
     num_classes: int
     head_dropout: float
     norm: nn.Module | None  # behind the last block
+    output_norms: nn.ModuleDict
     head: nn.Module
     # Beginnings of the last part of a parameter's name.
     undecayed: tuple[str, ...] = ("cls_token", "pos_embed")
     block_names = re.compile(r"(?:.*\.)?blocks\.\d+(?=\.)")
-    top_names: tuple[str, ...] = ("norm", "head")  # modules behind the last block
+    # Modules behind the last block, and what only heads of other tasks read.
+    top_names: tuple[str, ...] = ("norm", "output_norms", "head")
+    groupings: tuple[str, ...] = ("blocks", "layers")  # of layer_groups
     head_init_scale = 1.0
     # In a clip that repeats one image the class token attends to a copy of each patch per frame,
     # which changes its logits. True where a model corrects that, see cls_key_log_frames.
     still_clips_are_exact = False
     works_on_parts = False  # whether forward_features takes `keep`
     grad_checkpointing = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.output_norms = nn.ModuleDict()
+
+    def add_norms(
+        self, output_norms: bool | Sequence[int], make: Callable[[int], nn.Module]
+    ) -> None:
+        """Add the norm behind the last block, or in its place the norms of the outputs.
+
+        The published detectors and segmentations norm each map that their necks read, where the
+        classification model has one norm in front of its head (``norm0`` … ``norm3`` of Swin,
+        HorNet and AS-MLP, ``scale2_norm`` … of MViT, ``fork_feat`` of CycleMLP). The norms belong
+        to the backbone, not to a neck: they are in its checkpoints, and every neck and head gets
+        the same maps.
+
+        Args:
+            output_norms: whether all maps of :meth:`forward_intermediates` are normed; or the
+                numbers of those that are.
+            make: width -> a norm of cells (..., width).
+
+        Raises:
+            ConfigError: there is no such map.
+        """
+        count = len(self.feature_info)
+        if isinstance(output_norms, bool):
+            numbers = list(range(count)) if output_norms else []
+        else:
+            numbers = self.stage_numbers(output_norms, "output_norms")
+        self.norm = None if numbers else make(self.num_features)
+        for number in sorted(numbers):
+            self.output_norms[str(number)] = make(self.feature_info[number].channels)
 
     def as_clip(self, clip: Tensor, patch: tuple[int, int]) -> Tensor:
         """Make a one-frame clip of an image; a clip stays as it is.
@@ -283,8 +322,14 @@ class VideoModel(nn.Module):
                 "videonet.Predictor does that for uint8 frames"
             )
 
-    def forward(self, clip: Tensor) -> Tensor:
-        """(B, in_channels, T, H, W), or an image (B, in_channels, H, W), -> (B, num_classes)."""
+    # Any: with output norms a list of maps.
+    def forward(self, clip: Tensor) -> Any:
+        """(B, in_channels, T, H, W), or an image (B, in_channels, H, W), -> (B, num_classes).
+
+        With output norms what :meth:`forward_intermediates` gives.
+        """
+        if self.output_norms:
+            return self.forward_intermediates(clip)
         return self.forward_head(self.forward_features(clip))
 
     def forward_features(self, clip: Tensor, keep: Tensor | None = None) -> Tensor:
@@ -319,7 +364,7 @@ class VideoModel(nn.Module):
     def forward_intermediates(
         self, clip: Tensor, indices: int | Sequence[int] | None = None
     ) -> list[Tensor]:
-        """A clip -> the maps at the ends of stages, (B, C, T', H', W') each.
+        """A clip -> the maps at the ends of stages, (B, C, T', H', W') each, normed if said so.
 
         Args:
             clip: (B, in_channels, T, H, W), or an image (B, in_channels, H, W).
@@ -333,13 +378,22 @@ class VideoModel(nn.Module):
         maps: dict[int, Tensor] = {}
         for number, stage in enumerate(self.run_stages(clip, self.run_block)):
             if number in wanted:
-                maps[number] = stage.maps()[0]
+                maps[number] = self._norm_map(number, stage.maps()[0])
             if number == max(wanted, default=0):
                 break
         return [maps[number] for number in wanted]
 
-    def stage_numbers(self, indices: int | Sequence[int] | None) -> list[int]:
-        """`indices` of :meth:`forward_intermediates` as numbers from 0."""
+    def _norm_map(self, number: int, x: Tensor) -> Tensor:
+        """The map (B, C, T, H, W) of a stage behind its output norm, where there is one."""
+        if str(number) not in self.output_norms:
+            return x
+        cells = self.output_norms[str(number)](x.permute(0, 2, 3, 4, 1))  # (B, T, H, W, C)
+        return cells.permute(0, 4, 1, 2, 3)
+
+    def stage_numbers(
+        self, indices: int | Sequence[int] | None, name: str = "indices"
+    ) -> list[int]:
+        """`indices` of :meth:`forward_intermediates` as numbers from 0; messages say `name`."""
         count = len(self.feature_info)
         if indices is None:
             return list(range(count))
@@ -347,7 +401,7 @@ class VideoModel(nn.Module):
         for index in asked:
             if not -count <= index < count:
                 raise ConfigError(
-                    f"indices are {indices!r}, but this {type(self).__name__} has {count} maps"
+                    f"{name} are {indices!r}, but this {type(self).__name__} has {count} maps"
                 )
         return [index % count for index in asked]
 
@@ -367,7 +421,13 @@ class VideoModel(nn.Module):
 
     def finish(self, last: StageOutput) -> Tensor:
         """What the last stage gives -> what :meth:`forward_features` gives."""
-        x = last.tensor()
+        return self.norm_last(last.tensor())
+
+    def norm_last(self, x: Tensor) -> Tensor:
+        """Cells or vectors (..., C) of the last stage behind its norm, where there is one."""
+        last = str(len(self.feature_info) - 1)
+        if last in self.output_norms:
+            return self.output_norms[last](x)
         return x if self.norm is None else self.norm(x)
 
     def pool_features(self, features: Tensor) -> Tensor:
@@ -398,12 +458,17 @@ class VideoModel(nn.Module):
             num_classes: 0 for no head: the model then returns features (B, num_features).
 
         Raises:
-            ConfigError: fewer than 0 classes, or no whole number.
+            ConfigError: fewer than 0 classes, or no whole number; or any for a model with output
+                norms.
         """
         whole = hasattr(num_classes, "__index__") and not isinstance(num_classes, bool)
         if not whole or num_classes < 0:
             raise ConfigError(
                 f"a classifier has {num_classes!r} classes, expected a whole number, 0 or more"
+            )
+        if num_classes and self.output_norms:
+            raise ConfigError(
+                f"a {type(self).__name__} with output_norms gives feature maps, not classes"
             )
         before = getattr(self, "head", None)
         self.num_classes = num_classes
@@ -422,11 +487,23 @@ class VideoModel(nn.Module):
         names = [name for name, _ in self.named_parameters()]
         return {name for name in names if name.rpartition(".")[2].startswith(self.undecayed)}
 
-    def layer_groups(self) -> list[list[str]]:
-        """Parameter names from input to output: stem, each block, norm and head.
+    def layer_groups(self, by: str = "blocks") -> list[list[str]]:
+        """Parameter names from input to output: stem, each block, norms and head.
 
-        Whatever lies between two blocks (a downsampling) goes with the block before it.
+        Whatever lies between two blocks (a downsampling) goes with the block before it. The last
+        group, which heads of other tasks join, may be empty.
+
+        Args:
+            by: "blocks", or a grouping that the recipes of a family have for layer-wise learning
+                rates: "layers", which is "blocks" here (as in ViTDet), or what else it names.
+
+        Raises:
+            ConfigError: the family has no such grouping.
         """
+        if by not in self.groupings:
+            raise ConfigError(
+                f"layers are grouped by {by!r}, expected one of {', '.join(self.groupings)}"
+            )
         stem: list[str] = []
         top: list[str] = []
         blocks: dict[str, list[str]] = {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -116,16 +117,15 @@ class CycleMLP(VideoModel):
         temporal_size: neighbours of the Cycle-FC along time, in a clip; 0 for none.
         qkv_bias: a bias in the branch over channels.
         skip_lam: divisor of the residuals.
-        norm_eps: of the norm in front of the head (of those of the features with `fork_feat`).
-        fork_feat: the backbone of dense tasks: a norm per stage, no classifier, and the model
-            gives the list of normed stage maps.
+        norm_eps: of the norm in front of the head, or of those of the outputs.
+        output_norms: a norm per stage and no classifier (``fork_feat`` of the official code), see
+            :meth:`videonet.models.base.VideoModel.add_norms`.
         cls_token: refused: there is none.
         drop_path_rate: of the last block, rising linearly from 0; head_dropout: before the
             classifier.
         linear_init: of linear layers: "normal" with deviation 0.02, or "xavier".
     """
 
-    norm: nn.LayerNorm
     block_names = re.compile(r"network\.\d+\.\d+(?=\.)")
 
     def __init__(
@@ -145,7 +145,7 @@ class CycleMLP(VideoModel):
         qkv_bias: bool = False,
         skip_lam: float = 1.0,
         norm_eps: float = 1e-5,
-        fork_feat: bool = False,
+        output_norms: bool | Sequence[int] = False,
         cls_token: bool | None = None,
         drop_path_rate: float = 0.0,
         head_dropout: float = 0.0,
@@ -181,14 +181,9 @@ class CycleMLP(VideoModel):
         self.num_features = embed_dims[-1]
         self.feature_info = self._stage_infos(embed_dims, temporal_stride)
         self.head_dropout = head_dropout
-        self.fork_feat = fork_feat
-        if fork_feat:
-            for i, dim in zip(self.stage_ends, embed_dims, strict=True):
-                self.add_module(f"norm{i}", nn.LayerNorm(dim, eps=norm_eps))
-        else:
-            self.norm = nn.LayerNorm(self.num_features, eps=norm_eps)
+        self.add_norms(output_norms, partial(nn.LayerNorm, eps=norm_eps))
         self.apply(init)
-        self.reset_classifier(0 if fork_feat else num_classes)
+        self.reset_classifier(0 if self.output_norms else num_classes)
 
     def _add_stages(
         self,
@@ -230,42 +225,20 @@ class CycleMLP(VideoModel):
                 infos.append(StageInfo(dims[len(infos)], (temporal_stride, stride, stride)))
         return tuple(infos)
 
-    # Any: with `fork_feat` a list of maps, which the forward of no other model gives.
-    def forward(self, clip: Tensor) -> Any:
-        """(B, in_channels, T, H, W), or an image (B, in_channels, H, W), -> (B, num_classes).
-
-        With ``fork_feat`` what :meth:`forward_intermediates` gives.
-        """
-        return self.forward_intermediates(clip) if self.fork_feat else super().forward(clip)
-
     def run_stages(self, clip: Tensor, run: RunBlock) -> Iterator[StageOutput]:
-        """The tokens (B, T', H', W', C) at the end of each stage; normed with ``fork_feat``."""
+        """The tokens (B, T', H', W', C) at the end of each stage."""
         tokens, grid = self.patch_embed(self.as_clip(clip, (4, 4)))
         x = tokens.unflatten(1, grid)
         for i, part in enumerate(self.network):
             if i in self.stage_ends:
                 x = part(x, run)
-                yield StageOutput(getattr(self, f"norm{i}")(x) if self.fork_feat else x)
+                yield StageOutput(x)
             else:
                 x = part(x)
-
-    def finish(self, last: StageOutput) -> Tensor:
-        """The normed tokens (B, T, H, W, C)."""
-        return last.tensor() if self.fork_feat else self.norm(last.tensor())
 
     def pool_features(self, features: Tensor) -> Tensor:
         """Normed tokens (B, T, H, W, C) -> their mean (B, C)."""
         return features.mean(dim=(1, 2, 3))
-
-    def reset_classifier(self, num_classes: int) -> None:
-        """A new, randomly initialised head for `num_classes` classes; 0 for none.
-
-        Raises:
-            ConfigError: classes for a model that is built with ``fork_feat``, or fewer than 0.
-        """
-        if self.fork_feat and num_classes:
-            raise ConfigError("a CycleMLP with fork_feat=True gives feature maps, not classes")
-        super().reset_classifier(num_classes)
 
 
 B3_RATIOS = {"mlp_ratios": (8, 8, 4, 4)}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -79,6 +80,8 @@ class HorNet(VideoModel):
         temporal_kernel: of the stem and of the depth-wise convolutions; temporal_stride: of the
             stem.
         layer_scale_init: of the scales of both branches; 0 for no scales.
+        output_norms: a norm per stage and no classifier, see
+            :meth:`videonet.models.base.VideoModel.add_norms`.
         cls_token: there is none, so True is an error.
         head_dropout: before the classifier; drop_path_rate: of the last block, rising linearly
             from 0; head_init_scale: on the classifier's weights.
@@ -87,8 +90,8 @@ class HorNet(VideoModel):
         ConfigError: arguments that contradict each other.
     """
 
-    norm: nn.LayerNorm
     block_names = re.compile(r"stages\.\d+\.\d+(?=\.)")
+    groupings = ("blocks", "layers", "stages")
 
     def __init__(
         self,
@@ -106,6 +109,7 @@ class HorNet(VideoModel):
         temporal_kernel: int = 3,
         temporal_stride: int = 2,
         layer_scale_init: float = 1e-6,
+        output_norms: bool | Sequence[int] = False,
         cls_token: bool | None = None,
         drop_path_rate: float = 0.0,
         head_dropout: float = 0.0,
@@ -157,10 +161,10 @@ class HorNet(VideoModel):
         self.feature_info = tuple(
             StageInfo(dim, (temporal_stride, *[PATCH * 2**i] * 2)) for i, dim in enumerate(dims)
         )
-        self.norm = nn.LayerNorm(dims[-1], eps=NORM_EPS)
+        self.add_norms(output_norms, partial(nn.LayerNorm, eps=NORM_EPS))
         self.head_dropout, self.head_init_scale = head_dropout, head_init_scale
         self.apply(init_linear)
-        self.reset_classifier(num_classes)
+        self.reset_classifier(0 if self.output_norms else num_classes)
 
     def run_stages(self, clip: Tensor, run: RunBlock) -> Iterator[StageOutput]:
         """The tokens (B, T', H', W', C) at the end of each stage."""
@@ -176,19 +180,50 @@ class HorNet(VideoModel):
 
     def pool_features(self, features: Tensor) -> Tensor:
         """Tokens (B, T, H, W, C) -> one normed vector per clip (B, C)."""
-        return self.norm(features.mean(dim=(1, 2, 3)))
+        return self.norm_last(features.mean(dim=(1, 2, 3)))
 
-    def layer_groups(self) -> list[list[str]]:
-        """Parameter names from input to output: stem, each block, norm and head.
+    def layer_groups(self, by: str = "blocks") -> list[list[str]]:
+        """Parameter names from input to output: stem, each block, norms and head.
 
-        A downsampling goes with the block before it.
+        Args:
+            by: "blocks": a downsampling goes with the block before it. "layers": 14 groups as in
+                the recipes of the detectors, where a downsampling goes with what follows it: the
+                stem, stages 1 and 2, the blocks of stage 3 by twos in nine groups, stage 4, the
+                rest. "stages": 8 groups as in those of the segmentations: stem and downsamplings,
+                the four stages, two empty groups, the rest.
+
+        Raises:
+            ConfigError: another grouping, or not four stages.
         """
-        (*names,), *groups = super().layer_groups()
+        if by in ("layers", "stages"):
+            return self._published_groups(by)
+        (*names,), *groups = super().layer_groups(by)
         stem = [name for name in names if name.startswith("downsample_layers.0.")]
         for name in names[len(stem) :]:
             stage = int(name.split(".")[1])
             groups[sum(self.depths[:stage]) - 1].append(name)
         return [stem, *groups]
+
+    def _published_groups(self, by: str) -> list[list[str]]:
+        if len(self.depths) != 4:
+            raise ConfigError(
+                f"the recipes group the {by} of four stages, but this HorNet has {len(self.depths)}"
+            )
+        groups: list[list[str]] = [[] for _ in range(14 if by == "layers" else 8)]
+        for name, _ in self.named_parameters():
+            part, *numbers = name.split(".")[:3]
+            if part not in ("downsample_layers", "stages"):
+                groups[-1].append(name)
+                continue
+            stage, block = int(numbers[0]), int(numbers[1]) if part == "stages" else 0
+            if by == "stages":
+                group = stage + 1 if part == "stages" else 0
+            elif part == "downsample_layers" and stage == 0:
+                group = 0
+            else:
+                group = (1, 2, min(3 + block // 2, 11), 12)[stage]
+            groups[group].append(name)
+        return groups
 
 
 def _stem(in_channels: int, dim: int, temporal_kernel: int, temporal_stride: int) -> nn.Sequential:

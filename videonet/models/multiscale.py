@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypedDict
 
 import torch
@@ -20,6 +21,7 @@ from videonet.ops.patch_embed import PatchEmbed
 from videonet.ops.pooling import max_pool
 from videonet.ops.pooling_attention import NORM_EPS
 
+POSITION_RESIZES = ("trilinear", "bicubic")
 StridePlan = Mapping[int, Grid]  # block index -> (t, h, w); blocks left out do not pool
 
 
@@ -161,6 +163,8 @@ class AttentionOptions(TypedDict):
     residual_with_cls_token: bool
     cls_token: bool
     cls_key_log_frames: bool
+    padded_keys: bool
+    norm_eps: float
     dropout: float
 
 
@@ -181,10 +185,15 @@ class MultiscaleTransformer(VideoModel, AbsolutePositions):
             see :class:`videonet.ops.pooling_attention.PoolingAttention`.
         cls_token: a class token that the head reads, else the mean of all tokens;
             cls_key_log_frames: see PoolingAttention.
-        use_abs_pos, sep_pos_embed: absolute positions, joint or separate in space and time.
+        use_abs_pos, sep_pos_embed: absolute positions, joint or separate in space and time;
+            position_size: the frames that they are made for, None for crop_size;
+            position_resize: how they are resized to others, "trilinear", or "bicubic" in space
+            and linear in time; antialias_positions: "bicubic" with antialiasing.
         dim_mul_in_att: the width grows in the attention (MViTv2) or in the MLP (MViTv1).
-        norm_stem: layer norm after the positions. mean_pooling: head reads the mean of the
-            patch tokens, normed after the mean, although there is a class token.
+        norm_stem: layer norm after the positions; norm_eps: of all norms. mean_pooling: head
+            reads the mean of the patch tokens, normed after the mean, although there is a class
+            token.
+        padded_keys: of windows, see PoolingAttention.
         dropout: in the transformer; head_dropout: before the classifier; drop_path_rate: of the
             last block, rising linearly from 0; head_init_scale: on the classifier's weights.
 
@@ -192,7 +201,6 @@ class MultiscaleTransformer(VideoModel, AbsolutePositions):
         ConfigError: both strides of keys and values are given, or heads do not divide a width.
     """
 
-    norm: nn.LayerNorm
     undecayed = ("cls_token", "pos_embed", "rel_pos_")
 
     def __init__(
@@ -222,6 +230,9 @@ class MultiscaleTransformer(VideoModel, AbsolutePositions):
         cls_key_log_frames: bool = False,
         use_abs_pos: bool = False,
         sep_pos_embed: bool = False,
+        position_size: int | tuple[int, int] | None = None,
+        position_resize: str = "trilinear",
+        antialias_positions: bool = False,
         rel_pos_spatial: bool = True,
         rel_pos_temporal: bool = True,
         rel_pos_zero_init: bool = False,
@@ -229,6 +240,8 @@ class MultiscaleTransformer(VideoModel, AbsolutePositions):
         residual_with_cls_token: bool = False,
         dim_mul_in_att: bool = True,
         norm_stem: bool = False,
+        norm_eps: float = NORM_EPS,
+        padded_keys: bool = False,
         mean_pooling: bool = False,
         dropout: float = 0.0,
         drop_path_rate: float = 0.0,
@@ -238,6 +251,11 @@ class MultiscaleTransformer(VideoModel, AbsolutePositions):
         super().__init__()
         if pool_kv_stride is not None and pool_kv_stride_adaptive is not None:
             raise ConfigError("give pool_kv_stride or pool_kv_stride_adaptive, not both")
+        if position_resize not in POSITION_RESIZES:
+            raise ConfigError(
+                f"position_resize is {position_resize!r}, expected {' or '.join(POSITION_RESIZES)}"
+            )
+        self.position_resize, self.antialias_positions = position_resize, antialias_positions
         self.plans = plan_blocks(
             depth,
             embed_dim,
@@ -263,34 +281,50 @@ class MultiscaleTransformer(VideoModel, AbsolutePositions):
             "residual_with_cls_token": residual_with_cls_token,
             "cls_token": cls_token,
             "cls_key_log_frames": cls_key_log_frames,
+            "padded_keys": padded_keys,
+            "norm_eps": norm_eps,
             "dropout": dropout,
         }
         self.still_clips_are_exact = cls_key_log_frames
         self.mean_pooling = mean_pooling
         self.head_dropout, self.head_init_scale = head_dropout, head_init_scale
 
-        height, width = (crop_size, crop_size) if isinstance(crop_size, int) else crop_size
         self.patch_stride = patch_stride
         self.patch_embed = PatchEmbed(
             in_channels, embed_dim, patch_kernel, patch_stride, patch_padding
         )
-        grid = strided((max(num_frames, patch_stride[0]), height, width), patch_stride)
+        self.first_grid = self._stem_grid(num_frames, crop_size)
         self.cls_token = learned_tokens(1, embed_dim) if cls_token else None
-        self.add_positions(grid, embed_dim, int(cls_token), use=use_abs_pos, separate=sep_pos_embed)
+        self.add_positions(
+            self._stem_grid(num_frames, crop_size if position_size is None else position_size),
+            embed_dim,
+            int(cls_token),
+            use=use_abs_pos,
+            separate=sep_pos_embed,
+        )
         self.dropout = nn.Dropout(dropout)
-        self.norm_stem = nn.LayerNorm(embed_dim, eps=NORM_EPS) if norm_stem else None
+        self.norm_stem = nn.LayerNorm(embed_dim, eps=norm_eps) if norm_stem else None
 
-    def add_head(self, num_classes: int, num_features: int) -> None:
-        """Add the last norm and the classifier, and initialise all layers; call it last.
+    def _stem_grid(self, num_frames: int, size: int | tuple[int, int]) -> Grid:
+        """The cells of the stem for clips of this size; official tables round it down."""
+        height, width = (size, size) if isinstance(size, int) else size
+        frames = max(num_frames, self.patch_stride[0])
+        return strided((frames, height, width), self.patch_stride)
+
+    def add_head(
+        self, num_classes: int, num_features: int, output_norms: bool | Sequence[int] = False
+    ) -> None:
+        """Add the last norms and the classifier, and initialise all layers; call it last.
 
         Args:
             num_classes: 0 for no classifier.
             num_features: width of the tokens that the norm gets.
+            output_norms: norms of the stages' maps instead, see ``VideoModel.add_norms``.
         """
         self.num_features = num_features
-        self.norm = nn.LayerNorm(num_features, eps=NORM_EPS)
+        self.add_norms(output_norms, partial(nn.LayerNorm, eps=self.attention_options["norm_eps"]))
         self.apply(init_linear)
-        self.reset_classifier(num_classes)
+        self.reset_classifier(0 if self.output_norms else num_classes)
 
     def embed(self, clip: Tensor) -> tuple[Tensor, Grid]:
         """Stem and positions: a clip -> tokens (B, [1+]T*H*W, C) and their grid."""
@@ -306,5 +340,5 @@ class MultiscaleTransformer(VideoModel, AbsolutePositions):
     def pool_features(self, features: Tensor) -> Tensor:
         """Tokens (B, [1+]N, C) -> one normed vector per clip (B, C)."""
         if self.mean_pooling:
-            return self.norm(features[:, int(self.cls_token is not None) :].mean(dim=1))
+            return self.norm_last(features[:, int(self.cls_token is not None) :].mean(dim=1))
         return features[:, 0] if self.cls_token is not None else features.mean(dim=1)

@@ -28,23 +28,28 @@ from videonet.models.variants import published
 from videonet.ops.grid import Grid, strided
 from videonet.ops.linear import call_linear
 from videonet.ops.mlp import Mlp
-from videonet.ops.pooling_attention import NORM_EPS, PoolingAttention
+from videonet.ops.pooling_attention import PoolingAttention
 
 
-def with_windows(plans: Sequence[BlockPlan], window: Grid) -> list[BlockPlan]:
+def with_windows(
+    plans: Sequence[BlockPlan], window: Grid, global_blocks: Sequence[int] | None = None
+) -> list[BlockPlan]:
     """The plan of hybrid window attention (MViTv2, Sec. 4.2).
-
-    All blocks attend in windows but the last ones of the last three stages.
 
     Args:
         plans: one per block.
-        window: cells (t, h, w) of the first grid; it shrinks with every query stride, so that it
-            always covers the same part of the clip.
+        window: cells (t, h, w) of the first grid; it shrinks behind every query stride, so that it
+            always covers the same part of the clip. The block that strides still has the window of
+            its input.
+        global_blocks: those that attend globally; None for the last ones of the last three stages.
 
     Raises:
-        ConfigError: a stride does not divide the window.
+        ConfigError: a stride does not divide the window, or there is no such block.
     """
-    global_blocks = stage_ends(plans)[-3:]
+    if global_blocks is None:
+        global_blocks = stage_ends(plans)[-3:]
+    if odd := [i for i in global_blocks if i >= len(plans)]:
+        raise ConfigError(f"global_blocks names block {odd[0]}, but there are {len(plans)} blocks")
     planned = []
     for i, plan in enumerate(plans):
         if i not in global_blocks:
@@ -53,6 +58,19 @@ def with_windows(plans: Sequence[BlockPlan], window: Grid) -> list[BlockPlan]:
         planned.append(plan)
         if plan.q_stride is not None:
             window = strided(window, plan.q_stride, least=1)
+    return planned
+
+
+def with_wide_strides(plans: Sequence[BlockPlan]) -> list[BlockPlan]:
+    """The plan with twice the key/value stride at the ends of the second and third stage.
+
+    That is how detectron2 spares its largest global blocks half of the rows and columns of keys.
+    """
+    planned = list(plans)
+    for i in stage_ends(plans)[1:3]:
+        if (stride := plans[i].kv_stride) is not None:
+            wide = (stride[0], 2 * stride[1], 2 * stride[2])
+            planned[i] = replace(plans[i], kv_stride=wide)
     return planned
 
 
@@ -87,7 +105,7 @@ class MultiScaleBlock(nn.Module):
         dim_att = plan.dim_out if dim_mul_in_att else plan.dim
         self.cls_token = attention["cls_token"]
         self.dim_mul_in_att = dim_mul_in_att
-        self.norm1 = nn.LayerNorm(plan.dim, eps=NORM_EPS)
+        self.norm1 = nn.LayerNorm(plan.dim, eps=attention["norm_eps"])
         self.attn = PoolingAttention(
             plan.dim,
             dim_att,
@@ -101,7 +119,7 @@ class MultiScaleBlock(nn.Module):
             dropout=dropout,
             **attention,
         )
-        self.norm2 = nn.LayerNorm(dim_att, eps=NORM_EPS)
+        self.norm2 = nn.LayerNorm(dim_att, eps=attention["norm_eps"])
         self.mlp = Mlp(dim_att, int(dim_att * mlp_ratio), plan.dim_out, dropout)
         self.proj = nn.Linear(plan.dim, plan.dim_out) if plan.dim != plan.dim_out else None
         self.skip_stride = plan.q_stride if plan.downsamples else None
@@ -134,6 +152,12 @@ class MViT(MultiscaleTransformer):
         num_classes: 0 for no classifier; num_frames, crop_size, in_channels: of the clips.
         window_size: (t, h, w) cells of the stem's grid for hybrid window attention, without a
             class token; None for global attention in all blocks.
+        global_blocks: blocks that attend globally although there are windows; None for the last
+            ones of the last three stages.
+        wide_global_strides: twice the stride of keys and values, in height and width, in the last
+            blocks of the second and third stage, as in the published detectors.
+        output_norms: a norm per stage and no classifier, see
+            :meth:`videonet.models.base.VideoModel.add_norms`.
         **options: see :class:`videonet.models.multiscale.MultiscaleTransformer`.
 
     Raises:
@@ -148,16 +172,23 @@ class MViT(MultiscaleTransformer):
         in_channels: int = 3,
         *,
         window_size: Grid | None = None,
+        global_blocks: Sequence[int] | None = None,
+        wide_global_strides: bool = False,
+        output_norms: bool | Sequence[int] = False,
         **options: Any,
     ):
         super().__init__(num_frames, crop_size, in_channels, **options)
         if window_size is not None:
             if self.cls_token is not None:
                 raise ConfigError("window_size is given, but windows need cls_token=False")
-            self.plans = with_windows(self.plans, window_size)
+            self.plans = with_windows(self.plans, window_size, global_blocks)
+        elif global_blocks is not None:
+            raise ConfigError("global_blocks is given, but without window_size all blocks are")
+        if wide_global_strides:
+            self.plans = with_wide_strides(self.plans)
         rates = drop_path_rates(self.drop_path_rate, len(self.plans))
         self.blocks = nn.ModuleList()
-        grid = self.grid
+        grid = self.first_grid
         for plan, rate in zip(self.plans, rates, strict=True):
             self.blocks.append(
                 MultiScaleBlock(
@@ -174,7 +205,7 @@ class MViT(MultiscaleTransformer):
             grid = grid if plan.q_stride is None else strided(grid, plan.q_stride)
         self.stage_ends = stage_ends(self.plans)
         self.feature_info = stage_infos(self.plans, self.patch_stride)
-        self.add_head(num_classes, self.plans[-1].dim_out)
+        self.add_head(num_classes, self.plans[-1].dim_out, output_norms)
 
     def run_stages(self, clip: Tensor, run: RunBlock) -> Iterator[StageOutput]:
         """The tokens (B, [1+]T*H*W, C) at the end of each stage."""
@@ -186,7 +217,7 @@ class MViT(MultiscaleTransformer):
 
     def finish(self, last: StageOutput) -> Tensor:
         """The tokens (B, [1+]N, C), normed unless the norm follows the mean."""
-        return last.tensor() if self.mean_pooling else self.norm(last.tensor())
+        return last.tensor() if self.mean_pooling else self.norm_last(last.tensor())
 
 
 V1 = {  # what all sizes of MViT share; its image models have joint positions

@@ -65,7 +65,8 @@ class PatchTokens(VideoModel, AbsolutePositions):
         cls_token: a class token; num_registers: further learned tokens (arXiv 2309.16588), which
             the head does not read.
         use_abs_pos: positions; sep_pos_embed: separate ones for space and time, None for clips
-            alone; embed_class: class token and registers have a position too.
+            alone; embed_class: class token and registers have a position too; position_size: the
+            frames that they are made for, None for crop_size.
         sine_grid: fixed positions instead of learned ones, which number the cells of this grid
             (T, H, W) and are resized to others (VideoMAE); prefix tokens have none.
         position_resize: how positions are resized to other grids: "bicubic" in space and linear in
@@ -77,7 +78,7 @@ class PatchTokens(VideoModel, AbsolutePositions):
         ConfigError: there is no such way of resizing.
     """
 
-    undecayed = ("cls_token", "reg_token", "pos_embed")
+    undecayed: tuple[str, ...] = ("cls_token", "reg_token", "pos_embed")
 
     def __init__(
         self,
@@ -96,6 +97,7 @@ class PatchTokens(VideoModel, AbsolutePositions):
         use_abs_pos: bool = True,
         sep_pos_embed: bool | None = None,
         embed_class: bool = True,
+        position_size: int | tuple[int, int] | None = None,
         sine_grid: Grid | None = None,
         position_resize: str = "bicubic",
         antialias_positions: bool = True,
@@ -118,9 +120,9 @@ class PatchTokens(VideoModel, AbsolutePositions):
         )
         self.cls_token = learned_tokens(1, embed_dim) if cls_token else None
         self.reg_token = learned_tokens(num_registers, embed_dim) if num_registers else None
-        height, width = (crop_size, crop_size) if isinstance(crop_size, int) else crop_size
+        self.first_grid = self._grid_of(num_frames, crop_size)
         self.add_positions(
-            self._grid_of((num_frames, height, width)),
+            self._grid_of(num_frames, crop_size if position_size is None else position_size),
             embed_dim,
             self.num_prefix_tokens,
             use=use_abs_pos,
@@ -131,8 +133,9 @@ class PatchTokens(VideoModel, AbsolutePositions):
         self.dropout = nn.Dropout(dropout)
         self.norm_pre = nn.LayerNorm(embed_dim, eps=norm_eps) if pre_norm else None
 
-    def _grid_of(self, sizes: Grid) -> Grid:
-        """Tubelets along time, height and width of a clip of `sizes` frames and pixels."""
+    def _grid_of(self, num_frames: int, size: int | tuple[int, int]) -> Grid:
+        """Tubelets along time, height and width of a clip of so many frames and pixels."""
+        sizes = (num_frames, size, size) if isinstance(size, int) else (num_frames, *size)
         round_up = (0, *(self.pad_to_patch * (p - 1) for p in self.patch[1:]))
         return as_grid(
             max((n + more) // p, 1) for n, p, more in zip(sizes, self.patch, round_up, strict=True)
@@ -146,7 +149,7 @@ class PatchTokens(VideoModel, AbsolutePositions):
 
         Raises:
             ConfigError: a frame or the clip is smaller than a tubelet, `keep` does not fit the
-                grid, or attention is divided, which needs whole columns of cells.
+                grid, or attention is divided or knows the grid, which needs all of its cells.
         """
         clip = self.as_clip(clip, (1, 1) if self.pad_to_patch else self.patch[1:])
         if clip.shape[2] < self.patch[0]:
@@ -161,7 +164,10 @@ class PatchTokens(VideoModel, AbsolutePositions):
         positions = self.absolute_positions(grid)
         if keep is not None:
             if not self.works_on_parts:
-                raise ConfigError("divided attention works on whole grids: leave out keep")
+                raise ConfigError(
+                    "divided attention, windows and relative positions work on whole grids: leave "
+                    "out keep"
+                )
             x, positions = self._keep(x, positions, token_numbers(keep, *x.shape[:2]))
         first = [t for t in (self.cls_token, self.reg_token) if t is not None]
         prefix = [t.expand(x.shape[0], -1, -1) for t in first]

@@ -47,7 +47,10 @@ FAMILIES: dict[str, tuple[type[nn.Module], Mapping[str, Build]]] = {
     "hornet": (hornet.HorNet, hornet.MODELS),
     "hiera": (hiera.Hiera, hiera.MODELS),
 }
-RENAMED_ARGUMENTS = {"pool_leading": "pool_include_prefix"}  # former name -> name
+RENAMED_ARGUMENTS = {  # former name -> name
+    "pool_leading": "pool_include_prefix",
+    "fork_feat": "output_norms",
+}
 
 
 def list_models(pattern: str = "*") -> list[str]:

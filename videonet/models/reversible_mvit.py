@@ -29,7 +29,7 @@ from videonet.models.multiscale import (
 from videonet.ops.grid import Grid, strided
 from videonet.ops.linear import call_linear
 from videonet.ops.mlp import Mlp
-from videonet.ops.pooling_attention import NORM_EPS, PoolingAttention
+from videonet.ops.pooling_attention import PoolingAttention
 from videonet.ops.reversible import ReversibleBlock, run_reversible
 
 LEARNED_FUSION = re.compile(r"(ln\+)?concat_linear(?:_([\d.]+))?(?:_([\d.]+))?")
@@ -79,9 +79,9 @@ class StreamBlock(ReversibleBlock):
 
     def __init__(self, dim: int, attention: PoolingAttention, mlp_ratio: float, drop_path: float):
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.norm1 = nn.LayerNorm(dim, eps=attention.norm_eps)
         self.attn = attention
-        self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.norm2 = nn.LayerNorm(dim, eps=attention.norm_eps)
         self.mlp = Mlp(dim, int(dim * mlp_ratio), dim)
         self.drop_path = StochasticDepth(drop_path, "row")
 
@@ -116,9 +116,9 @@ class TransitionBlock(nn.Module):
         super().__init__()
         dim = fuse.dim_out
         self.fuse, self.shortcut, self.stride = fuse, shortcut, plan.q_stride or (1, 1, 1)
-        self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.norm1 = nn.LayerNorm(dim, eps=attention.norm_eps)
         self.attn = attention
-        self.norm2 = nn.LayerNorm(plan.dim_out, eps=NORM_EPS)
+        self.norm2 = nn.LayerNorm(plan.dim_out, eps=attention.norm_eps)
         self.mlp = Mlp(plan.dim_out, int(plan.dim_out * mlp_ratio), plan.dim_out)
         self.proj = nn.Linear(dim, plan.dim_out) if dim != plan.dim_out else None
         self.drop_path = StochasticDepth(drop_path, "row")
@@ -184,7 +184,7 @@ class ReversibleMViT(MultiscaleTransformer):
         _check_plans(self.plans, self.transitions, shortcut)
         rates = drop_path_rates(self.drop_path_rate, len(self.plans))
         self.blocks = nn.ModuleList()
-        grid = self.grid
+        grid = self.first_grid
         for i, (plan, rate) in enumerate(zip(self.plans, rates, strict=True)):
             fuse = Fusion(transition_fusion, plan.dim) if i in self.transitions else None
             attention = PoolingAttention(
@@ -236,7 +236,9 @@ class ReversibleMViT(MultiscaleTransformer):
         if self.mean_pooling:
             return self.fuse(x)
         # A norm before a fusion of the same width, as in the official code, which has no other.
-        return self.fuse(self.norm(x)) if self.fuse.keeps_width else self.norm(self.fuse(x))
+        if self.fuse.keeps_width:
+            return self.fuse(self.norm_last(x))
+        return self.norm_last(self.fuse(x))
 
 
 def _check_plans(plans: Sequence[BlockPlan], transitions: Sequence[int], shortcut: str) -> None:

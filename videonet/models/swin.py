@@ -7,8 +7,10 @@ and the published variants. Parameter names are those of the official implementa
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
@@ -35,7 +37,7 @@ from videonet.ops.window_attention import StageWindows, WindowAttention
 from videonet.ops.windows import Windows, relative_rows
 
 NORM_EPS = 1e-5
-WINDOW_RULES = ("fit", "swin", "torchvision", "video_swin")
+WINDOW_RULES = ("fit", "swin", "torchvision", "video_swin", "detection")
 
 
 def built_window(rule: str, window: Grid, grid: Grid) -> tuple[Grid, Grid]:
@@ -59,7 +61,7 @@ def windows_on(rule: str, window: Grid, shift: Grid, grid: Grid) -> Windows:
     """The windows on the grid of the current clip.
 
     A window is cut down to the grid, and not shifted along an axis that it fills. torchvision's
-    image models pad a small grid to a whole window instead.
+    image models pad a small grid to a whole window instead; detectors also shift it.
 
     Args:
         rule: one of ``WINDOW_RULES``.
@@ -68,10 +70,10 @@ def windows_on(rule: str, window: Grid, shift: Grid, grid: Grid) -> Windows:
         grid: (T, H, W) of the clip.
     """
     size = as_grid(min(n, w) for n, w in zip(grid, window, strict=True))
-    if rule == "torchvision":
+    if rule in ("torchvision", "detection"):
         size = (size[0], *window[1:])
-    shift = as_grid(s if n > w else 0 for n, w, s in zip(grid, window, shift, strict=True))
-    return Windows(grid, size, shift)
+    fitting = as_grid(s if n > w else 0 for n, w, s in zip(grid, window, shift, strict=True))
+    return Windows(grid, size, (fitting[0], *shift[1:]) if rule == "detection" else fitting)
 
 
 class SwinBlock(nn.Module):
@@ -136,7 +138,11 @@ class SwinStage(nn.Module):
         # which puts them elsewhere where the height or the width is reduced.
         layout = self.window if self.window_rule == "video_swin" else plain.size
         rows = relative_rows(volume(plain.size), layout, self.window, x.device)
-        return StageWindows.of(plain, rows, x), StageWindows.of(shifted, rows, x)
+        mask_time = self.window_rule == "detection"
+        return (
+            StageWindows.of(plain, rows, x, mask_time),
+            StageWindows.of(shifted, rows, x, mask_time),
+        )
 
     def forward(self, x: Tensor, run: RunBlock) -> Tensor:
         """The blocks, each called by `run(block, x, plan)`: (B, T, H, W, C) -> the same shape."""
@@ -157,7 +163,7 @@ class Swin(VideoModel, AbsolutePositions):
         embed_dim: width of the first stage; it doubles in each further one.
         depths, num_heads: blocks and heads of each stage.
         window_size: (t, h, w) in tokens.
-        window_rule: what happens where a grid is smaller than the window; all four agree
+        window_rule: what happens where a grid is smaller than the window; the first four agree
             everywhere else, and in time.
             "fit": no window is larger than the grid that its stage is built for, and at run time
             a window shrinks along each axis to the grid at hand and then is not shifted.
@@ -169,8 +175,15 @@ class Swin(VideoModel, AbsolutePositions):
             but the bias table is that of the full window at any crop size, and where the height
             or the width is reduced the first rows of its index are read, which belong to other
             offsets: the static-clip law does not hold there.
+            "detection": the official detectors and segmentations. Windows keep their size and
+            their shift on every grid; zeros beyond the frame are keys, as they are by all rules.
+            Absolute positions are resized bicubically. Beyond the clip's end nothing is a key, and
+            frames that miss in the last patch repeat the last frame, so that the static-clip law
+            holds for any number of frames.
         mlp_ratio, qkv_bias, qk_scale (None: 1 / sqrt(head width)): of the transformer.
         patch_norm: layer norm behind the stem. use_abs_pos: learned absolute positions.
+        output_norms: a norm per stage and no classifier, see
+            :meth:`videonet.models.base.VideoModel.add_norms`.
         cls_token: Swin has none; only False or None is accepted.
         dropout: in the transformer; attention_dropout: of its attention weights; head_dropout:
             before the classifier; drop_path_rate: of the last block, rising linearly from 0.
@@ -201,6 +214,7 @@ class Swin(VideoModel, AbsolutePositions):
         qk_scale: float | None = None,
         patch_norm: bool = True,
         use_abs_pos: bool = False,
+        output_norms: bool | Sequence[int] = False,
         cls_token: bool | None = None,
         dropout: float = 0.0,
         attention_dropout: float = 0.0,
@@ -222,6 +236,8 @@ class Swin(VideoModel, AbsolutePositions):
         self.grid = as_grid(-(-n // p) for n, p in zip(sizes, self.patch_size, strict=True))
         # One table for an image, separate ones of space and time for clips.
         self.add_positions(self.grid, embed_dim, 0, use=use_abs_pos, separate=self.grid[0] > 1)
+        if window_rule == "detection":
+            self.position_resize, self.antialias_positions = "bicubic", False
         self.dropout = nn.Dropout(dropout)
         self.layers: ModuleListOf[SwinStage] = ModuleListOf()
         rates = stage_drop_path_rates(drop_path_rate, depths)
@@ -250,15 +266,18 @@ class Swin(VideoModel, AbsolutePositions):
         self.feature_info = tuple(
             StageInfo(embed_dim * 2**i, (t, h * 2**i, w * 2**i)) for i in range(len(depths))
         )
-        self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.add_norms(output_norms, partial(nn.LayerNorm, eps=NORM_EPS))
         self.head_dropout = head_dropout
         self.apply(init)
-        self.reset_classifier(num_classes)
+        self.reset_classifier(0 if self.output_norms else num_classes)
 
     def embed(self, clip: Tensor) -> Tensor:
         """Stem and positions: a clip -> tokens (B, T, H, W, C)."""
         clip = self.as_clip(clip, self.patch_size[1:])
         missing = [-n % p for n, p in zip(clip.shape[2:], self.patch_size, strict=True)]
+        if self.window_rule == "detection" and missing[0]:
+            clip = torch.cat((clip, clip[:, :, -1:].expand(-1, -1, missing[0], -1, -1)), dim=2)
+            missing[0] = 0
         if self.window_rule == "torchvision":
             missing[1:] = 0, 0
         if any(missing):

@@ -8,7 +8,7 @@ names are those of timm.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -25,6 +25,8 @@ from videonet.models.base import (
 from videonet.models.patch_tokens import PatchTokens
 from videonet.models.variants import published
 from videonet.models.vit_blocks import BLOCKS
+from videonet.ops.grid import Grid
+from videonet.ops.grid_attention import GridOptions
 
 Arguments = dict[str, Any]
 POOLINGS = ("token", "avg", "max", "avgmax", "first", "token_avg")
@@ -43,6 +45,11 @@ class ViT(PatchTokens):
             scale_attn_norm, scale_mlp_norm: layer norm before the last linear layer of the
             attention and of the MLP; layer_scale: its initial factor, None for none.
         space_time: "joint" attention or "divided" (TimeSformer).
+        window_size: (t, h, w) cells that attend to each other in most blocks (ViTDet), without
+            prefix tokens; None for global attention in all blocks. global_blocks: blocks that
+            attend globally; None for the last one of every quarter. padded_keys: see GridAttention.
+        rel_pos_spatial, rel_pos_temporal, rel_pos_zero_init: decomposed relative positions, see
+            GridAttention; the tables of global blocks are made for crop_size.
         pooling: what the head reads: the class "token"; the "avg", "max" or "avgmax" (their mean)
             of the cells; the "first" cell; or the class token and the mean of the cells side by
             side, "token_avg" (DINOv2). None for "token" where there is one, else "avg".
@@ -61,6 +68,7 @@ class ViT(PatchTokens):
     """
 
     norm: nn.LayerNorm | None
+    undecayed = ("cls_token", "reg_token", "pos_embed", "rel_pos_")
     top_names = ("norm", "fc_norm", "pre_logits", "head")
 
     def __init__(
@@ -85,6 +93,12 @@ class ViT(PatchTokens):
         activation: str = "gelu",
         norm_eps: float = 1e-6,
         space_time: str = "joint",
+        window_size: Grid | None = None,
+        global_blocks: Sequence[int] | None = None,
+        padded_keys: bool = False,
+        rel_pos_spatial: bool = False,
+        rel_pos_temporal: bool = False,
+        rel_pos_zero_init: bool = True,
         cls_key_log_frames: bool = False,
         final_norm: bool = True,
         fc_norm: bool | None = None,
@@ -103,7 +117,20 @@ class ViT(PatchTokens):
         init = linear_initializer(linear_init)
         shared: dict[str, Any] = {"embed_dim": embed_dim, "norm_eps": norm_eps, "dropout": dropout}
         super().__init__(num_frames, crop_size, in_channels, **shared, **tokens)
-        self.works_on_parts = space_time == "joint"
+        # A ViT has no stages: feature maps are taken after every quarter of the blocks.
+        self.stage_ends = sorted({(depth * quarter + 3) // 4 - 1 for quarter in (1, 2, 3, 4)})
+        on_grid = self._grid_options(
+            depth,
+            window_size,
+            global_blocks,
+            padded_keys,
+            rel_pos_spatial,
+            rel_pos_temporal,
+            rel_pos_zero_init,
+        )
+        if any(on_grid) and space_time != "joint":
+            raise ConfigError("windows and relative positions need space_time='joint'")
+        self.works_on_parts = space_time == "joint" and not any(on_grid)
         self._choose_pooling(pooling, pool_include_prefix)
         self.still_clips_are_exact = cls_key_log_frames or space_time == "divided"
         self.blocks = nn.ModuleList(
@@ -125,11 +152,10 @@ class ViT(PatchTokens):
                 cls_key_log_frames=cls_key_log_frames,
                 dropout=dropout,
                 drop_path=rate,
+                on_grid=options,
             )
-            for rate in drop_path_rates(drop_path_rate, depth)
+            for rate, options in zip(drop_path_rates(drop_path_rate, depth), on_grid, strict=True)
         )
-        # A ViT has no stages: feature maps are taken after every quarter of the blocks.
-        self.stage_ends = sorted({(depth * quarter + 3) // 4 - 1 for quarter in (1, 2, 3, 4)})
         self.feature_info = (StageInfo(embed_dim, self.patch),) * len(self.stage_ends)
         self._add_last_norm(
             final_norm, fc_norm, norm_eps if last_norm_eps is None else last_norm_eps
@@ -141,6 +167,38 @@ class ViT(PatchTokens):
         self.head_dropout = head_dropout
         self.apply(init)
         self.reset_classifier(num_classes)
+
+    def _grid_options(
+        self,
+        depth: int,
+        window: Grid | None,
+        global_blocks: Sequence[int] | None,
+        padded_keys: bool,
+        rel_pos_spatial: bool,
+        rel_pos_temporal: bool,
+        rel_pos_zero_init: bool,
+    ) -> list[GridOptions | None]:
+        """For each block how its attention works on the grid; None for all tokens alike."""
+        if window is None and global_blocks is not None:
+            raise ConfigError("global_blocks is given, but without window_size all blocks are")
+        if window is not None and self.num_prefix_tokens:
+            raise ConfigError("windows need cls_token=False and num_registers=0")
+        if window is None and not (rel_pos_spatial or rel_pos_temporal):
+            return [None] * depth
+        everywhere = self.stage_ends if global_blocks is None else global_blocks
+        if odd := [i for i in everywhere if i >= depth]:
+            raise ConfigError(f"global_blocks names block {odd[0]}, but there are {depth} blocks")
+        return [
+            {
+                "window": None if i in everywhere else window,
+                "padded_keys": padded_keys,
+                "table_grid": self.first_grid,
+                "rel_pos_spatial": rel_pos_spatial,
+                "rel_pos_temporal": rel_pos_temporal,
+                "rel_pos_zero_init": rel_pos_zero_init,
+            }
+            for i in range(depth)
+        ]
 
     def _choose_pooling(self, pooling: str | None, include_prefix: bool) -> None:
         has_class = self.cls_token is not None
@@ -214,6 +272,18 @@ DINOV2: Arguments = {  # arXiv 2304.07193
     "antialias_positions": False,
     "image": {"crop_size": 518},
 }
+VITDET: Arguments = {  # arXiv 2203.16527; read its last map
+    "crop_size": 1024,
+    "position_size": 224,  # of its pre-training, MAE
+    "antialias_positions": False,
+    "cls_token": False,
+    "window_size": (8, 14, 14),
+    "padded_keys": True,
+    "rel_pos_spatial": True,
+    "rel_pos_temporal": True,
+    "final_norm": False,
+    "image": {"window_size": (1, 14, 14), "rel_pos_temporal": False},
+}
 REGISTERS: Arguments = {"num_registers": 4, "embed_class": False, "antialias_positions": True}
 GIANT: Arguments = {  # of DINOv2
     "depth": 40,
@@ -257,6 +327,9 @@ VARIANTS: dict[str, Arguments] = {  # arXiv 2010.11929, Tab. 1
     "mae_b": MAE,
     "mae_l": MAE | LARGE,
     "mae_h": MAE | HUGE | {"patch_size": 14},
+    "vitdet_b": VITDET,
+    "vitdet_l": VITDET | LARGE,
+    "vitdet_h": VITDET | HUGE,
     **{f"dinov2_{size}": DINOV2 | row for size, row in DINOV2_SIZES.items()},
     **{f"dinov2_reg_{size}": DINOV2 | row | REGISTERS for size, row in DINOV2_SIZES.items()},
 }

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from videonet.ops.grid import Grid
+from videonet.ops.grid_attention import GridAttention, GridOptions
 from videonet.ops.layer_scale import LayerScale
 from videonet.ops.mlp import Mlp
 from videonet.ops.self_attention import SelfAttention
@@ -20,6 +21,8 @@ class Block(nn.Module):
         num_prefix_tokens: number of tokens before the cells of the grid (class token, registers).
         layer_scale: initial factor on both branches, None for no layer scale.
         mlp_norm: a layer norm inside the MLP.
+        on_grid: attention in windows or with relative positions, see GridAttention; None for
+            neither.
         attention: further arguments of SelfAttention.
     """
 
@@ -37,6 +40,7 @@ class Block(nn.Module):
         norm_eps: float,
         dropout: float,
         drop_path: float,
+        on_grid: GridOptions | None = None,
         **attention,
     ):
         super().__init__()
@@ -44,8 +48,11 @@ class Block(nn.Module):
         shared = {"proj_bias": proj_bias, "norm_eps": norm_eps, "dropout": dropout}
         self.attention_arguments = attention | shared
         self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
-        self.attn = SelfAttention(
-            dim, num_heads, num_prefix_tokens=num_prefix_tokens, **self.attention_arguments
+        arguments = {"num_prefix_tokens": num_prefix_tokens} | self.attention_arguments
+        self.attn = (
+            SelfAttention(dim, num_heads, **arguments)
+            if on_grid is None
+            else GridAttention(dim, num_heads, **on_grid, **arguments)
         )
         self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
         self.mlp = Mlp(

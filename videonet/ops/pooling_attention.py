@@ -85,6 +85,11 @@ class PoolingAttention(nn.Module):
         window: (t, h, w) cells of the input grid within which queries see keys (MViTv2,
             Sec. 4.2, hybrid window attention), a multiple of all strides; None for global
             attention. Windows follow the pooling, which does see across their borders.
+        padded_keys: where a window reaches beyond the frame, zeros stand there and take part in
+            the softmax as keys and values, and no window shrinks to a smaller frame (the
+            detectors of detectron2). Without, keys beyond the frame are left out. Keys before or
+            after the clip are left out either way.
+        norm_eps: of the norms behind the poolings.
     """
 
     pool_q: TokenPool | None
@@ -121,6 +126,8 @@ class PoolingAttention(nn.Module):
         cls_key_log_frames: bool = False,
         dropout: float = 0.0,
         window: Grid | None = None,
+        padded_keys: bool = False,
+        norm_eps: float = NORM_EPS,
     ):
         super().__init__()
         if pool_mode not in POOL_MODES:
@@ -132,7 +139,7 @@ class PoolingAttention(nn.Module):
         if window is not None and cls_token:
             raise ConfigError("attention in windows has no place for a class token")
         self.num_heads = num_heads
-        self.window = window
+        self.window, self.padded_keys, self.norm_eps = window, padded_keys, norm_eps
         self.num_prefix_tokens = int(cls_token)
         self.cls_key_log_frames = cls_token and cls_key_log_frames
         self.pool_first = pool_first
@@ -163,7 +170,7 @@ class PoolingAttention(nn.Module):
             ):
                 pool = TokenPool(channels, kernel, stride, pool_mode)
             self.add_module(f"pool_{name}", pool)
-            norm = nn.LayerNorm(channels, eps=NORM_EPS) if pool is not None and pool.conv else None
+            norm = nn.LayerNorm(channels, eps=norm_eps) if pool is not None and pool.conv else None
             self.add_module(f"norm_{name}", norm)
 
         head_dim = dim_out // num_heads
@@ -201,7 +208,7 @@ class PoolingAttention(nn.Module):
         else:
             queries, keys = self._windows(self.window, grid, q_grid, k_grid)
             q, k, v = cut_tokens(q, queries), cut_tokens(k, keys), cut_tokens(v, keys)
-            bias = padding_mask(keys, k)
+            bias = padding_mask(keys, k, in_time_only=self.padded_keys)
             q, k, v = self._heads(q), self._heads(k), self._heads(v)
             y = join_tokens(self._attend(q, k, v, queries.size, keys.size, bias), queries)
         return self.dropout(call_linear(self.proj, y)), q_grid
@@ -234,7 +241,7 @@ class PoolingAttention(nn.Module):
         offsets = torch.stack([norm.bias for norm in norms])
         strides = pools[0].stride, pools[1].stride
         heads = gpu.POOL_NORM(
-            *autocast_inputs(qkv, weights), gains, offsets, grid, *strides, NORM_EPS
+            *autocast_inputs(qkv, weights), gains, offsets, grid, *strides, self.norm_eps
         )
         q_grid, k_grid = (pooled_grid(grid, pools[0].kernel, stride) for stride in strides)
         return heads, q_grid, k_grid
@@ -271,13 +278,16 @@ class PoolingAttention(nn.Module):
     def _windows(
         self, window: Grid, grid: Grid, q_grid: Grid, k_grid: Grid
     ) -> tuple[Windows, Windows]:
-        """The same windows on the grids of queries and of keys; none is larger than its grid."""
+        """The same windows on the grids of queries and of keys.
+
+        None is longer than its grid, nor, without `padded_keys`, higher or wider.
+        """
         cuts = []
         for pool, pooled in ((self.pool_q, q_grid), (self.pool_k, k_grid)):
             strides = (1, 1, 1) if pool is None else pool.stride
             size = (
-                p if w >= n else w // s
-                for n, p, w, s in zip(grid, pooled, window, strides, strict=True)
+                p if w >= n and not (axis and self.padded_keys) else w // s
+                for axis, (n, p, w, s) in enumerate(zip(grid, pooled, window, strides, strict=True))
             )
             cuts.append(Windows(pooled, as_grid(size)))
         return cuts[0], cuts[1]

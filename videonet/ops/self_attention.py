@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from videonet.ops.attention import attention, check_heads
 from videonet.ops.grid import Grid
 from videonet.ops.kernels.modules import is_plain
+from videonet.ops.relative_position import Tables
 from videonet.ops.rotary import Rotation, rotate
 
 LARGEST_COSINE_SCALE = 100.0
@@ -73,14 +74,23 @@ class FullAttention(nn.Module):
         self.norm = nn.LayerNorm(dim, eps=norm_eps) if out_norm else None
         self.proj = nn.Linear(dim, dim, bias=proj_bias)
 
-    def attend(self, x: Tensor, grid: Grid, rotation: Rotation | None = None) -> Tensor:
+    def attend(
+        self,
+        x: Tensor,
+        grid: Grid,
+        rotation: Rotation | None = None,
+        tables: Tables | None = None,
+        key_bias: Tensor | None = None,
+    ) -> Tensor:
         """(B, num_prefix_tokens + N, dim) -> the same shape.
 
         Args:
             grid: (T, H, W) of the clip, of whose T*H*W cells the tokens may be a part.
             rotation: rotary positions of all tokens, None for none.
+            tables: of relative positions, with which the tokens have to be all cells.
+            key_bias: (B, num_prefix_tokens + N), added to the logits of single keys.
         """
-        cells = (1, 1, x.shape[1] - self.num_prefix_tokens)
+        cells = (1, 1, x.shape[1] - self.num_prefix_tokens) if tables is None else grid
         qkv = self._project(x).unflatten(2, (3, self.num_heads, -1))
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
         if self.q_norm is not None and self.k_norm is not None:
@@ -96,6 +106,8 @@ class FullAttention(nn.Module):
             v,
             q_grid=cells,
             k_grid=cells,
+            tables=(None, None, None) if tables is None else tables,
+            key_bias=key_bias,
             num_prefix_tokens=self.num_prefix_tokens,
             prefix_key_bias=math.log(grid[0]) if self.cls_key_log_frames else 0.0,
             scale=self.qk_scale if self.scale is None else 1.0,

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from videonet.ops.attention import check_heads
 from videonet.ops.fused_attention import fused_attention
 from videonet.ops.grid import Grid, volume
-from videonet.ops.windows import MASKED, Windows, cut_windows, join_windows, shift_mask
+from videonet.ops.windows import MASKED, Windows, cut_windows, edge_masks, join_windows
 
-ShiftMasks = Sequence[tuple[int, Tensor]]  # an axis of the grid, and the mask of its last windows
+# An axis of the grid, and masks (t*h*w, t*h*w) of the last windows along it, one for each.
+EdgeMasks = Sequence[tuple[int, Sequence[Tensor]]]
 
 
 @dataclass(frozen=True)
@@ -22,21 +23,29 @@ class StageWindows:
 
     Attributes:
         rows: (t*h*w, t*h*w), of the bias table.
-        shift_masks: for each shifted axis its number and a mask (t*h*w, t*h*w), which is added
-            to the logits of the last windows along that axis.
+        edge_masks: for an axis its number and the masks of the last windows along it, which are
+            added to their logits.
     """
 
     windows: Windows
     rows: Tensor
-    shift_masks: ShiftMasks
+    edge_masks: EdgeMasks
 
     @classmethod
-    def of(cls, windows: Windows, rows: Tensor, like: Tensor) -> StageWindows:
-        """The plan in the type and on the device of `like`."""
+    def of(
+        cls, windows: Windows, rows: Tensor, like: Tensor, mask_time: bool = False
+    ) -> StageWindows:
+        """The plan in the type and on the device of `like`.
+
+        Args:
+            mask_time: cells behind the end of the clip are no keys; those beside the frame are.
+        """
         masks = []
-        for axis in windows.shifted_axes:
-            apart = shift_mask(windows, axis, like.device)
-            masks.append((axis, like.new_zeros(apart.shape).masked_fill(apart, MASKED)))
+        for axis in range(3):
+            apart = edge_masks(windows, axis, like.device, mask_time and axis == 0)
+            if apart:
+                zeros = like.new_zeros(apart[0].shape)
+                masks.append((axis, [zeros.masked_fill(mask, MASKED) for mask in apart]))
         return cls(windows, rows, tuple(masks))
 
 
@@ -81,25 +90,25 @@ class WindowAttention(nn.Module):
         bias = self.relative_position_bias_table[plan.rows].permute(2, 0, 1)  # (heads, N, N)
         # A mask of another type or order would send torch to its slowest kind of attention.
         bias = bias.to(qkv.dtype).contiguous()
-        y = self._attend(qkv, bias, plan.shift_masks)
+        y = self._attend(qkv, bias, plan.edge_masks)
         y = join_windows(self.proj(y), plan.windows)
         return self.dropout(y)
 
-    def _attend(self, qkv: Tensor, bias: Tensor, shift_masks: ShiftMasks) -> Tensor:
+    def _attend(self, qkv: Tensor, bias: Tensor, masks: EdgeMasks) -> Tensor:
         """Queries, keys and values (B, nt, nh, nw, N, 3, heads, D) -> (B, nt, nh, nw, N, heads*D).
 
         The `bias` (heads, N, N) is added to the logits of all windows. Only the last windows along
-        a shifted axis need its mask: they are split off and attend by themselves, so that there are
-        at most eight different sums of bias and masks instead of one for each window.
+        an axis need its masks: they are split off and attend by themselves, so that there are few
+        different sums of bias and masks instead of one for each window.
         """
-        if shift_masks:
-            (axis, mask), *others = shift_masks
+        if masks:
+            (axis, of_last), *others = masks
             axis += 1  # the batch comes first
-            last = qkv.shape[axis] - 1
-            inner, outer = qkv.split([last, 1], dim=axis)
-            masked = bias + mask.to(bias.dtype)
-            parts = self._attend(inner, bias, others), self._attend(outer, masked, others)
-            return torch.cat(parts, dim=axis)
+            inner = qkv.shape[axis] - len(of_last)
+            pieces = qkv.split([inner] + [1] * len(of_last), dim=axis)
+            biases = [bias, *(bias + mask.to(bias.dtype) for mask in of_last)]
+            parts = [self._attend(*part, others) for part in zip(pieces, biases, strict=True)]
+            return torch.cat(parts if inner else parts[1:], dim=axis)
         q, k, v = qkv.flatten(0, 3).permute(2, 0, 3, 1, 4)  # (B*nt*nh*nw, heads, N, D) each
         y = fused_attention(
             q,

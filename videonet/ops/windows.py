@@ -7,7 +7,7 @@ The shift is cyclic, so that the last window along an axis holds cells of both e
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -106,6 +106,36 @@ def shift_mask(windows: Windows, axis: int, device: torch.device | None = None) 
     return wrapped[:, None] != wrapped[None, :]
 
 
+def edge_masks(
+    windows: Windows, axis: int, device: torch.device | None = None, leave_padding: bool = False
+) -> list[Tensor]:
+    """Pairs of cells that are to stay apart in the last windows along `axis`.
+
+    Args:
+        leave_padding: cells beyond the grid are no keys; else they are keys like all others.
+
+    Returns:
+        A Boolean mask (queries, keys), (t*h*w, t*h*w), for each of the last windows that needs
+        one: none, one, or with padding on both sides of the seam two.
+    """
+    place, size = coordinates(volume(windows.size), windows.size, device)[axis], windows.size[axis]
+    count, shift = windows.counts[axis], windows.shift[axis]
+    masks: list[Tensor] = []
+    for number in range(max(count - 2, 0), count):
+        mask = torch.zeros(len(place), len(place), dtype=torch.bool, device=device)
+        needed = bool(masks)
+        if shift and number == count - 1:
+            mask, needed = shift_mask(windows, axis, device), True
+        if leave_padding:
+            first = number * size + shift  # where the window begins on the grid
+            outside = (first + place) % (count * size) >= windows.grid[axis]
+            mask = mask | outside[None, :]
+            needed = needed or first + size > windows.grid[axis]
+        if needed:
+            masks.append(mask)
+    return masks
+
+
 def cut_tokens(x: Tensor, windows: Windows) -> Tensor:
     """(B, T*H*W, C) -> (B*nt*nh*nw, t*h*w, C)."""
     return cut_windows(x.unflatten(1, windows.grid), windows).flatten(0, 3)
@@ -116,15 +146,18 @@ def join_tokens(x: Tensor, windows: Windows) -> Tensor:
     return join_windows(x.unflatten(0, (-1, *windows.counts)), windows).flatten(1, 3)
 
 
-def padding_mask(windows: Windows, like: Tensor) -> Tensor | None:
+def padding_mask(windows: Windows, like: Tensor, in_time_only: bool = False) -> Tensor | None:
     """The mask of keys that are padding beyond the grid, to be added to the logits.
 
     Args:
         like: cut tokens (B*nt*nh*nw, t*h*w, C).
+        in_time_only: mask what lies before or after the clip, not what lies beside the frame.
 
     Returns:
         (B*nt*nh*nw, t*h*w); None where every window lies within the grid.
     """
+    if in_time_only:
+        windows = replace(windows, grid=(windows.grid[0], *windows.padded[1:]))
     if windows.padded == windows.grid:
         return None
     inside = cut_tokens(like.new_ones(1, volume(windows.grid), 1), windows)[..., 0]

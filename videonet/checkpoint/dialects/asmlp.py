@@ -7,6 +7,9 @@ DIALECTS = (
     Dialect(
         "asmlp",
         ("layers.0.blocks.0.axial_shift.conv1.weight",),
-        (Row("head.{leaf}", "head.projection.{leaf}"),),
+        (
+            Row("norm{n}.{leaf}", "output_norms.{n}.{leaf}"),  # of detectors and segmentations
+            Row("head.{leaf}", "head.projection.{leaf}"),
+        ),
     ),
 )

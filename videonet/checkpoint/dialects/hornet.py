@@ -9,6 +9,9 @@ DIALECTS = (
     Dialect(
         "hornet",
         ("stages.{n}.{m}.gnconv.proj_in.weight",),
-        (Row("head.{leaf}", "head.projection.{leaf}"),),
+        (
+            Row("norm{n}.{leaf}", "output_norms.{n}.{leaf}"),  # of detectors and segmentations
+            Row("head.{leaf}", "head.projection.{leaf}"),
+        ),
     ),
 )

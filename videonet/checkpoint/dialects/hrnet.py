@@ -1,12 +1,14 @@
-"""HRNet in the names of the official repositories and of timm."""
+"""HRNet in the names of the official repositories, of mmdetection and of timm."""
 
 from videonet.checkpoint.dialect import Dialect
 from videonet.checkpoint.names import Row
 
+MARK = "stage2.0.branches.0.0.conv1.weight"
+CLASSIFIER_NECK = ("incre_modules.{any}", "downsamp_modules.{any}", "final_layer.{any}")
+
 DIALECTS = (
-    Dialect(
-        "hrnet",
-        ("stage2.0.branches.0.0.conv1.weight",),
-        (Row("classifier.{leaf}", "head.projection.{leaf}"),),
+    Dialect(  # of detectors and segmentations, whose backbone has no neck of a classifier
+        "hrnet backbone", (MARK,), lacks=CLASSIFIER_NECK, absent=CLASSIFIER_NECK
     ),
+    Dialect("hrnet", (MARK,), (Row("classifier.{leaf}", "head.projection.{leaf}"),)),
 )

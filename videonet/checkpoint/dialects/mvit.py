@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 from videonet.checkpoint.dialect import Dialect, State
@@ -112,7 +113,37 @@ def absorb_pool_norm_eps(state: State) -> str:
     )
 
 
+def number_scales(names: list[str]) -> dict[str, str]:
+    """Norms of the outputs of detectron2, which counts scales from 2, the stride as a power."""
+    pattern = re.compile(r"scale(\d+)_norm\.(.+)")
+    return {
+        name: f"output_norms.{int(match[1]) - 2}.{match[2]}"
+        for name in names
+        if (match := pattern.fullmatch(name))
+    }
+
+
+def drop_class_row(state: State) -> str:
+    """Drop the class token's row of a table of positions on a square, as detectron2 does.
+
+    Its backbones keep the table of their pre-training, but have no class token.
+    """
+    table = state.get("pos_embed")
+    rows = 0 if table is None else table.shape[1]
+    if table is None or math.isqrt(rows) ** 2 == rows or math.isqrt(rows - 1) ** 2 != rows - 1:
+        return ""
+    state["pos_embed"] = table[:, 1:]
+    return "the class token's row of the positions is left out: the model has no class token"
+
+
 DIALECTS = (
+    Dialect(  # a detector's backbone
+        "detectron2 mvit",
+        ("blocks.0.attn.qkv.weight", "blocks.0.mlp.fc1.weight", "scale{n}_norm.weight"),
+        kernel_dims=4,
+        prepare=number_scales,
+        adapt=drop_class_row,
+    ),
     Dialect(
         "torchvision",
         ("conv_proj.weight", "pos_encoding.class_token", "blocks.0.attn.qkv.weight"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from videonet.checkpoint.dialect import Dialect
+from videonet.checkpoint.dialect import Dialect, State
 from videonet.checkpoint.names import Row
 
 BIAS_TABLE = "attn.relative_position_bias_table"
@@ -12,17 +12,50 @@ CONSTANTS = ("{any}.attn.relative_position_index", "{any}.attn_mask")
 DOWNSAMPLE = re.compile(r"layers\.(\d+)\.(downsample\..+)")
 FEATURE = re.compile(r"features\.(\d+)\.(.+)")
 
+OF_OUTPUTS = Row("norm{n}.{leaf}", "output_norms.{n}.{leaf}")  # of detectors and segmentations
 OFFICIAL_IMAGE = (
+    OF_OUTPUTS,
     Row("absolute_pos_embed", "pos_embed"),
     Row("head.{leaf}", "head.projection.{leaf}"),
 )
 OFFICIAL_VIDEO = (Row("cls_head.fc_cls.{leaf}", "head.projection.{leaf}"),)
 TIMM = (Row("head.fc.{leaf}", "head.projection.{leaf}"),)
+MMDET = (
+    Row("patch_embed.projection.{leaf}", "patch_embed.proj.{leaf}"),
+    Row("stages.{n}.blocks.{m}.attn.w_msa.{any}", "layers.{n}.blocks.{m}.attn.{any}"),
+    Row("stages.{n}.blocks.{m}.ffn.layers.0.0.{leaf}", "layers.{n}.blocks.{m}.mlp.fc1.{leaf}"),
+    Row("stages.{n}.blocks.{m}.ffn.layers.1.{leaf}", "layers.{n}.blocks.{m}.mlp.fc2.{leaf}"),
+    Row("stages.{any}", "layers.{any}"),
+    Row("head.fc.{leaf}", "head.projection.{leaf}"),
+    *OFFICIAL_IMAGE,
+)
 TORCHVISION = (
     Row("{any}.mlp.0.{leaf}", "{any}.mlp.fc1.{leaf}"),
     Row("{any}.mlp.3.{leaf}", "{any}.mlp.fc2.{leaf}"),
     Row("head.{leaf}", "head.projection.{leaf}"),
 )
+
+
+def lay_out_positions(state: State) -> str:
+    """Positions as a map (1, C, H, W), which detectors resize, as a table (1, H*W, C)."""
+    table = state.get("pos_embed")
+    if table is not None and table.dim() == 4:
+        state["pos_embed"] = table.flatten(2).transpose(1, 2)
+    return ""
+
+
+def order_neighbours(state: State) -> str:
+    """Put the inputs of patch merging into the official order.
+
+    mmdetection's come from ``nn.Unfold``: channel by channel, the four neighbours of each row by
+    row. The official ones come neighbour by neighbour, column by column.
+    """
+    for name, tensor in state.items():
+        if ".downsample." in name:
+            cells = tensor.unflatten(-1, (-1, 4))[..., [0, 2, 1, 3]]  # (..., C, 4)
+            state[name] = cells.transpose(-1, -2).flatten(-2)
+    lay_out_positions(state)
+    return "the inputs of patch merging are put into the official order"
 
 
 def merge_at_the_end(names: list[str]) -> dict[str, str]:
@@ -71,6 +104,14 @@ DIALECTS = (
         "swin",
         ("layers.0.downsample.reduction.weight", f"layers.0.blocks.0.{BIAS_TABLE}"),
         OFFICIAL_IMAGE,
+        adapt=lay_out_positions,
+        constants=CONSTANTS,
+    ),
+    Dialect(  # of mmdetection from version 3 on, mmsegmentation and mmpretrain
+        "mmdet swin",
+        ("stages.0.blocks.0.attn.w_msa.relative_position_bias_table",),
+        MMDET,
+        adapt=order_neighbours,
         constants=CONSTANTS,
     ),
     Dialect(
@@ -81,6 +122,10 @@ DIALECTS = (
         constants=CONSTANTS,
     ),
     Dialect(  # one stage alone, which has no merging to tell them by
-        "swin", (f"layers.0.blocks.0.{BIAS_TABLE}",), OFFICIAL_IMAGE + TIMM, constants=CONSTANTS
+        "swin",
+        (f"layers.0.blocks.0.{BIAS_TABLE}",),
+        OFFICIAL_IMAGE + TIMM,
+        adapt=lay_out_positions,
+        constants=CONSTANTS,
     ),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from videonet.checkpoint.dialect import Dialect, State
-from videonet.checkpoint.dialects.mvit import OF_POOLING_ATTENTION
+from videonet.checkpoint.dialects.mvit import OF_POOLING_ATTENTION, drop_class_row
 from videonet.checkpoint.names import Row
 
 # What is called alike there and here, for the way back.
@@ -130,6 +130,8 @@ def add_class_position(state: State) -> str:
 
 
 MVIT_ONLY = (*OF_POOLING_ATTENTION, "blocks.{n}.proj.{leaf}")
+# Parts of an MViT that a ViT with relative positions lacks.
+WITHOUT_RELATIVE = tuple(name for name in MVIT_ONLY if "rel_pos" not in name)
 POOLER = ("vit.pooler.dense.{leaf}",)
 
 DIALECTS = (
@@ -146,6 +148,13 @@ DIALECTS = (
             base=f"{model}.",
         )
         for model in ("dinov2", "dinov2_with_registers")
+    ),
+    Dialect(  # ViTDet
+        "detectron2 vit",
+        ("blocks.{n}.attn.rel_pos_h", "blocks.0.attn.qkv.weight", "patch_embed.proj.weight"),
+        kernel_dims=4,
+        adapt=drop_class_row,
+        absent=(*WITHOUT_RELATIVE, "cls_token", "head.weight", "head.projection.weight"),
     ),
     Dialect("timm vit", ("blocks.0.norm1.weight", "blocks.0.attn.qkv.weight", "head.weight"), TIMM),
     Dialect(  # without a classifier, told from an MViT by what only that has
