@@ -40,7 +40,7 @@ def _product(state: Mapping[str, Tensor], layer: str, weight: Tensor, scale: flo
     if down is None or (up.shape[0], down.shape[1], up.shape[1]) != (*weight.shape, down.shape[0]):
         shapes = tuple(up.shape), None if down is None else tuple(down.shape)
         raise CheckpointError(
-            f"the adapter of {layer.rstrip('.')} has matrices of {shapes[0]} and {shapes[1]}, which "
-            f"do not fit its weight of {tuple(weight.shape)}"
+            f"the adapter of {layer.rstrip('.')} has matrices of {shapes[0]} and {shapes[1]}, "
+            f"which do not fit its weight of {tuple(weight.shape)}"
         )
     return scale * (up.to(weight.dtype) @ down.to(weight.dtype))

@@ -93,8 +93,8 @@ MVIT = Group(
 )
 
 LORA = Group(
-    "Low-rank adapters (LoRA, arXiv 2106.09685): the weights stay as they are, and a product of two "
-    "narrow matrices beside each linear layer is trained with the head. Needs the extra lora.",
+    "Low-rank adapters (LoRA, arXiv 2106.09685): the weights stay as they are, and a product of "
+    "two narrow matrices beside each linear layer is trained with the head. Needs the extra lora.",
     {
         "RANK": Key(0, "Width of the narrow matrices, such as 8; 0: no adapters.", own=True),
         "ALPHA": Key(16.0, "The product is multiplied by ALPHA / RANK.", own=True),

@@ -7,6 +7,8 @@ those of the official implementation.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -47,36 +49,74 @@ class CrossAttentionBlock(nn.Module):
         self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
         self.mlp = Mlp(dim, int(dim * mlp_ratio), dim)
 
-    def forward(self, queries: Tensor, tokens: Tensor, positions: Tensor | None = None) -> Tensor:
-        """(1, Q, dim) and (B, N, dim) -> (B, Q, dim).
+    def keys(self, queries: Tensor) -> Tensor:
+        """What the heads of queries (Q, dim) look for in a normed token, (Q, heads, dim)."""
+        heads = self.xattn.num_heads
+        q = self.xattn.q(queries).unflatten(1, (heads, -1))  # (Q, heads, D)
+        weights = self.xattn.kv.weight.unflatten(0, (2, heads, -1))[0]  # (heads, D, dim)
+        # The bias of the keys and the offset of the norm cancel in the softmax.
+        return torch.einsum("qhd,hdc->qhc", q, weights) * q.shape[2] ** -0.5
+
+    def finish(self, queries: Tensor, read: Tensor) -> Tensor:
+        """Queries (Q, dim) and the means of normed tokens that they read -> (B, Q, dim).
 
         Args:
             queries: of all clips.
-            tokens: of each clip.
-            positions: (N, dim), added to the normed tokens; None for none.
+            read: (B, Q, heads, dim), means by the shares of each head.
         """
-        queries = queries + self.attend(queries, tokens, positions)
+        heads = self.xattn.num_heads
+        weights = self.xattn.kv.weight.unflatten(0, (2, heads, -1))[1]  # (heads, D, dim)
+        bias = self.xattn.kv.bias.chunk(2)[1]
+        values = torch.einsum("bqhc,hdc->bqhd", read, weights).flatten(2) + bias
+        queries = queries + values
         return queries + self.mlp(self.norm2(queries))
 
-    def attend(self, queries: Tensor, tokens: Tensor, positions: Tensor | None) -> Tensor:
-        """What the queries read, (B, Q, dim); the arguments are those of :meth:`forward`."""
-        heads, norm = self.xattn.num_heads, self.norm1
-        dim = tokens.shape[2] // heads
-        # Without gain and offset the norm is the same for all probes that are trained at once.
-        x = F.layer_norm(tokens, norm.normalized_shape, eps=norm.eps)
-        q = self.xattn.q(queries[0]).unflatten(1, (heads, dim))
-        keys, values = self.xattn.kv.weight.unflatten(0, (2, heads, dim))  # (heads, D, dim) each
-        _, bias = self.xattn.kv.bias.chunk(2)  # that of the keys cancels in the softmax
-        q = torch.einsum("qhd,hdc->qhc", q, keys) * dim**-0.5
-        logits = torch.einsum("bnc,qhc->bqhn", x, q * norm.weight)
-        if positions is not None:
-            logits = logits + torch.einsum("nc,qhc->qhn", positions, q)
-        shares = logits.softmax(dim=-1)  # they sum to 1, so the norm's offset is added once
-        read = torch.einsum("bqhn,bnc->bqhc", shares, x) * norm.weight + norm.bias
-        if positions is not None:
-            read = read + torch.einsum("bqhn,nc->bqhc", shares, positions)
-        y = torch.einsum("bqhc,hdc->bqhd", read, values)
-        return y.flatten(2) + bias
+
+class Keys(NamedTuple):
+    """What queries look for.
+
+    Attributes:
+        tokens: (rows, dim), multiplied with tokens that are normed without gain and offset.
+        frames: (rows, T), added for the tokens of each frame; None where frames are not told apart.
+    """
+
+    tokens: Tensor
+    frames: Tensor | None = None
+
+
+class Read(NamedTuple):
+    """What queries have read.
+
+    Attributes:
+        tokens: (B, rows, dim), means of the normed tokens.
+        frames: (B, rows, T), the share of each frame, or None.
+    """
+
+    tokens: Tensor
+    frames: Tensor | None = None
+
+
+def read_tokens(tokens: Tensor, keys: Keys, num_prefix_tokens: int = 0) -> Read:
+    """Attend to tokens (B, N, dim), normed without gain and offset.
+
+    Raises:
+        ConfigError: the tokens are not those of as many frames as the keys tell apart.
+    """
+    logits = (tokens @ keys.tokens.T).transpose(1, 2)  # (B, rows, N)
+    if keys.frames is None:
+        return Read(logits.softmax(dim=2) @ tokens, None)
+    count, frames = tokens.shape[1], keys.frames.shape[1]
+    cells = count - num_prefix_tokens
+    if cells < frames or cells % frames:
+        raise ConfigError(
+            f"a clip has {count} tokens, {num_prefix_tokens} of them no cells: the others are not "
+            f"those of {frames} frames, which this head was made for"
+        )
+    of_cells = keys.frames.repeat_interleave(cells // frames, dim=1)
+    logits = logits + F.pad(of_cells, (num_prefix_tokens, 0))
+    shares = logits.softmax(dim=2)
+    each = shares[:, :, num_prefix_tokens:].unflatten(2, (frames, -1)).sum(dim=3)
+    return Read(shares @ tokens, each)
 
 
 class AttentivePooler(nn.Module):
@@ -88,9 +128,9 @@ class AttentivePooler(nn.Module):
         num_blocks: transformer blocks on the tokens before the queries read them.
         num_queries: number of learned queries.
         norm_eps: of all norms.
-        frames: of the grid that the tokens come from: the queries then see which frame a token is
-            of, by learned positions. 0: they do not, and the order of the frames has no effect
-            that the tokens do not show themselves.
+        frames: number of frames of the grid that the tokens come from: learned positions of these
+            are added to the normed tokens, so that the queries tell frames apart. 0: they do not,
+            and the order of the frames has no effect that the tokens do not show themselves.
         num_prefix_tokens: tokens before those of the grid, which are of no frame.
 
     Raises:
@@ -138,21 +178,27 @@ class AttentivePooler(nn.Module):
         """(B, N, dim) -> (B, num_queries, dim)."""
         for block in self.blocks:
             tokens = block(tokens, (1, 1, tokens.shape[1]))
-        positions = self._positions(tokens.shape[1])
-        return self.cross_attention_block(self.query_tokens, tokens, positions)
+        return self.finish(read_tokens(self.normed(tokens), self.keys(), self.num_prefix_tokens))
 
-    def _positions(self, count: int) -> Tensor | None:
-        """A position for each of so many tokens (N, dim); zero for prefix tokens."""
-        if self.time_embed is None:
-            return None
-        frames, cells = len(self.time_embed), count - self.num_prefix_tokens
-        if cells < frames or cells % frames:
-            raise ConfigError(
-                f"a clip has {count} tokens, {self.num_prefix_tokens} of them no cells: the others "
-                f"are not those of {frames} frames, which this probe was made for"
-            )
-        rows = self.time_embed.repeat_interleave(cells // frames, dim=0)
-        return F.pad(rows, (0, 0, self.num_prefix_tokens, 0))
+    def normed(self, tokens: Tensor) -> Tensor:
+        """The tokens as :func:`read_tokens` takes them: without the gain and offset of the norm."""
+        norm = self.cross_attention_block.norm1
+        return F.layer_norm(tokens, norm.normalized_shape, eps=norm.eps)
+
+    def keys(self) -> Keys:
+        """What the heads of all queries look for, a row each."""
+        block = self.cross_attention_block
+        keys = block.keys(self.query_tokens[0]).flatten(0, 1)  # (Q * heads, dim)
+        frames = None if self.time_embed is None else keys @ self.time_embed.T
+        return Keys(keys * block.norm1.weight, frames)
+
+    def finish(self, read: Read) -> Tensor:
+        """What the heads have read -> (B, num_queries, dim)."""
+        block = self.cross_attention_block
+        means = read.tokens * block.norm1.weight + block.norm1.bias
+        if self.time_embed is not None and read.frames is not None:
+            means = means + read.frames @ self.time_embed
+        return block.finish(self.query_tokens[0], means.unflatten(1, (-1, block.xattn.num_heads)))
 
 
 class AttentiveHead(ClassificationHead):
@@ -193,7 +239,11 @@ class AttentiveProbe(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Tokens (B, N, dim) -> logits (B, K), those of the mean of the queries' vectors."""
-        return self.head(self.pooler(tokens).mean(dim=1))
+        return self.classify(self.pooler(tokens))
+
+    def classify(self, read: Tensor) -> Tensor:
+        """What the queries give (B, Q, dim) -> logits (B, K)."""
+        return self.head(read.mean(dim=1))
 
     def head_state(self) -> dict[str, Tensor]:
         """The state dict of an :class:`AttentiveHead` that computes the same."""
