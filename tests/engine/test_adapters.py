@@ -7,7 +7,6 @@ import torch
 
 from tests.engine.test_finetune import run
 from tests.models.invariants import relative_error
-from videonet.checkpoint import read_checkpoint
 from videonet.checkpoint.adapters import merged_adapters
 from videonet.checkpoint.checkpoint_dir import saved_checkpoints
 from videonet.checkpoint.contents import find_state
@@ -111,9 +110,10 @@ def test_a_run_is_resumed_and_predicts_without_adapters(tiny, tmp_path):
     assert relative_error(saved.run(clip)[0], predictor.run(clip)[0]) < 1e-6
 
 
-def test_adapters_of_nobody_knows_which_scale_are_refused(tiny, tmp_path):
-    state = {"a.base_layer.weight": torch.ones(2, 3), "a.lora_A.default.weight": torch.ones(1, 3),
-             "a.lora_B.default.weight": torch.ones(2, 1), "a.base_layer.bias": torch.ones(2)}  # fmt: skip
+def test_adapters_whose_scale_nobody_tells_are_refused(tiny, tmp_path):
+    down, up = "a.lora_A.default.weight", "a.lora_B.default.weight"
+    state = {"a.base_layer.weight": torch.ones(2, 3), "a.base_layer.bias": torch.ones(2)}
+    state |= {down: torch.ones(1, 3), up: torch.ones(2, 1)}
     merged = find_state({"model_state": state, "adapter_scale": 2.0}, "x").state
     assert torch.equal(merged["a.weight"], torch.full((2, 3), 3.0)) and set(merged) == {
         "a.weight",
@@ -121,6 +121,6 @@ def test_adapters_of_nobody_knows_which_scale_are_refused(tiny, tmp_path):
     }
     with pytest.raises(CheckpointError, match="adapters"):
         find_state({"model_state": state}, "x")
-    state["a.lora_A.default.weight"] = torch.ones(1, 4)
+    state[down] = torch.ones(1, 4)
     with pytest.raises(CheckpointError, match="adapter of a has matrices"):
         find_state({"model_state": state, "adapter_scale": 2.0}, "x")

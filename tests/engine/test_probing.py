@@ -31,7 +31,8 @@ def test_copies_are_trained_as_each_would_be_alone(options):
     probe = AttentiveProbe(8, 3, **options)
     settings = [(1e-2, 0.0), (1e-3, 0.5), (3e-3, 0.1)]
     copies = StackedProbes(probe, 3)
-    optimizer = StackedAdamW(copies.parameters, *zip(*settings, strict=True), probe.no_weight_decay())
+    rates, decays = zip(*settings, strict=True)
+    optimizer = StackedAdamW(copies.parameters, rates, decays, probe.no_weight_decay())
     singles = []
     for rate, decay in settings:
         single = AttentiveProbe(8, 3, **options)
@@ -78,7 +79,7 @@ HEAD = {"num_heads": 2, "num_blocks": 0, "mlp_ratio": 1.0}
 def test_queries_that_tell_frames_apart_learn_what_the_mean_of_tokens_cannot_show():
     train, val = frozen(120, 1, passes=2), frozen(60, 2)
     folds = np.arange(120) % 3
-    cfg = config("PROBE.RATES", "[0.00001, 0.03]", "PROBE.DECAYS", "[0.01]", "SOLVER.MAX_EPOCH", 40)
+    cfg = config("PROBE.RATES", "[0.00001, 0.03]", "PROBE.DECAYS", "[0.01]", "SOLVER.MAX_EPOCH", 25)
     blind = probe_attentive(train, val, folds, 2, cfg, HEAD)
     seeing = probe_attentive(train, val, folds, 2, cfg, HEAD | {"frames": 2})
     linear = probe_linear(train, val, folds, 2, cfg.PROBE)

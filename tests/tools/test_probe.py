@@ -29,7 +29,8 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     """A run on three classes that are none of the demo's."""
-    cfg = load_config("DEMO/MVITv2_XS.yaml", ["DATA.TEST_CROP_SIZE", "32", "MODEL.NUM_CLASSES", "3"])
+    small = ["DATA.TEST_CROP_SIZE", "32", "MODEL.NUM_CLASSES", "3"]
+    cfg = load_config("DEMO/MVITv2_XS.yaml", small)
     torch.manual_seed(0)
     model = videonet.create_model("mvit_v2_xs", num_classes=3, num_frames=8, crop_size=48)
     path = tmp_path_factory.mktemp("run") / "weights.pyth"
