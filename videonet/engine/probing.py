@@ -10,7 +10,7 @@ import itertools
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,19 +18,19 @@ import torch
 import torch.nn.functional as F
 from fvcore.common.config import CfgNode
 from torch import Tensor
-from tqdm import tqdm
 
 from videonet.engine.stacked import StackedAdamW, StackedProbes
 from videonet.heads.attentive import AttentiveProbe
 from videonet.tasks.probe import fit_linear, nearest_neighbours
+from videonet.terminal import ShortRepr, progress_bar
 
 logger = logging.getLogger(__name__)
 
 EVALUATED = 32  # clips at a time
 
 
-@dataclass(frozen=True)
-class FrozenVideos:
+@dataclass(frozen=True, repr=False)
+class FrozenVideos(ShortRepr):
     """Frozen features of labelled videos.
 
     Attributes:
@@ -49,8 +49,8 @@ class FrozenVideos:
         return len(self.labels)
 
 
-@dataclass(frozen=True)
-class Probed:
+@dataclass(frozen=True, repr=False)
+class Probed(ShortRepr):
     """A classifier on frozen features.
 
     Attributes:
@@ -69,7 +69,7 @@ class Probed:
     held_out: float
     scores: Tensor
     accuracy: float
-    state: dict[str, Tensor] | None = field(default=None, repr=False)
+    state: dict[str, Tensor] | None = None
 
 
 def probe_linear(
@@ -192,7 +192,7 @@ def train_stacked(
     uses = torch.tensor(parts).unsqueeze(1) != torch.from_numpy(folds)  # (H, V)
     batches = max(1, math.ceil(len(train) / cfg.TRAIN.BATCH_SIZE))
     epochs, warm_up = cfg.SOLVER.MAX_EPOCH, cfg.SOLVER.WARMUP_EPOCHS
-    bar = tqdm(total=epochs * batches, desc=f"{len(trained)} probes", unit="step")
+    bar = progress_bar(total=epochs * batches, desc=f"{len(trained)} probes", unit="steps")
     for epoch in range(epochs):
         for index, chosen in enumerate(torch.randperm(len(train)).tensor_split(batches)):
             at = epoch + index / batches
