@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from videonet.errors import ConfigError
 from videonet.heads.classification import ClassificationHead
-from videonet.ops.attention import check_heads
+from videonet.ops.attention import attention, check_heads
 from videonet.ops.linear import init_linear
 from videonet.ops.mlp import Mlp
 from videonet.ops.transformer_block import TransformerBlock, scale_down
@@ -24,7 +24,7 @@ NORM_EPS = 1e-5  # in the official probes; transformers has 1e-6
 
 
 class CrossAttention(nn.Module):
-    """The weights by which queries attend to tokens; there is no linear layer behind it."""
+    """Queries attend to tokens; there is no linear layer behind it."""
 
     def __init__(self, dim: int, num_heads: int):
         super().__init__()
@@ -33,14 +33,31 @@ class CrossAttention(nn.Module):
         self.q = nn.Linear(dim, dim)
         self.kv = nn.Linear(dim, 2 * dim)
 
+    def forward(self, queries: Tensor, tokens: Tensor) -> Tensor:
+        """(B, Q, dim) and (B, N, dim) -> (B, Q, dim)."""
+        parts = (self.q(queries), *self.kv(tokens).chunk(2, dim=2))
+        q, k, v = (part.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for part in parts)
+        y = attention(q, k, v, q_grid=(1, 1, q.shape[2]), k_grid=(1, 1, k.shape[2]))
+        return y.transpose(1, 2).flatten(2)
+
+    def keys(self, queries: Tensor) -> Tensor:
+        """What the heads of queries (Q, dim) look for in a token, (Q, heads, dim).
+
+        The bias of the keys cancels in the softmax.
+        """
+        q = self.q(queries).unflatten(1, (self.num_heads, -1))  # (Q, heads, D)
+        weights = self.kv.weight.unflatten(0, (2, self.num_heads, -1))[0]  # (heads, D, dim)
+        return torch.einsum("qhd,hdc->qhc", q, weights) * q.shape[2] ** -0.5
+
+    def values(self, means: Tensor) -> Tensor:
+        """The mean token that each head of each query reads, (B, Q, heads, dim) -> (B, Q, dim)."""
+        weights = self.kv.weight.unflatten(0, (2, self.num_heads, -1))[1]  # (heads, D, dim)
+        bias = self.kv.bias.chunk(2)[1]
+        return torch.einsum("bqhc,hdc->bqhd", means, weights).flatten(2) + bias
+
 
 class CrossAttentionBlock(nn.Module):
-    """Attention of queries to tokens, then the MLP. The tokens are normed, the queries are not.
-
-    The queries are the same for all clips, so they are taken through the weights of the keys once,
-    instead of every token; and values are made of what the attention has gathered. Per token that
-    is one product with each query of each head, a small part of two products with square matrices.
-    """
+    """Attention of queries to tokens, then the MLP. The tokens are normed, the queries are not."""
 
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float, norm_eps: float):
         super().__init__()
@@ -49,26 +66,20 @@ class CrossAttentionBlock(nn.Module):
         self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
         self.mlp = Mlp(dim, int(dim * mlp_ratio), dim)
 
-    def keys(self, queries: Tensor) -> Tensor:
-        """What the heads of queries (Q, dim) look for in a normed token, (Q, heads, dim)."""
-        heads = self.xattn.num_heads
-        q = self.xattn.q(queries).unflatten(1, (heads, -1))  # (Q, heads, D)
-        weights = self.xattn.kv.weight.unflatten(0, (2, heads, -1))[0]  # (heads, D, dim)
-        # The bias of the keys and the offset of the norm cancel in the softmax.
-        return torch.einsum("qhd,hdc->qhc", q, weights) * q.shape[2] ** -0.5
-
-    def finish(self, queries: Tensor, read: Tensor) -> Tensor:
-        """Queries (Q, dim) and the means of normed tokens that they read -> (B, Q, dim).
+    def forward(self, queries: Tensor, tokens: Tensor, positions: Tensor | None = None) -> Tensor:
+        """(B, Q, dim) and (B, N, dim) -> (B, Q, dim).
 
         Args:
-            queries: of all clips.
-            read: (B, Q, heads, dim), means by the shares of each head.
+            queries, tokens: of each clip.
+            positions: (N, dim), added to the normed tokens; None for none.
         """
-        heads = self.xattn.num_heads
-        weights = self.xattn.kv.weight.unflatten(0, (2, heads, -1))[1]  # (heads, D, dim)
-        bias = self.xattn.kv.bias.chunk(2)[1]
-        values = torch.einsum("bqhc,hdc->bqhd", read, weights).flatten(2) + bias
-        queries = queries + values
+        tokens = self.norm1(tokens)
+        tokens = tokens if positions is None else tokens + positions
+        return self.add(queries, self.xattn(queries, tokens))
+
+    def add(self, queries: Tensor, read: Tensor) -> Tensor:
+        """Add what the queries have read to them, then the MLP."""
+        queries = queries + read
         return queries + self.mlp(self.norm2(queries))
 
 
@@ -97,26 +108,30 @@ class Read(NamedTuple):
 
 
 def read_tokens(tokens: Tensor, keys: Keys, num_prefix_tokens: int = 0) -> Read:
-    """Attend to tokens (B, N, dim), normed without gain and offset.
-
-    Raises:
-        ConfigError: the tokens are not those of as many frames as the keys tell apart.
-    """
+    """Attend to tokens (B, N, dim), normed without gain and offset."""
     logits = (tokens @ keys.tokens.T).transpose(1, 2)  # (B, rows, N)
     if keys.frames is None:
-        return Read(logits.softmax(dim=2) @ tokens, None)
-    count, frames = tokens.shape[1], keys.frames.shape[1]
-    cells = count - num_prefix_tokens
+        return Read(logits.softmax(dim=2) @ tokens)
+    frames = keys.frames.shape[1]
+    logits = logits + of_frames(keys.frames, tokens.shape[1], num_prefix_tokens)
+    shares = logits.softmax(dim=2)
+    each = shares[:, :, num_prefix_tokens:].unflatten(2, (frames, -1)).sum(dim=3)
+    return Read(shares @ tokens, each)
+
+
+def of_frames(values: Tensor, count: int, num_prefix_tokens: int) -> Tensor:
+    """Values of frames (..., T) -> of `count` tokens, 0 for those before the grid's.
+
+    Raises:
+        ConfigError: the tokens are not those of T frames.
+    """
+    frames, cells = values.shape[-1], count - num_prefix_tokens
     if cells < frames or cells % frames:
         raise ConfigError(
             f"a clip has {count} tokens, {num_prefix_tokens} of them no cells: the others are not "
             f"those of {frames} frames, which this head was made for"
         )
-    of_cells = keys.frames.repeat_interleave(cells // frames, dim=1)
-    logits = logits + F.pad(of_cells, (num_prefix_tokens, 0))
-    shares = logits.softmax(dim=2)
-    each = shares[:, :, num_prefix_tokens:].unflatten(2, (frames, -1)).sum(dim=3)
-    return Read(shares @ tokens, each)
+    return F.pad(values.repeat_interleave(cells // frames, dim=-1), (num_prefix_tokens, 0))
 
 
 class AttentivePooler(nn.Module):
@@ -178,19 +193,27 @@ class AttentivePooler(nn.Module):
         """(B, N, dim) -> (B, num_queries, dim)."""
         for block in self.blocks:
             tokens = block(tokens, (1, 1, tokens.shape[1]))
-        return self.finish(read_tokens(self.normed(tokens), self.keys(), self.num_prefix_tokens))
+        queries, positions = self.query_tokens.repeat(tokens.shape[0], 1, 1), None
+        if self.time_embed is not None:
+            positions = of_frames(self.time_embed.T, tokens.shape[1], self.num_prefix_tokens).T
+        return self.cross_attention_block(queries, tokens, positions)
+
+    # The same in three steps. The queries are those of all clips, so they can be taken through the
+    # weights of the keys once, instead of every token, and values made of what was gathered. All
+    # that remains per token is a product with each head of each query, and tokens that are the same
+    # for many poolers are multiplied with the keys of all of them at once.
+
+    def keys(self) -> Keys:
+        """What the heads of all queries look for, a row each."""
+        block = self.cross_attention_block
+        keys = block.xattn.keys(self.query_tokens[0]).flatten(0, 1)  # (Q * heads, dim)
+        frames = None if self.time_embed is None else keys @ self.time_embed.T
+        return Keys(keys * block.norm1.weight, frames)
 
     def normed(self, tokens: Tensor) -> Tensor:
         """The tokens as :func:`read_tokens` takes them: without the gain and offset of the norm."""
         norm = self.cross_attention_block.norm1
         return F.layer_norm(tokens, norm.normalized_shape, eps=norm.eps)
-
-    def keys(self) -> Keys:
-        """What the heads of all queries look for, a row each."""
-        block = self.cross_attention_block
-        keys = block.keys(self.query_tokens[0]).flatten(0, 1)  # (Q * heads, dim)
-        frames = None if self.time_embed is None else keys @ self.time_embed.T
-        return Keys(keys * block.norm1.weight, frames)
 
     def finish(self, read: Read) -> Tensor:
         """What the heads have read -> (B, num_queries, dim)."""
@@ -198,7 +221,8 @@ class AttentivePooler(nn.Module):
         means = read.tokens * block.norm1.weight + block.norm1.bias
         if self.time_embed is not None and read.frames is not None:
             means = means + read.frames @ self.time_embed
-        return block.finish(self.query_tokens[0], means.unflatten(1, (-1, block.xattn.num_heads)))
+        means = means.unflatten(1, (-1, block.xattn.num_heads))
+        return block.add(self.query_tokens, block.xattn.values(means))
 
 
 class AttentiveHead(ClassificationHead):

@@ -88,29 +88,6 @@ def extract_features(
     return failed
 
 
-def token_features(predictor: Predictor, clips: Tensor) -> tuple[Tensor, Tensor]:
-    """The embeddings of clips, and all tokens of the last stage.
-
-    Args:
-        predictor: holds the model.
-        clips: uint8 (N, 3, T, S, S).
-
-    Returns:
-        (N, C) and (N, n, C'), float32 on the CPU.
-
-    Raises:
-        ScoreError: a number of them is not finite.
-    """
-    def both(batch: Tensor) -> tuple[Tensor, Tensor]:
-        features = predictor.model.forward_features(batch)
-        vectors = predictor.model.forward_head(features, pre_logits=True)
-        return vectors, predictor.model.tokens_of(features)
-
-    vectors, tokens = predictor.apply(both, clips)
-    predictor.refuse_infinite(vectors, tokens)
-    return vectors, tokens
-
-
 def _of_windows(predictor: Predictor, source: Source, options: Options) -> VideoFeatures:
     windows = predictor.windows(
         source.path, window=options.window, stride=options.stride, crops=options.crops
@@ -141,7 +118,7 @@ def _of_clips(
     tokens: bool,
 ) -> VideoFeatures:
     embeddings, every = (
-        token_features(predictor, clips) if tokens else (predictor.run(clips)[1], None)
+        predictor.token_embeddings(clips) if tokens else (predictor.run(clips)[1], None)
     )
     return VideoFeatures(
         source.path,

@@ -351,9 +351,19 @@ class Predictor:
         self.refuse_infinite(vectors)
         return vectors
 
+    def token_embeddings(self, clips: Tensor) -> tuple[Tensor, Tensor]:
+        """The embeddings of clips (N, C), as :meth:`run` gives them, and all tokens (N, n, C')."""
+        vectors, tokens = self.apply(self._vectors_and_tokens, clips)
+        self.refuse_infinite(vectors, tokens)
+        return vectors, tokens
+
     def _outputs_and_vectors(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         vectors = self.model.forward_head(self.model.forward_features(batch), pre_logits=True)
         return self.model.head(vectors), vectors
+
+    def _vectors_and_tokens(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.model.forward_features(batch)
+        return self.model.forward_head(features, pre_logits=True), self.model.tokens_of(features)
 
     def _frame_means(self, batch: Tensor) -> Tensor:
         (last,) = self.model.forward_intermediates(batch, indices=1)
