@@ -63,7 +63,7 @@ def test_the_package_has_what_it_names():
         (["--help"], 0, "benchmark"),
         ([], 2, "VERB"),
         (["predicts"], 2, "invalid choice: 'predicts'"),
-        (["probe", "--train", "x"], 2, "videonet probe: error: the following arguments"),
+        (["probe", "--train", "x"], 2, "videonet probe: error: --train and --val go together"),
     ],
 )
 def test_the_console_command(words, code, said, capsys):

@@ -23,7 +23,10 @@ class Net(torch.nn.Sequential):
         return [[n for n, _ in self.named_parameters() if n[0] == layer] for layer in "012"]
 
 
-@pytest.mark.parametrize(("layers", "trained"), [(0, "012"), (1, "12"), (2, "2"), (-1, "2")])
+@pytest.mark.parametrize(
+    ("layers", "trained"),
+    [(0, "012"), (1, "12"), (2, "2"), (-1, "2"), (-2, "12"), (-3, "012")],
+)
 def test_layers_are_frozen_from_the_bottom(layers, trained):
     model = Net()
     frozen = freeze(model, layers)
@@ -32,7 +35,7 @@ def test_layers_are_frozen_from_the_bottom(layers, trained):
     assert {name[0] for name in frozen} == set("012") - set(trained)
 
 
-@pytest.mark.parametrize("layers", [3, -2])
+@pytest.mark.parametrize("layers", [3, -4])
 def test_a_head_that_would_not_learn_is_refused(layers):
     with pytest.raises(ConfigError, match="has 3 layers .* at most 2"):
         freeze(Net(), layers)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from videonet.checkpoint.adapters import SCALE, merged_adapters
 from videonet.checkpoint.dialect import State
 from videonet.errors import CheckpointError
 
@@ -78,6 +79,10 @@ def find_state(content: Mapping, origin: str) -> Found:
         CheckpointError: there are no weights, or they are of a kind that cannot be used.
     """
     found = _search(content, origin, 0)
+    scale = content.get(SCALE)
+    if found is not None and isinstance(scale, float):
+        note = "adapters are added to the weights that they stand beside"
+        found = Found(merged_adapters(found.state, scale), (*found.notes, note))
     if found is None:
         keys = ", ".join(map(str, list(content)[:6])) or "none"
         raise CheckpointError(f"{origin} holds no weights: its keys are {keys}{_why(content)}")

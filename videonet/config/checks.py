@@ -21,6 +21,8 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "MVIT.MODE": ("conv", "conv_unshared", "max", "avg"),
     "MODEL.LOSS_FUNC": ("cross_entropy", "soft_cross_entropy", "bce_logit"),
     "TRAIN.HALF_PRECISION": ("auto", "bf16", "fp16"),
+    "MODEL.HEAD": ("linear", "attentive"),
+    "TRAIN.INFLATION": ("centre", "average"),
     "TRAIN.PARALLEL": ("ddp", "fsdp"),
     "TEST.NUM_SPATIAL_CROPS": (1, 3),
     "TEST.INTERPOLATION": ("bilinear", "bicubic"),
@@ -68,6 +70,17 @@ def _rising(values: Any) -> bool:
     return _numbers(2)(values) and 0 < values[0] <= values[1]
 
 
+def _all_above(least: float) -> Callable[[Any], bool]:
+    def test(values: Any) -> bool:
+        return bool(values) and _numbers(len(values))(values) and min(values) > least
+
+    return test
+
+
+def _counts(values: Any) -> bool:
+    return _all_above(0)(values) and all(isinstance(v, int) for v in values)
+
+
 # Far above what anybody trains, so that a configuration from elsewhere cannot occupy the machine.
 LARGEST: dict[str, int] = {
     "DATA.NUM_FRAMES": 10_000,
@@ -91,6 +104,9 @@ LARGEST: dict[str, int] = {
     "MVIT.DEPTH": 1_000,
     "MVIT.EMBED_DIM": 100_000,
     "MVIT.NUM_HEADS": 10_000,
+    "MODEL.LORA.RANK": 10_000,
+    "PROBE.AUGMENTED": 1_000,
+    "PROBE.FOLDS": 1_000,
     "VIDEO_HEAD.HIDDEN": 100_000,
     "DATA_LOADER.NUM_WORKERS": 10_000,
 }
@@ -122,15 +138,24 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
             *("SOLVER.WARMUP_EPOCHS", "SOLVER.WEIGHT_DECAY", "SOLVER.BASE_LR_CLIPS"),
             *("SOLVER.MOMENTUM", "SOLVER.DAMPENING", "BN.WEIGHT_DECAY"),
             *("DATA_LOADER.NUM_WORKERS", "DATA_LOADER.VIDEO_TIMEOUT", "NUM_GPUS", "RNG_SEED"),
-            *("MODEL.NUM_CLASSES", "DATA.TARGET_FPS"),
+            *("MODEL.NUM_CLASSES", "MODEL.LORA.RANK", "PROBE.AUGMENTED", "DATA.TARGET_FPS"),
         ),
     ),
     (
         "above 0",
         lambda v: v > 0,
-        ("DATA.FRAMES_FPS", "MVIT.MLP_RATIO", "MVIT.HEAD_INIT_SCALE"),
+        ("DATA.FRAMES_FPS", "MVIT.MLP_RATIO", "MVIT.HEAD_INIT_SCALE", "MODEL.LORA.ALPHA"),
     ),
-    ("-1 or more", lambda v: v >= -1, ("MODEL.FROZEN_LAYERS",)),
+    ("2 or more", lambda v: v >= 2, ("PROBE.FOLDS",)),
+    (
+        "some of attentive, linear and knn",
+        lambda v: bool(v) and set(v) <= {"attentive", "linear", "knn"},
+        ("PROBE.METHODS",),
+    ),
+    ("numbers above 0", _all_above(0), ("PROBE.RATES",)),
+    ("numbers, 0 or more", _all_above(-1e-300), ("PROBE.DECAYS", "PROBE.L2")),
+    ("whole numbers above 0", _counts, ("PROBE.NEIGHBOURS",)),
+    ("a list of words", lambda v: all(isinstance(w, str) and w for w in v), ("MODEL.LORA.LAYERS",)),
     (
         "None or above 0",
         lambda v: v is None or v > 0,
@@ -151,7 +176,7 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
             *("MVIT.DROPOUT_RATE", "MODEL.DROPOUT_RATE", "MODEL.DROPPATH_RATE"),
             "MIXUP.LABEL_SMOOTH_VALUE",
             "SOLVER.EMA_DECAY",
-            "VIDEO_HEAD.DROPOUT",
+            *("VIDEO_HEAD.DROPOUT", "PROBE.DROPOUT", "MODEL.LORA.DROPOUT"),
         ),
     ),
     ("above 0 and at most 1", lambda v: 0 < v <= 1, ("SOLVER.LAYER_DECAY", "TEST.CROP_RATIO")),
@@ -237,13 +262,20 @@ def _problems(cfg: CfgNode) -> Iterator[tuple[str, str]]:
     for key, most in LARGEST.items():
         if get(cfg, key) > most:
             yield key, f"at most {most:,}"
-    for name, value in cfg.MODEL.ARGUMENTS.items():
-        if not name.isidentifier() or not _is_argument(value):
-            yield (
-                f"MODEL.ARGUMENTS.{name}",
-                f"named as an argument of Python is, of text, numbers up to {LARGEST_ARGUMENT:,}, "
-                "lists or mappings",
-            )
+    for group in ("ARGUMENTS", "HEAD_ARGUMENTS"):
+        for name, value in cfg.MODEL[group].items():
+            if not name.isidentifier() or not _is_argument(value):
+                yield (
+                    f"MODEL.{group}.{name}",
+                    f"named as an argument of Python is, of text, numbers up to "
+                    f"{LARGEST_ARGUMENT:,}, lists or mappings",
+                )
+    if cfg.MODEL.HEAD_ARGUMENTS and cfg.MODEL.HEAD != "attentive":
+        yield "MODEL.HEAD_ARGUMENTS", "empty unless MODEL.HEAD is attentive"
+    if cfg.MODEL.LORA.RANK and cfg.MODEL.FROZEN_LAYERS:
+        yield "MODEL.FROZEN_LAYERS", "0 with adapters (MODEL.LORA.RANK), which freeze all weights"
+    if cfg.MODEL.LORA.RANK and cfg.TRAIN.PARALLEL == "fsdp":
+        yield "TRAIN.PARALLEL", "ddp with adapters (MODEL.LORA.RANK)"
     test = cfg.TEST.NUM_ENSEMBLE_VIEWS * cfg.TEST.NUM_SPATIAL_CROPS
     if 3 * test * cfg.DATA.NUM_FRAMES * cfg.DATA.TEST_CROP_SIZE**2 > MOST_BYTES_OF_A_VIDEO:
         yield (

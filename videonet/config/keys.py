@@ -247,6 +247,13 @@ TRAIN = Group(
             "Checkpoint whose weights training starts from (a file, the folder of a run, a URL, "
             "hf-hub:OWNER/NAME, or a name that videonet weights lists); empty: random weights.",
         ),
+        "INFLATION": Key(
+            "centre",
+            "How kernels of an image model become those of clips: centre (in the middle, zeros "
+            "around it, so that a still clip gives what its image gives) or average (the same in "
+            "each frame, as in I3D).",
+            own=True,
+        ),
         "NEW_HEAD": Key(
             False, "Leave that checkpoint's classifier out even where its shape fits.", own=True
         ),
@@ -447,6 +454,55 @@ VIDEO_HEAD = Group(
     },
 )
 
+PROBE = Group(
+    "Classifiers on frozen features (videonet probe). SOLVER.MAX_EPOCH, WARMUP_EPOCHS and "
+    "TRAIN.BATCH_SIZE say how long the attentive one is trained; the rates end at zero.",
+    {
+        "METHODS": Key(
+            ["attentive", "linear", "knn"], "Which classifiers: attentive, linear, knn.", own=True
+        ),
+        "FEATURES": Key(
+            "",
+            "Folder that the features are kept in; empty: features in OUTPUT_DIR. Features that "
+            "are there are used again where model, weights, videos and clips are the same.",
+            own=True,
+        ),
+        "AUGMENTED": Key(
+            0,
+            "Passes over the training videos with random, augmented clips whose features are kept "
+            "beside those of the views of testing.",
+            own=True,
+        ),
+        "FOLDS": Key(
+            3,
+            "Parts that the training videos are divided into; each is held out once to choose the "
+            "settings.",
+            own=True,
+        ),
+        "GROUPS": Key(
+            "",
+            "CSV file with a header that says which training videos belong together and are held "
+            "out together: a column id, video, path, file or video_id, and GROUP_COLUMN. Empty: "
+            "none do.",
+            own=True,
+        ),
+        "GROUP_COLUMN": Key("group", "The column of GROUPS that names the group.", own=True),
+        "RATES": Key(
+            [1e-4, 3e-4, 1e-3, 3e-3],
+            "Learning rates of the attentive classifier, each trained with each of DECAYS at once.",
+            own=True,
+        ),
+        "DECAYS": Key([0.01, 0.1, 0.4], "Its weight decays.", own=True),
+        "DROPOUT": Key(0.0, "Dropout before its last layer.", own=True),
+        "L2": Key(
+            [1e-4, 1e-3, 1e-2, 1e-1],
+            "Factors on half the squared norm of the linear classifier's weights.",
+            own=True,
+        ),
+        "NEIGHBOURS": Key([1, 5, 20], "Numbers of the nearest neighbours that vote.", own=True),
+    },
+)
+
 WANDB = Group(
     "Weights & Biases.",
     {
@@ -472,6 +528,7 @@ ROOT = Group(
         "DATA_LOADER": DATA_LOADER,
         "TENSORBOARD": TENSORBOARD,
         "VIDEO_HEAD": VIDEO_HEAD,
+        "PROBE": PROBE,
         "WANDB": WANDB,
         "DEVICE": Key(
             "auto", "Device: auto (a GPU where there is one), cpu, mps, cuda or cuda:N.", own=True

@@ -92,6 +92,22 @@ MVIT = Group(
     },
 )
 
+LORA = Group(
+    "Low-rank adapters (LoRA, arXiv 2106.09685): the weights stay as they are, and a product of "
+    "two narrow matrices beside each linear layer is trained with the head. Needs the extra lora.",
+    {
+        "RANK": Key(0, "Width of the narrow matrices, such as 8; 0: no adapters.", own=True),
+        "ALPHA": Key(16.0, "The product is multiplied by ALPHA / RANK.", own=True),
+        "DROPOUT": Key(0.0, "Dropout before the adapters.", own=True),
+        "LAYERS": Key(
+            [],
+            "Ends of the names of the linear layers that get adapters, such as [qkv, proj]; empty: "
+            "all linear layers of the blocks.",
+            own=True,
+        ),
+    },
+)
+
 MODEL = Group(
     "The model.",
     {
@@ -127,6 +143,20 @@ MODEL = Group(
             "file are added to those of its _BASE_; MODEL.ARGUMENTS.patch_size 8 sets one.",
             own=True,
         ),
+        "HEAD": Key(
+            "linear",
+            "What reads the features: linear (the architecture's own pooling and a linear layer) "
+            "or attentive (learned queries over all tokens, then a linear layer).",
+            own=True,
+        ),
+        "HEAD_ARGUMENTS": Key(
+            {},
+            "Arguments of the attentive head, by name: num_queries (1), num_heads (16), num_blocks "
+            "(3) before the queries read, mlp_ratio (4.0), frames (number of frames of the last "
+            "grid, for queries that tell them apart; 0) and num_prefix_tokens (0).",
+            own=True,
+        ),
+        "LORA": LORA,
         "ACT_CHECKPOINT": Key(
             False, "Compute activations again in the backward pass, which saves memory."
         ),
@@ -136,7 +166,7 @@ MODEL = Group(
         "FROZEN_LAYERS": Key(
             0,
             "Number of layers, counted from the patch stem, that training leaves as they are; "
-            "-1: all but the last norm and the head.",
+            "-1: all but the last norm and the head, -3: all but these and the last two blocks.",
             own=True,
         ),
     },

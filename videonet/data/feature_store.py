@@ -25,6 +25,7 @@ from videonet.files import AppendedText, make_folder, remove_unfinished, replaci
 from videonet.terminal import ShortRepr
 
 INDEX, DESCRIPTION, FAILURES = "index.jsonl", "features.json", "failures.jsonl"
+DIMENSIONS = {"features": 2, "times": 2, "frames": 3, "tokens": 3}  # of the arrays of a video
 SUFFIXES = tuple(f".{kind}" for kind in FEATURE_FORMATS)
 
 
@@ -37,6 +38,7 @@ class VideoFeatures(ShortRepr):
         times: (N, 2) float32, start and end of each clip in seconds.
         frames: (N, T', C) float32, a vector per frame of the last stage's grid, or None.
         label: its class, where the list of videos gave one.
+        tokens: (N, n, C) float16, all tokens of the last stage, or None.
     """
 
     video: str
@@ -44,6 +46,7 @@ class VideoFeatures(ShortRepr):
     times: np.ndarray
     frames: np.ndarray | None = None
     label: int | None = None
+    tokens: np.ndarray | None = None
 
 
 class FeatureWriter:
@@ -53,7 +56,8 @@ class FeatureWriter:
         description: what the features depend on, JSON; a folder made with something else is
             refused.
         kind: "safetensors" (one file with ``features``, ``times`` and perhaps ``frames``) or
-            "npy" (a file for each: ``x.npy``, ``x.times.npy``, ``x.frames.npy``).
+            "npy" (a file for each: ``x.npy``, ``x.times.npy``, ``x.frames.npy``,
+            ``x.tokens.npy``).
         overwrite: remove the features that the folder holds first, whatever made them.
 
     Raises:
@@ -104,6 +108,8 @@ class FeatureWriter:
         if video.frames is not None:
             arrays["frames"] = video.frames
         arrays = {name: np.ascontiguousarray(a, dtype=np.float32) for name, a in arrays.items()}
+        if video.tokens is not None:
+            arrays["tokens"] = np.ascontiguousarray(video.tokens, dtype=np.float16)
         if self.kind == "safetensors":
             with replacing(self.folder / f"{stem}.safetensors") as temporary:
                 _save_safetensors(arrays, temporary)
@@ -188,6 +194,7 @@ def read_features(folder: Path) -> list[VideoFeatures]:
                 arrays["times"],
                 arrays.get("frames"),
                 record["label"],
+                arrays.get("tokens"),
             )
         )
     if not videos:
@@ -211,11 +218,11 @@ def labels_of(videos: list[VideoFeatures], num_classes: int) -> np.ndarray:
 
 
 def _files_of(folder: Path, record: dict) -> list[Path]:
-    """The file of a video's features; where it is an ``.npy``, also of its times and frames."""
+    """The file of a video's features; where it is an ``.npy``, also of the other arrays."""
     path = folder / record["file"]
     if path.suffix == ".safetensors":
         return [path]
-    return [path, path.with_suffix(".times.npy"), path.with_suffix(".frames.npy")]
+    return [path, *(path.with_suffix(f".{name}.npy") for name in list(DIMENSIONS)[1:])]
 
 
 def _read_arrays(folder: Path, record: dict) -> dict[str, np.ndarray]:
@@ -229,12 +236,11 @@ def _read_arrays(folder: Path, record: dict) -> dict[str, np.ndarray]:
     if files[0].suffix == ".safetensors":
         arrays = load_file(files[0])
     else:
-        named = zip(("features", "times", "frames"), files, strict=True)
+        named = zip(DIMENSIONS, files, strict=True)
         arrays = {name: _load(path) for name, path in named if path.exists()}
-    shapes = {"features": 2, "times": 2, "frames": 3}
-    for name, dimensions in shapes.items():
+    for name, dimensions in DIMENSIONS.items():
         array = arrays.get(name)
-        if array is None and name == "frames":
+        if array is None and name not in ("features", "times"):
             continue
         if array is None or array.ndim != dimensions or array.dtype.kind != "f":
             raise ValueError(f"{name} is missing, or no array of {dimensions} dimensions of floats")

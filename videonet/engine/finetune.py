@@ -14,7 +14,8 @@ def freeze(model: LayeredModel, layers: int) -> list[str]:
 
     Args:
         model: whose parameters are frozen.
-        layers: counted from the patch stem up; -1 leaves the last norm and the head to be trained.
+        layers: counted from the patch stem up; -1 leaves the last norm and the head to be trained,
+            -3 these and the last two blocks.
 
     Returns:
         The names of the frozen parameters.
@@ -23,12 +24,13 @@ def freeze(model: LayeredModel, layers: int) -> list[str]:
         ConfigError: there are not so many layers below the head.
     """
     groups = model.layer_groups()
-    if not -1 <= layers < len(groups):
+    if not -len(groups) <= layers < len(groups):
         raise ConfigError(
             f"MODEL.FROZEN_LAYERS is {layers}, but this model has {len(groups)} layers and the "
-            f"last one, the head, has to be trained: expected at most {len(groups) - 1}"
+            f"last one, the head, has to be trained: expected at most {len(groups) - 1}, or at "
+            f"least {-len(groups)} for that many trained ones"
         )
-    frozen = {name for names in groups[: layers if layers >= 0 else -1] for name in names}
+    frozen = {name for names in groups[:layers] for name in names}
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name not in frozen)
     return sorted(frozen)

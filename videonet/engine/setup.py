@@ -10,6 +10,7 @@ from fvcore.common.config import CfgNode
 
 from videonet.checkpoint.checkpoint_dir import newest_checkpoint
 from videonet.config import model_arguments
+from videonet.engine.adapters import add_adapters
 from videonet.engine.distributed import Process
 from videonet.engine.ema import WeightAverage
 from videonet.engine.finetune import freeze
@@ -54,7 +55,7 @@ def start_state(
 ) -> TrainingState:
     """The newest state of this run, or a new one with ``TRAIN.CHECKPOINT_FILE_PATH``'s weights.
 
-    The model is frozen and sharded as the configuration says.
+    The model is frozen, gets adapters and is sharded as the configuration says.
 
     Args:
         cfg: the configuration.
@@ -75,11 +76,15 @@ def start_state(
             class_names=task.names,
             class_table=cfg.TRAIN.CLASS_TABLE or None,
             new_head=cfg.TRAIN.NEW_HEAD,
+            inflation=cfg.TRAIN.INFLATION,
         )
         logger.info("initial weights\n%s", report)
     if cfg.MODEL.FROZEN_LAYERS:
         frozen = freeze(model, cfg.MODEL.FROZEN_LAYERS)
         logger.info("%d parameters keep their values: %s", len(frozen), ", ".join(frozen))
+    if cfg.MODEL.LORA.RANK:
+        names = add_adapters(model, cfg.MODEL.LORA)
+        logger.info("adapters beside %d linear layers: %s", len(names), ", ".join(names))
     if cfg.TRAIN.PARALLEL == "fsdp" and process.world_size > 1:
         shard(model, process)
     optimizer = build_optimizer(cfg, model)

@@ -17,6 +17,7 @@ from fvcore.common.config import CfgNode
 from torch import Tensor
 
 from videonet.checkpoint import write_checkpoint
+from videonet.checkpoint.adapters import SCALE
 from videonet.checkpoint.checkpoint_dir import checkpoint_path, remove_old, saved_checkpoints
 from videonet.checkpoint.sharded import write_sharded
 from videonet.config import save_config
@@ -24,6 +25,7 @@ from videonet.data import Batch, VideoLoader, build_loader
 from videonet.data.loading.loader import positions
 from videonet.data.transforms.batch import normalize
 from videonet.devices import autocast_dtype
+from videonet.engine.adapters import adapter_scale
 from videonet.engine.batch_norm import (
     average_statistics,
     batch_norms,
@@ -121,6 +123,7 @@ class Trainer:
             },
             "steps_per_epoch": self.steps_per_epoch,
             "processes": self.process.world_size,
+            **({SCALE: adapter_scale(self.cfg.MODEL.LORA)} if self.cfg.MODEL.LORA.RANK else {}),
         }
 
     def _prepare_steps(self) -> None:

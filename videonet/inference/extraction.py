@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from videonet.data.feature_store import FeatureWriter, VideoFeatures
 from videonet.data.loading.build import evaluation_views
@@ -20,16 +21,22 @@ from videonet.terminal import logs_above_bars, progress_bar
 logger = logging.getLogger(__name__)
 
 
-def describe_features(predictor: Predictor, options: Options, *, frames: bool) -> dict:
+ClipsOf = Callable[[Source], Tensor]  # clips of a video, uint8 (N, 3, T, S, S)
+
+
+def describe_features(
+    predictor: Predictor, options: Options, *, frames: bool, tokens: bool = False
+) -> dict:
     """What features depend on, as JSON, for :class:`FeatureWriter`.
 
     Args:
         predictor: computes the features.
         options: which clips of a video are used.
         frames: whether each frame gets a vector too.
+        tokens: whether all tokens are kept.
     """
     model, clips = describe_scoring(predictor), describe_clips(predictor, options)
-    return {**model, **clips, "frames": frames}
+    return {**model, **clips, "frames": frames, **({"tokens": True} if tokens else {})}
 
 
 def extract_features(
@@ -39,6 +46,8 @@ def extract_features(
     options: Options,
     *,
     frames: bool = False,
+    tokens: bool = False,
+    clips_of: ClipsOf | None = None,
     progress: bool = True,
 ) -> int:
     """Write the embeddings of every video that the writer does not hold yet.
@@ -49,6 +58,8 @@ def extract_features(
         writer: takes the embeddings.
         options: the views of testing, or a sliding window.
         frames: also a vector per frame of the last stage's grid (not with a sliding window).
+        tokens: also all tokens of the last stage (not with a sliding window).
+        clips_of: makes the clips of a video in place of `options`; their times are not known.
         progress: show a progress bar.
 
     Returns:
@@ -61,10 +72,14 @@ def extract_features(
             if source.path in writer.done:
                 continue
             try:
-                if options.sliding:
+                if clips_of is not None:
+                    clips = clips_of(source)
+                    times = np.zeros((len(clips), 2))
+                    writer.add(_of_clips(predictor, source, clips, times, frames, tokens))
+                elif options.sliding:
                     writer.add(_of_windows(predictor, source, options))
                 else:
-                    writer.add(_of_views(predictor, source, frames))
+                    writer.add(_of_views(predictor, source, frames, tokens))
             except (DecodeError, ScoreError) as error:
                 failed += 1
                 reason = str(error) if source.path in str(error) else f"{source.path}: {error}"
@@ -84,17 +99,32 @@ def _of_windows(predictor: Predictor, source: Source, options: Options) -> Video
     )
 
 
-def _of_views(predictor: Predictor, source: Source, frames: bool) -> VideoFeatures:
+def _of_views(predictor: Predictor, source: Source, frames: bool, tokens: bool) -> VideoFeatures:
     views = evaluation_views(predictor.cfg)
     with views.open(source.path) as reader:
         info, clock, clips = reader.info, reader.times, views.of(reader).clips
     indices = views.sampler.uniform(info.frames, info.fps, views.temporal, clock)
     times = [(clock[row.min()], clock[row.max()] + 1 / info.fps) for row in indices]
-    _, embeddings = predictor.run(clips)
+    each = np.repeat(np.array(times), views.spatial, axis=0)
+    return _of_clips(predictor, source, clips, each, frames, tokens)
+
+
+def _of_clips(
+    predictor: Predictor,
+    source: Source,
+    clips: Tensor,
+    times: np.ndarray,
+    frames: bool,
+    tokens: bool,
+) -> VideoFeatures:
+    embeddings, every = (
+        predictor.token_embeddings(clips) if tokens else (predictor.run(clips)[1], None)
+    )
     return VideoFeatures(
         source.path,
         embeddings.numpy(),
-        np.repeat(np.array(times), views.spatial, axis=0),
+        times,
         predictor.frame_embeddings(clips).numpy() if frames else None,
         source.label,
+        None if every is None else every.half().numpy(),
     )

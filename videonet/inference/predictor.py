@@ -297,7 +297,7 @@ class Predictor:
                 "aggregation by attention is for one label per video, and not for this model's task"
             )
         total = self.task.join_views(self.video_head(embeddings.unsqueeze(0)))
-        self._refuse_infinite(total)
+        self.refuse_infinite(total)
         return total
 
     def top(self, scores: Tensor, top_k: int = 5) -> Top:
@@ -320,13 +320,14 @@ class Predictor:
         Raises:
             ScoreError: an output or an embedding is not finite.
         """
-        outputs, vectors = self._apply(self._outputs_and_vectors, clips)
-        self._refuse_infinite(outputs, vectors)
+        outputs, vectors = self.apply(self._outputs_and_vectors, clips)
+        self.refuse_infinite(outputs, vectors)
         if self.video_head is not None and self.video_head.levels == 2:
             return outputs, self.frame_embeddings(clips)
         return outputs, vectors
 
-    def _refuse_infinite(self, *results: Tensor) -> None:
+    def refuse_infinite(self, *results: Tensor) -> None:
+        """Raise a ScoreError where a number of them is not finite."""
         if not all(result.isfinite().all() for result in results):
             dtype = autocast_dtype(self.cfg, self.device) or torch.float32
             raise ScoreError(
@@ -346,21 +347,32 @@ class Predictor:
         Raises:
             ScoreError: a number of them is not finite.
         """
-        (vectors,) = self._apply(self._frame_means, clips)
-        self._refuse_infinite(vectors)
+        (vectors,) = self.apply(self._frame_means, clips)
+        self.refuse_infinite(vectors)
         return vectors
+
+    def token_embeddings(self, clips: Tensor) -> tuple[Tensor, Tensor]:
+        """The embeddings of clips (N, C), as :meth:`run` gives them, and all tokens (N, n, C')."""
+        vectors, tokens = self.apply(self._vectors_and_tokens, clips)
+        self.refuse_infinite(vectors, tokens)
+        return vectors, tokens
 
     def _outputs_and_vectors(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         vectors = self.model.forward_head(self.model.forward_features(batch), pre_logits=True)
         return self.model.head(vectors), vectors
 
+    def _vectors_and_tokens(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.model.forward_features(batch)
+        return self.model.forward_head(features, pre_logits=True), self.model.tokens_of(features)
+
     def _frame_means(self, batch: Tensor) -> Tensor:
         (last,) = self.model.forward_intermediates(batch, indices=1)
         return last.mean(dim=(3, 4)).transpose(1, 2)
 
-    def _apply(
+    def apply(
         self, function: Callable[[Tensor], Tensor | tuple[Tensor, ...]], clips: Tensor
     ) -> tuple[Tensor, ...]:
+        """The outputs of a part of the model, see :func:`videonet.devices.apply_to_clips`."""
         with self.lock:
             return apply_to_clips(
                 function,

@@ -39,7 +39,7 @@ _TEST = (
 _KEPT: dict[str, Sequence[str]] = {
     "MODEL": (
         *("NAME", "MODEL_NAME", "NUM_CLASSES", "TASK", "LOSS_FUNC", "DROPOUT_RATE"),
-        *("DROPPATH_RATE", "ARGUMENTS"),
+        *("DROPPATH_RATE", "ARGUMENTS", "HEAD", "HEAD_ARGUMENTS"),
     ),
     "DATA": _DATA,
     "TRAIN": ("DATASET", "MIXED_PRECISION", "HALF_PRECISION"),

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from videonet.errors import ConfigError
+from videonet.heads.attentive import AttentiveHead, AttentivePooler
 from videonet.heads.classification import ClassificationHead
+from videonet.models.arguments import checked_arguments
 from videonet.ops.grid import Grid, volume
 from videonet.ops.linear import init_linear as init_linear
 from videonet.ops.pooling import to_volume
@@ -248,6 +250,7 @@ class VideoModel(nn.Module):
     # which changes its logits. True where a model corrects that, see cls_key_log_frames.
     still_clips_are_exact = False
     works_on_parts = False  # whether forward_features takes `keep`
+    head_options: dict[str, Any] | None = None  # of an attentive head; None for a linear one
     grad_checkpointing = False
 
     def __init__(self) -> None:
@@ -358,7 +361,10 @@ class VideoModel(nn.Module):
         Args:
             pre_logits: give what the classifier reads instead, (B, num_features).
         """
-        pooled = self.pool_features(features)
+        if isinstance(self.head, AttentiveHead):
+            pooled = self.head.read(self.tokens_of(features))
+        else:
+            pooled = self.pool_features(features)
         return pooled if pre_logits else self.head(pooled)
 
     def forward_intermediates(
@@ -434,6 +440,30 @@ class VideoModel(nn.Module):
         """What :meth:`forward_features` gives -> one vector per clip, (B, num_features)."""
         raise NotImplementedError
 
+    def tokens_of(self, features: Tensor) -> Tensor:
+        """What :meth:`forward_features` gives -> all tokens in a row, (B, N, C)."""
+        return features.flatten(1, -2)
+
+    @property
+    def token_width(self) -> int:
+        """C of :meth:`tokens_of`."""
+        return self.feature_info[-1].channels
+
+    def use_attentive_head(self, **options: Any) -> None:
+        """Replace the head by a new one whose learned queries read all tokens.
+
+        Args:
+            **options: of :class:`videonet.heads.attentive.AttentivePooler`.
+
+        Raises:
+            ConfigError: there is no such option, or it has no such value.
+        """
+        given = checked_arguments("attentive head", AttentivePooler, options)
+        if "dim" in given:
+            raise ConfigError("an attentive head has the width of the tokens: leave out dim")
+        self.head_options, self.num_features = given, self.token_width
+        self.reset_classifier(self.num_classes)
+
     def pool_tokens(self, x: Tensor) -> Tensor:
         """The former name of the way from the last stage to what the classifier reads."""
         warnings.warn(
@@ -475,9 +505,13 @@ class VideoModel(nn.Module):
         if not num_classes:
             self.head = nn.Identity()
             return
-        self.head = ClassificationHead(
-            self.num_features, num_classes, self.head_dropout, self.head_init_scale
-        )
+        if self.head_options is not None:
+            width, dropout = self.token_width, self.head_dropout
+            self.head = AttentiveHead(width, num_classes, dropout, **self.head_options)
+        else:
+            self.head = ClassificationHead(
+                self.num_features, num_classes, self.head_dropout, self.head_init_scale
+            )
         if before is not None:
             like = next(before.parameters(), next(self.parameters()))
             self.head.to(like.device, like.dtype).train(self.training)
@@ -485,7 +519,8 @@ class VideoModel(nn.Module):
     def no_weight_decay(self) -> set[str]:
         """Names of class tokens and positions."""
         names = [name for name, _ in self.named_parameters()]
-        return {name for name in names if name.rpartition(".")[2].startswith(self.undecayed)}
+        undecayed = (*self.undecayed, *AttentiveHead.undecayed)
+        return {name for name in names if name.rpartition(".")[2].startswith(undecayed)}
 
     def layer_groups(self, by: str = "blocks") -> list[list[str]]:
         """Parameter names from input to output: stem, each block, norms and head.
@@ -509,9 +544,12 @@ class VideoModel(nn.Module):
         blocks: dict[str, list[str]] = {}
         group = stem
         for name, _ in self.named_parameters():
+            if name.partition(".")[0] in self.top_names:
+                top.append(name)
+                continue
             if block := self.block_names.match(name):
                 group = blocks.setdefault(block[0], [])
-            (top if name.partition(".")[0] in self.top_names else group).append(name)
+            group.append(name)
         return [stem, *blocks.values(), top]
 
     def set_grad_checkpointing(self, enabled: bool = True) -> None:

@@ -381,6 +381,15 @@ class HRNet(VideoModel):
         """The map (B, C, T, H, W) -> its mean (B, C)."""
         return features.mean(dim=(2, 3, 4))
 
+    def tokens_of(self, features: Tensor) -> Tensor:
+        """The map (B, C, T, H, W) -> its cells in a row, (B, N, C)."""
+        return features.flatten(2).transpose(1, 2)
+
+    @property
+    def token_width(self) -> int:
+        """Channels of the neck's map."""
+        return self.num_features
+
     def forward_intermediates(
         self, clip: Tensor, indices: int | Sequence[int] | None = None
     ) -> list[Tensor]:

@@ -52,21 +52,28 @@ def probe(
 def linear_probe(
     x: Tensor, y: Tensor, test_x: Tensor, num_classes: int, *, l2: float = 1e-3, steps: int = 200
 ) -> Tensor:
+    """Logits (M, K) of :func:`fit_linear` on `test_x` (M, C); the other arguments are its own."""
+    weight, bias = fit_linear(x, y, num_classes, l2=l2, steps=steps)
+    return F.linear(test_x, weight, bias)
+
+
+def fit_linear(
+    x: Tensor, y: Tensor, num_classes: int, *, l2: float = 1e-3, steps: int = 200
+) -> tuple[Tensor, Tensor]:
     """Multinomial logistic regression on standardised features.
 
     Args:
         x: (N, C) training features.
         y: (N,) their classes.
-        test_x: (M, C).
         num_classes: K.
         l2: factor on half the squared norm of the weights, beside the mean loss.
         steps: of L-BFGS.
 
     Returns:
-        Logits (M, K).
+        Weights (K, C) and biases (K,) for the features as they are.
     """
     mean, std = x.mean(dim=0), x.std(dim=0).clamp_min(1e-6)
-    x, test_x = (x - mean) / std, (test_x - mean) / std
+    x = (x - mean) / std
     weight = torch.zeros(num_classes, x.shape[1], requires_grad=True)
     bias = torch.zeros(num_classes, requires_grad=True)
     solver = torch.optim.LBFGS([weight, bias], max_iter=steps, line_search_fn="strong_wolfe")
@@ -78,7 +85,8 @@ def linear_probe(
         return loss
 
     solver.step(objective)
-    return F.linear(test_x, weight, bias).detach()
+    weight = weight.detach() / std
+    return weight, bias.detach() - weight @ mean
 
 
 def nearest_neighbours(

@@ -13,6 +13,7 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from videonet.config import model_arguments
+from videonet.config.arguments import without_nodes
 from videonet.config.reading import read_text
 from videonet.data.datasets.lists import VideoList
 from videonet.data.loading.dataset import Failure, annotations_of
@@ -162,8 +163,12 @@ class Task(ABC):
     def build_model(self) -> VideoModel:
         """The configuration's model with a head for this task, with random weights."""
         name, arguments = model_arguments(self.cfg)
-        model = create_model(name, **arguments | {"num_classes": self.num_outputs})
-        return cast("VideoModel", model)
+        model = cast(
+            "VideoModel", create_model(name, **arguments | {"num_classes": self.num_outputs})
+        )
+        if self.cfg.MODEL.HEAD == "attentive":
+            model.use_attentive_head(**without_nodes(self.cfg.MODEL.HEAD_ARGUMENTS))
+        return model
 
     @abstractmethod
     def loss(self, outputs: Tensor, targets: Targets) -> Tensor:

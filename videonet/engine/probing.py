@@ -1,0 +1,273 @@
+"""Classifiers on frozen features: each kind with its settings chosen on held-out training videos.
+
+The settings of the attentive classifier are trained side by side, once for every part of the
+training videos that is held out; the best are then trained on all of them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from fvcore.common.config import CfgNode
+from torch import Tensor
+
+from videonet.engine.stacked import StackedAdamW, StackedProbes
+from videonet.heads.attentive import AttentiveProbe
+from videonet.tasks.probe import fit_linear, nearest_neighbours
+from videonet.terminal import ShortRepr, progress_bar
+
+logger = logging.getLogger(__name__)
+
+EVALUATED = 32  # clips at a time
+
+
+@dataclass(frozen=True, repr=False)
+class FrozenVideos(ShortRepr):
+    """Frozen features of labelled videos.
+
+    Attributes:
+        labels: (V,) int64.
+        vectors: what the backbone's own head reads, for every pass over the videos (V, clips, C);
+            the first pass has the views of testing.
+        tokens: all tokens, for every pass (V, clips, N, C') in half precision; empty where no
+            attentive classifier is wanted.
+    """
+
+    labels: Tensor
+    vectors: Sequence[Tensor]
+    tokens: Sequence[Tensor] = ()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True, repr=False)
+class Probed(ShortRepr):
+    """A classifier on frozen features.
+
+    Attributes:
+        method: attentive, linear or knn.
+        chosen: its settings.
+        tried: every setting with its accuracy in percent on the videos that were held out.
+        held_out: that of the chosen one.
+        scores: (V, K) probabilities, or votes, of the validation videos.
+        accuracy: in percent on these.
+        state: of the head, by its names; None where a classifier is no head.
+    """
+
+    method: str
+    chosen: dict[str, Any]
+    tried: list[dict[str, Any]]
+    held_out: float
+    scores: Tensor
+    accuracy: float
+    state: dict[str, Tensor] | None = None
+
+
+def probe_linear(
+    train: FrozenVideos, val: FrozenVideos, folds: np.ndarray, num_classes: int, options: CfgNode
+) -> Probed:
+    """Logistic regression on the mean vector of a video; augmented passes are further videos.
+
+    Args:
+        train: features of the training videos.
+        val: features of the validation videos.
+        folds: the part (V,) that each training video is held out with.
+        num_classes: K.
+        options: ``PROBE``.
+    """
+    means = [vectors.mean(dim=1) for vectors in train.vectors]
+
+    def fitted(chosen: Tensor, l2: float) -> tuple[Tensor, Tensor]:
+        x = torch.cat([mean[chosen] for mean in means])
+        y = train.labels[chosen].repeat(len(means))
+        return fit_linear(x, y, num_classes, l2=l2)
+
+    def scores_of(chosen: Tensor, held: Tensor, l2: float) -> Tensor:
+        return F.linear(means[0][held], *fitted(chosen, l2))
+
+    found = [
+        ({"l2": l2}, _out_of_fold(train.labels, folds, num_classes, scores_of, l2))
+        for l2 in options.L2
+    ]
+    chosen, tried, held_out = _best(found, train.labels)
+    weight, bias = fitted(torch.arange(len(train)), chosen["l2"])
+    scores = F.linear(val.vectors[0], weight, bias).softmax(dim=-1).mean(dim=1)
+    state = {"projection.weight": weight, "projection.bias": bias}
+    accuracy = _accuracy(scores, val.labels)
+    return Probed("linear", chosen, tried, held_out, scores, accuracy, state)
+
+
+def probe_neighbours(
+    train: FrozenVideos, val: FrozenVideos, folds: np.ndarray, num_classes: int, options: CfgNode
+) -> Probed:
+    """Votes of the nearest training videos by the mean vector; see :func:`probe_linear`."""
+    x, test = train.vectors[0].mean(dim=1), val.vectors[0].mean(dim=1)
+
+    def scores_of(chosen: Tensor, held: Tensor, count: int) -> Tensor:
+        return nearest_neighbours(
+            x[chosen], train.labels[chosen], x[held], num_classes, neighbours=count
+        )
+
+    found = [
+        ({"neighbours": k}, _out_of_fold(train.labels, folds, num_classes, scores_of, k))
+        for k in options.NEIGHBOURS
+    ]
+    chosen, tried, held_out = _best(found, train.labels)
+    scores = nearest_neighbours(x, train.labels, test, num_classes, **chosen)
+    return Probed("knn", chosen, tried, held_out, scores, _accuracy(scores, val.labels))
+
+
+def probe_attentive(
+    train: FrozenVideos,
+    val: FrozenVideos,
+    folds: np.ndarray,
+    num_classes: int,
+    cfg: CfgNode,
+    head: dict[str, Any],
+) -> Probed:
+    """A classifier whose learned queries read all tokens; see :func:`probe_linear`.
+
+    Args:
+        train, val, folds, num_classes: as there.
+        cfg: the configuration: ``PROBE``, ``SOLVER``, ``TRAIN.BATCH_SIZE``, ``RNG_SEED``.
+        head: arguments of :class:`videonet.heads.attentive.AttentivePooler`.
+    """
+    options = cfg.PROBE
+    torch.manual_seed(cfg.RNG_SEED)
+    width = train.tokens[0].shape[-1]
+    probe = AttentiveProbe(width, num_classes, dropout=options.DROPOUT, **head)
+    settings = list(itertools.product(options.RATES, options.DECAYS))
+    parts = range(int(folds.max()) + 1)
+    trained = [(rate, decay, part) for rate, decay in settings for part in parts]
+    stacked = train_stacked(probe, train, folds, trained, cfg)
+    outputs = torch.empty(len(settings), len(train), num_classes)
+    for part in parts:
+        held = torch.from_numpy(np.flatnonzero(folds == part))
+        mine = torch.arange(len(settings)) * len(parts) + part
+        outputs[:, held] = _probabilities(stacked, train.tokens[0][held])[mine]
+    found = [
+        ({"rate": rate, "decay": decay}, outputs[number].clamp_min(1e-12).log())
+        for number, (rate, decay) in enumerate(settings)
+    ]
+    chosen, tried, held_out = _best(found, train.labels)
+    torch.manual_seed(cfg.RNG_SEED)
+    final = train_stacked(probe, train, folds, [(chosen["rate"], chosen["decay"], -1)], cfg)
+    scores = _probabilities(final, val.tokens[0])[0]
+    probe.load_state_dict(final.state(0))
+    accuracy = _accuracy(scores, val.labels)
+    return Probed("attentive", chosen, tried, held_out, scores, accuracy, probe.head_state())
+
+
+def train_stacked(
+    probe: AttentiveProbe,
+    train: FrozenVideos,
+    folds: np.ndarray,
+    trained: Sequence[tuple[float, float, int]],
+    cfg: CfgNode,
+) -> StackedProbes:
+    """Train copies of a probe in one pass over the features.
+
+    In an epoch every video gives one clip, drawn from all passes; all copies see the same clips.
+
+    Args:
+        probe: its parameters are the first ones of all copies.
+        train: features of the training videos.
+        folds: the part (V,) of each video.
+        trained: learning rate, weight decay and held-out part of each copy; -1 to hold out none.
+        cfg: ``SOLVER.MAX_EPOCH``, ``WARMUP_EPOCHS``, ``TRAIN.BATCH_SIZE``.
+    """
+    rates, decays, parts = zip(*trained, strict=True)
+    copies = StackedProbes(probe, len(trained))
+    copies.train()
+    optimizer = StackedAdamW(copies.parameters, rates, decays, probe.no_weight_decay())
+    uses = torch.tensor(parts).unsqueeze(1) != torch.from_numpy(folds)  # (H, V)
+    batches = max(1, math.ceil(len(train) / cfg.TRAIN.BATCH_SIZE))
+    epochs, warm_up = cfg.SOLVER.MAX_EPOCH, cfg.SOLVER.WARMUP_EPOCHS
+    bar = progress_bar(total=epochs * batches, desc=f"{len(trained)} probes", unit="steps")
+    for epoch in range(epochs):
+        for index, chosen in enumerate(torch.randperm(len(train)).tensor_split(batches)):
+            at = epoch + index / batches
+            tokens = _draw(train.tokens, chosen)  # (B, N, C)
+            logits = copies(tokens)  # (H, B, K)
+            labels = train.labels[chosen].expand(len(trained), -1)
+            losses = F.cross_entropy(logits.transpose(1, 2), labels, reduction="none")
+            used = uses[:, chosen]
+            loss = (losses * used).sum(dim=1) / used.sum(dim=1).clamp_min(1)
+            loss.sum().backward()
+            optimizer.step(_schedule(at, warm_up, epochs))
+            bar.update()
+        bar.set_postfix(loss=f"{loss.min().item():.3f}")
+    bar.close()
+    copies.train(False)
+    return copies
+
+
+def _schedule(at: float, warm_up: float, epochs: float) -> float:
+    """The factor on the learning rates: a line up, then half a cosine down to zero."""
+    if at < warm_up:
+        return (at + 1e-3) / warm_up
+    return 0.5 * (1 + math.cos(math.pi * (at - warm_up) / max(epochs - warm_up, 1e-9)))
+
+
+def _draw(passes: Sequence[Tensor], chosen: Tensor) -> Tensor:
+    """A clip of each chosen video, of any pass, (B, N, C)."""
+    which = torch.randint(len(passes), (len(chosen),)).tolist()
+    return torch.stack(
+        [
+            passes[number][video, int(torch.randint(passes[number].shape[1], ()))]
+            for number, video in zip(which, chosen.tolist(), strict=True)
+        ]
+    ).float()
+
+
+@torch.no_grad()
+def _probabilities(copies: StackedProbes, tokens: Tensor) -> Tensor:
+    """Mean probabilities over the clips of videos, (V, clips, N, C) -> (H, V, K)."""
+    videos, clips = tokens.shape[:2]
+    parts = [copies(part.float()) for part in tokens.flatten(0, 1).split(EVALUATED)]
+    scores = torch.cat(parts, dim=1).softmax(dim=2)  # (H, V * clips, K)
+    return scores.unflatten(1, (videos, clips)).mean(dim=2)
+
+
+def _out_of_fold(
+    labels: Tensor,
+    folds: np.ndarray,
+    num_classes: int,
+    scores_of: Callable[[Tensor, Tensor, Any], Tensor],
+    setting: Any,
+) -> Tensor:
+    """Scores (V, K) of every video by a classifier that has not seen its part."""
+    scores = torch.empty(len(labels), num_classes)
+    for part in range(int(folds.max()) + 1):
+        held = torch.from_numpy(np.flatnonzero(folds == part))
+        chosen = torch.from_numpy(np.flatnonzero(folds != part))
+        scores[held] = scores_of(chosen, held, setting)
+    return scores
+
+
+def _best(
+    found: Sequence[tuple[dict[str, Any], Tensor]], labels: Tensor
+) -> tuple[dict[str, Any], list[dict[str, Any]], float]:
+    """The setting with the highest accuracy, the lowest loss among equals; all; its accuracy."""
+    tried = []
+    for setting, scores in found:
+        loss = F.cross_entropy(scores, labels).item()
+        tried.append({**setting, "held_out": _accuracy(scores, labels), "loss": round(loss, 4)})
+    best = min(range(len(tried)), key=lambda i: (-tried[i]["held_out"], tried[i]["loss"]))
+    return found[best][0], tried, tried[best]["held_out"]
+
+
+def _accuracy(scores: Tensor, labels: Tensor) -> float:
+    return round(100 * (scores.argmax(dim=1) == labels).float().mean().item(), 3)
+
+
+PROBES = {"linear": probe_linear, "knn": probe_neighbours}  # those that read vectors alone
