@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Generic, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,7 +12,8 @@ from torch import Tensor
 Note = TypeVar("Note")
 
 
-class _Sent(NamedTuple, Generic[Note]):
+@dataclass(frozen=True)
+class _Sent(Generic[Note]):
     """Numbers that a copy is on its way for; None for the event of a copy that is done."""
 
     host: Tensor
@@ -62,8 +64,8 @@ class StepNumbers(Generic[Note]):
         """
         found = []
         while len(self._sent) > (0 if everything else self.lag):
-            host, done, note = self._sent.popleft()
-            if done is not None:
-                done.synchronize()
-            found.append((host.tolist(), note))
+            sent = self._sent.popleft()
+            if sent.done is not None:
+                sent.done.synchronize()
+            found.append((sent.host.tolist(), sent.note))
         return found
