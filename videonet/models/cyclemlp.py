@@ -124,6 +124,7 @@ class CycleMLP(VideoModel):
         drop_path_rate: of the last block, rising linearly from 0; head_dropout: before the
             classifier.
         linear_init: of linear layers: "normal" with deviation 0.02, or "xavier".
+        centre_clips: the mean colour of a clip is taken away first, see VideoModel.as_clip.
     """
 
     block_names = re.compile(r"network\.\d+\.\d+(?=\.)")
@@ -149,9 +150,10 @@ class CycleMLP(VideoModel):
         cls_token: bool | None = None,
         drop_path_rate: float = 0.0,
         head_dropout: float = 0.0,
+        centre_clips: bool = False,
         linear_init: str = "normal",
     ):
-        super().__init__()
+        super().__init__(centre_clips)
         init = linear_initializer(linear_init)
         refuse_class_token(self, cls_token)
         if not len(layers) == len(embed_dims) == len(mlp_ratios):
