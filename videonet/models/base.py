@@ -176,7 +176,9 @@ def linear_initializer(name: str) -> Callable[[nn.Module], None]:
     """The function to ``apply`` to a model.
 
     Args:
-        name: "normal", see :func:`init_linear`, or "xavier", see :func:`init_linear_xavier`.
+        name: "normal", see :func:`init_linear`, or "xavier", see :func:`init_linear_xavier`. The
+            two are alike in wide models; in narrow ones a deviation of 0.02 makes the branches
+            of the residuals so small that a network is nearly linear at first.
 
     Raises:
         ConfigError: another name.

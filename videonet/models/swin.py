@@ -328,6 +328,7 @@ VARIANTS: dict[str, dict[str, Any]] = {  # arXiv 2103.14030 and 2106.13230, Sec.
         "num_frames": 8,
         "crop_size": 48,
         "window_size": (4, 6, 6),
+        "linear_init": "xavier",
         "image": {"window_size": (1, 6, 6)},
     },
     "swin_t": {"embed_dim": 96, "depths": (2, 2, 6, 2), "num_heads": (3, 6, 12, 24)},
