@@ -112,3 +112,18 @@ def test_there_is_no_class_token():
 def test_stages_that_disagree_are_named():
     with pytest.raises(ConfigError, match="have 4, 2 and 2 entries"):
         create_model("cyclemlp_xs", layers=(1, 1, 1, 1))
+
+
+def test_the_stem_can_cut_patches_with_a_norm():
+    stem = {"patch_kernel": 8, "patch_stride": 8, "patch_padding": 0, "patch_norm": True}
+    image = create_model("cyclemlp_b1", num_frames=1, num_classes=5, **SMALL, **stem)
+    video = create_model("cyclemlp_b1", num_frames=4, num_classes=5, **SMALL, **stem)
+    assert [info.strides for info in video.feature_info] == [
+        (2, 8 * 2**i, 8 * 2**i) for i in range(4)
+    ]
+    tokens, grid = video.patch_embed(torch.randn(2, 3, 4, 64, 48))
+    assert grid == (2, 8, 6)
+    torch.testing.assert_close(tokens.mean(dim=2), torch.zeros(2, 96), rtol=0, atol=1e-5)
+    assert_still_clips_are_images(image, video, 4, (64, 96))
+    with pytest.raises(ConfigError, match="7 pixels high, but one patch of this model needs 8"):
+        video(torch.randn(1, 3, 4, 7, 64))

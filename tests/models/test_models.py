@@ -5,12 +5,14 @@ import torch
 
 import videonet
 from tests.models.families import (
+    ARCHITECTURES,
     FRAMES,
     SIDE,
     different_models,
     family_of,
     may_be_silent,
     small_model,
+    smallest_of,
 )
 from tests.models.invariants import (
     assert_still_clips_are_images,
@@ -22,6 +24,8 @@ from videonet.errors import ConfigError
 from videonet.models import vit
 
 NAMES = different_models()
+# One model of each architecture; the reversible MViT has the stem of the other one.
+SMALLEST = [smallest_of(pattern) for pattern in ARCHITECTURES if pattern != "rev_mvit"]
 
 
 def clip(batch=1, frames=FRAMES, height=SIDE, width=SIDE):
@@ -107,6 +111,24 @@ def test_a_still_clip_has_the_logits_of_its_image(name, frames):
     for size in ((SIDE, SIDE), (96, 64)):
         report = assert_still_clips_are_images(image, video, frames, size)
         assert not report.notes
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+def test_centred_clips_have_no_colour_of_their_own(name):
+    """Centring is what the model does first, so it obeys the law, and no colour is left to read."""
+    exact = family_of(name).exact
+    image = small_model(name, num_frames=1, centre_clips=True, **exact)
+    video = small_model(name, centre_clips=True, **exact)
+    assert_still_clips_are_images(image, video, FRAMES, (SIDE, SIDE))
+    plain = small_model(name, **exact).eval()
+    load_checkpoint(plain, video.state_dict())
+    x = clip(2)
+    colours = torch.tensor([[3.0, -1.0, 0.5], [-2.0, 0.0, 1.0]])[:, :, None, None, None]
+    with torch.no_grad():
+        expected = plain(x - x.mean(dim=(2, 3, 4), keepdim=True))
+        torch.testing.assert_close(video(x), expected)
+        torch.testing.assert_close(video(x + colours), expected, rtol=1e-3, atol=1e-4)
+        assert not torch.allclose(plain(x + colours), plain(x), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -116,6 +116,7 @@ class ASMLP(VideoModel):
         cls_token: refused: there is none.
         dropout: in the MLPs and behind the stem; head_dropout: before the classifier;
             drop_path_rate: of the last block, rising linearly from 0.
+        centre_clips: the mean colour of a clip is taken away first, see VideoModel.as_clip.
     """
 
     block_names = re.compile(r"layers\.\d+\.blocks\.\d+(?=\.)")
@@ -143,8 +144,9 @@ class ASMLP(VideoModel):
         dropout: float = 0.0,
         drop_path_rate: float = 0.0,
         head_dropout: float = 0.0,
+        centre_clips: bool = False,
     ):
-        super().__init__()
+        super().__init__(centre_clips)
         refuse_class_token(self, cls_token)
         for size in (shift_size, temporal_shift_size or 1):
             if size < 1 or size % 2 == 0:

@@ -172,6 +172,7 @@ class CvT(VideoModel):
         norm_eps: of the layer norms.
         dropout: in the transformer; head_dropout: before the classifier; drop_path_rate: of the
             last block, rising linearly from 0 within the last stage, as in the official configs.
+        centre_clips: the mean colour of a clip is taken away first, see VideoModel.as_clip.
     """
 
     norm: nn.LayerNorm
@@ -205,8 +206,9 @@ class CvT(VideoModel):
         dropout: float = 0.0,
         drop_path_rate: float = 0.0,
         head_dropout: float = 0.0,
+        centre_clips: bool = False,
     ):
-        super().__init__()
+        super().__init__(centre_clips)
         count = len(depths)
         if cls_token is None or isinstance(cls_token, bool):
             cls_token = (False,) * (count - 1) + (cls_token is not False,)

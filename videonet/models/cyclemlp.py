@@ -113,7 +113,9 @@ class CycleMLP(VideoModel):
         layers, embed_dims, mlp_ratios: number of blocks, width and MLP ratio of each stage.
         transitions: per stage, whether the one after it has half the height and width; all by
             default.
-        temporal_kernel, temporal_stride: of the stem, in a clip.
+        patch_kernel, patch_stride, patch_padding: of the stem in height and width, in pixels;
+            temporal_kernel, temporal_stride: the same in time, in a clip; patch_norm: a layer norm
+            behind it.
         temporal_size: neighbours of the Cycle-FC along time, in a clip; 0 for none.
         qkv_bias: a bias in the branch over channels.
         skip_lam: divisor of the residuals.
@@ -124,6 +126,7 @@ class CycleMLP(VideoModel):
         drop_path_rate: of the last block, rising linearly from 0; head_dropout: before the
             classifier.
         linear_init: of linear layers: "normal" with deviation 0.02, or "xavier".
+        centre_clips: the mean colour of a clip is taken away first, see VideoModel.as_clip.
     """
 
     block_names = re.compile(r"network\.\d+\.\d+(?=\.)")
@@ -139,8 +142,12 @@ class CycleMLP(VideoModel):
         embed_dims: Sequence[int] = (64, 128, 320, 512),
         mlp_ratios: Sequence[float] = (4, 4, 4, 4),
         transitions: Sequence[bool] | None = None,
+        patch_kernel: int = 7,
+        patch_stride: int = 4,
+        patch_padding: int = 2,
         temporal_kernel: int = 3,
         temporal_stride: int = 2,
+        patch_norm: bool = False,
         temporal_size: int = 3,
         qkv_bias: bool = False,
         skip_lam: float = 1.0,
@@ -149,9 +156,10 @@ class CycleMLP(VideoModel):
         cls_token: bool | None = None,
         drop_path_rate: float = 0.0,
         head_dropout: float = 0.0,
+        centre_clips: bool = False,
         linear_init: str = "normal",
     ):
-        super().__init__()
+        super().__init__(centre_clips)
         init = linear_initializer(linear_init)
         refuse_class_token(self, cls_token)
         if not len(layers) == len(embed_dims) == len(mlp_ratios):
@@ -164,10 +172,12 @@ class CycleMLP(VideoModel):
         self.patch_embed = PatchEmbed(
             in_channels,
             embed_dims[0],
-            (temporal_kernel, 7, 7),
-            (temporal_stride, 4, 4),
-            (temporal_kernel // 2, 2, 2),
+            (temporal_kernel, patch_kernel, patch_kernel),
+            (temporal_stride, patch_stride, patch_stride),
+            (temporal_kernel // 2, patch_padding, patch_padding),
+            nn.LayerNorm(embed_dims[0], eps=norm_eps) if patch_norm else None,
         )
+        self.smallest = max(patch_kernel - 2 * patch_padding, patch_stride)
         self._add_stages(
             layers,
             embed_dims,
@@ -179,7 +189,7 @@ class CycleMLP(VideoModel):
             temporal_size=temporal_size,
         )
         self.num_features = embed_dims[-1]
-        self.feature_info = self._stage_infos(embed_dims, temporal_stride)
+        self.feature_info = self._stage_infos(embed_dims, temporal_stride, patch_stride)
         self.head_dropout = head_dropout
         self.add_norms(output_norms, partial(nn.LayerNorm, eps=norm_eps))
         self.apply(init)
@@ -215,9 +225,10 @@ class CycleMLP(VideoModel):
                     "a transition between them"
                 )
 
-    def _stage_infos(self, dims: Sequence[int], temporal_stride: int) -> tuple[StageInfo, ...]:
+    def _stage_infos(
+        self, dims: Sequence[int], temporal_stride: int, stride: int
+    ) -> tuple[StageInfo, ...]:
         infos: list[StageInfo] = []
-        stride = 4
         for part in self.network:
             if isinstance(part, Downsample):
                 stride *= 2
@@ -227,7 +238,7 @@ class CycleMLP(VideoModel):
 
     def run_stages(self, clip: Tensor, run: RunBlock) -> Iterator[StageOutput]:
         """The tokens (B, T', H', W', C) at the end of each stage."""
-        tokens, grid = self.patch_embed(self.as_clip(clip, (4, 4)))
+        tokens, grid = self.patch_embed(self.as_clip(clip, (self.smallest, self.smallest)))
         x = tokens.unflatten(1, grid)
         for i, part in enumerate(self.network):
             if i in self.stage_ends:
@@ -249,6 +260,7 @@ VARIANTS: dict[str, dict[str, Any]] = {  # arXiv 2107.10224, Tab. 2; xs is video
         "mlp_ratios": (4, 4),
         "num_frames": 8,
         "crop_size": 48,
+        "linear_init": "xavier",
     },
     "cyclemlp_b1": {"layers": (2, 2, 4, 2)},
     "cyclemlp_b2": {"layers": (2, 3, 10, 3)},

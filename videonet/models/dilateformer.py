@@ -169,6 +169,7 @@ class DilateFormer(VideoModel):
         cls_token: there is none, so True is an error.
         dropout: in the MLPs; head_dropout: before the classifier; drop_path_rate: of the last
             block, rising linearly from 0.
+        centre_clips: the mean colour of a clip is taken away first, see VideoModel.as_clip.
 
     Raises:
         ConfigError: arguments that contradict each other.
@@ -202,8 +203,9 @@ class DilateFormer(VideoModel):
         dropout: float = 0.0,
         drop_path_rate: float = 0.0,
         head_dropout: float = 0.0,
+        centre_clips: bool = False,
     ):
-        super().__init__()
+        super().__init__(centre_clips)
         refuse_class_token(self, cls_token)
         if num_frames == 1:
             temporal_kernel, temporal_stride = 1, 1

@@ -207,6 +207,7 @@ class Hiera(VideoModel, AbsolutePositions):
         cls_token: there is none, so True is an error.
         head_dropout: before the classifier; drop_path_rate: of the last block, rising linearly
             from 0; head_init_scale: on the classifier's weights.
+        centre_clips: the mean colour of a clip is taken away first, see VideoModel.as_clip.
 
     Raises:
         ConfigError: arguments that contradict each other.
@@ -246,9 +247,10 @@ class Hiera(VideoModel, AbsolutePositions):
         cls_token: bool | None = None,
         drop_path_rate: float = 0.0,
         head_dropout: float = 0.0,
+        centre_clips: bool = False,
         head_init_scale: float = 0.001,
     ):
-        super().__init__()
+        super().__init__(centre_clips)
         refuse_class_token(self, cls_token)
         check_pooling(depths, mask_unit, q_stride, q_pool)
         self.mask_unit, self.patch_stride = mask_unit, patch_stride

@@ -85,6 +85,7 @@ class HorNet(VideoModel):
         cls_token: there is none, so True is an error.
         head_dropout: before the classifier; drop_path_rate: of the last block, rising linearly
             from 0; head_init_scale: on the classifier's weights.
+        centre_clips: the mean colour of a clip is taken away first, see VideoModel.as_clip.
 
     Raises:
         ConfigError: arguments that contradict each other.
@@ -113,9 +114,10 @@ class HorNet(VideoModel):
         cls_token: bool | None = None,
         drop_path_rate: float = 0.0,
         head_dropout: float = 0.0,
+        centre_clips: bool = False,
         head_init_scale: float = 1.0,
     ):
-        super().__init__()
+        super().__init__(centre_clips)
         refuse_class_token(self, cls_token)
         if num_frames == 1:
             temporal_kernel, temporal_stride = 1, 1

@@ -263,6 +263,7 @@ class HRNet(VideoModel):
         cls_token: refused: there is none.
         drop_path_rate: of the residuals in the last module, rising linearly from 0 (the paper
             drops none); head_dropout: before the classifier.
+        centre_clips: the mean colour of a clip is taken away first, see VideoModel.as_clip.
     """
 
     block_names = re.compile(r"(layer1|stage\d+\.\d+)(?=\.)")
@@ -288,8 +289,9 @@ class HRNet(VideoModel):
         cls_token: bool | None = None,
         drop_path_rate: float = 0.0,
         head_dropout: float = 0.0,
+        centre_clips: bool = False,
     ):
-        super().__init__()
+        super().__init__(centre_clips)
         refuse_class_token(self, cls_token)
         if features not in FEATURES:
             raise ConfigError(f"features is {features!r}, expected one of {', '.join(FEATURES)}")

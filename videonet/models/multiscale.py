@@ -196,6 +196,7 @@ class MultiscaleTransformer(VideoModel, AbsolutePositions):
         padded_keys: of windows, see PoolingAttention.
         dropout: in the transformer; head_dropout: before the classifier; drop_path_rate: of the
             last block, rising linearly from 0; head_init_scale: on the classifier's weights.
+        centre_clips: the mean colour of a clip is taken away first, see VideoModel.as_clip.
 
     Raises:
         ConfigError: both strides of keys and values are given, or heads do not divide a width.
@@ -246,9 +247,10 @@ class MultiscaleTransformer(VideoModel, AbsolutePositions):
         dropout: float = 0.0,
         drop_path_rate: float = 0.0,
         head_dropout: float = 0.0,
+        centre_clips: bool = False,
         head_init_scale: float = 1.0,
     ):
-        super().__init__()
+        super().__init__(centre_clips)
         if pool_kv_stride is not None and pool_kv_stride_adaptive is not None:
             raise ConfigError("give pool_kv_stride or pool_kv_stride_adaptive, not both")
         if position_resize not in POSITION_RESIZES:

@@ -73,6 +73,7 @@ class PatchTokens(VideoModel, AbsolutePositions):
             time, or "nearest" (TimeSformer). antialias_positions: "bicubic" with antialiasing, as
             in timm; DINOv2 and transformers do without.
         pre_norm: a layer norm before the first block, and no bias in the patch embedding (CLIP).
+        centre_clips: the mean colour of a clip is taken away first, see VideoModel.as_clip.
 
     Raises:
         ConfigError: there is no such way of resizing.
@@ -102,8 +103,9 @@ class PatchTokens(VideoModel, AbsolutePositions):
         position_resize: str = "bicubic",
         antialias_positions: bool = True,
         pre_norm: bool = False,
+        centre_clips: bool = False,
     ):
-        super().__init__()
+        super().__init__(centre_clips)
         if position_resize not in POSITION_RESIZES:
             raise ConfigError(
                 f"position_resize is {position_resize!r}, expected bicubic or nearest"

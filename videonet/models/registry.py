@@ -97,7 +97,7 @@ def create_model(
             the same name. They say how many classes there are.
         **arguments: any constructor argument of the architecture; every model has
             ``num_classes, num_frames, crop_size, in_channels, cls_token, drop_path_rate,
-            head_dropout``. ``num_frames=1`` gives the image model.
+            head_dropout, centre_clips``. ``num_frames=1`` gives the image model.
 
     Returns:
         A module that maps a clip (B, in_channels, T, H, W) to logits (B, num_classes).

@@ -188,6 +188,7 @@ class Swin(VideoModel, AbsolutePositions):
         dropout: in the transformer; attention_dropout: of its attention weights; head_dropout:
             before the classifier; drop_path_rate: of the last block, rising linearly from 0.
         linear_init: of linear layers: "normal" with deviation 0.02, or "xavier".
+        centre_clips: the mean colour of a clip is taken away first, see VideoModel.as_clip.
 
     Raises:
         ConfigError: an argument is out of its range, or they contradict each other.
@@ -220,9 +221,10 @@ class Swin(VideoModel, AbsolutePositions):
         attention_dropout: float = 0.0,
         drop_path_rate: float = 0.0,
         head_dropout: float = 0.0,
+        centre_clips: bool = False,
         linear_init: str = "normal",
     ):
-        super().__init__()
+        super().__init__(centre_clips)
         refuse_class_token(self, cls_token)
         _check_arguments(window_rule, embed_dim, depths, num_heads)
         init = linear_initializer(linear_init)
@@ -326,6 +328,7 @@ VARIANTS: dict[str, dict[str, Any]] = {  # arXiv 2103.14030 and 2106.13230, Sec.
         "num_frames": 8,
         "crop_size": 48,
         "window_size": (4, 6, 6),
+        "linear_init": "xavier",
         "image": {"window_size": (1, 6, 6)},
     },
     "swin_t": {"embed_dim": 96, "depths": (2, 2, 6, 2), "num_heads": (3, 6, 12, 24)},

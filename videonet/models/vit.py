@@ -302,6 +302,7 @@ VARIANTS: dict[str, Arguments] = {  # arXiv 2010.11929, Tab. 1
         "patch_size": 6,
         "num_frames": 8,
         "crop_size": 48,
+        "linear_init": "xavier",
     },
     "vit_s": SMALL,
     "vit_b": {},

@@ -56,6 +56,7 @@ class VJEPA2(VideoModel):
         cls_token: there is none, so True is an error.
         head_dropout: before the classifier; drop_path_rate: of the encoder's last block, rising
             linearly from 0.
+        centre_clips: the mean colour of a clip is taken away first, see VideoModel.as_clip.
 
     Raises:
         ConfigError: there is no such pooling, or heads do not fit a width.
@@ -88,8 +89,9 @@ class VJEPA2(VideoModel):
         cls_token: bool | None = None,
         drop_path_rate: float = 0.0,
         head_dropout: float = 0.0,
+        centre_clips: bool = False,
     ):
-        super().__init__()
+        super().__init__(centre_clips)
         refuse_class_token(self, cls_token)
         if pooling not in POOLINGS:
             raise ConfigError(f"pooling is {pooling!r}, expected one of {', '.join(POOLINGS)}")
