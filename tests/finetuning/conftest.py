@@ -9,10 +9,11 @@ import pytest
 from videonet.data.preparing.synthetic import write_demo_dataset
 from videonet.finetuning.choices import Machine, StartingWeights
 from videonet.finetuning.facts import DataFacts, Look, VideoFacts
+from videonet.finetuning.plan import SMALL
 
 CPU = Machine("cpu", cores=4)
 GPU = Machine("cuda", "some GPU", 24.0, 16)
-NONE = StartingWeights("", "mvit_v2_xs", 0, 0)
+NONE = StartingWeights("", SMALL, 0, 0)
 
 
 def data_facts(classes=4, train=30, val=8, names=(), **changes) -> DataFacts:
