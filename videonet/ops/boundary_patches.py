@@ -101,18 +101,32 @@ def find_patches(masks: Tensor, rule: PatchRule) -> Patches:
         masks: (H, W), or (T, H, W) of the frames of a clip.
         rule: how they are cut.
     """
-    values = boundary_values(masks).reshape(-1, *masks.shape[-2:]).amax(dim=0)
-    height, width = values.shape
+    height, width = masks.shape[-2:]
+    frames = masks.reshape(-1, height, width) != 0
+    part = _around(frames)
+    values = boundary_values(frames[:, part[0], part[1]]).amax(dim=0)
     if rule.edges == "official" and min(height, width) <= rule.size:
         values = torch.zeros_like(values)
     y, x = values.nonzero(as_tuple=True)
     scores = values[y, x] / MOST
-    centres = torch.stack((x, y, x, y), dim=1).float()
+    centres = torch.stack((x, y, x, y), dim=1) + torch.tensor(
+        [part[1].start, part[0].start] * 2, device=masks.device
+    )
     half = rule.size / 2
-    boxes = centres + torch.tensor([-half, -half, half, half], device=masks.device)
+    boxes = centres.float() + torch.tensor([-half, -half, half, half], device=masks.device)
     kept = nms(boxes, scores, rule.overlap)  # its sort is stable
     boxes, scores = boxes[kept], scores[kept]
     return Patches(_moved_back(boxes, height, width, rule), scores, boxes)
+
+
+def _around(frames: Tensor) -> tuple[slice, slice]:
+    """Rows and columns of masks (T, H, W) and a pixel around them: elsewhere is no boundary."""
+    whole = frames.any(dim=0)
+    places = [whole.any(dim=axis).nonzero()[:, 0] for axis in (1, 0)]
+    if not len(places[0]):
+        return slice(0, 1), slice(0, 1)
+    rows, columns = (slice(max(int(p[0]) - 1, 0), int(p[-1]) + 2) for p in places)
+    return rows, columns
 
 
 def _moved_back(boxes: Tensor, height: int, width: int, rule: PatchRule) -> Tensor:
