@@ -11,11 +11,11 @@ from tests.models.invariants import TOLERANCE, read_record
 from tests.models.test_boundary_refiner import SMALL, plans
 from tests.ops.test_boundary_patches import disk, rule_of
 from videonet.checkpoint import load_checkpoint
+from videonet.data.datasets.results import read_results
 from videonet.errors import ConfigError, DataError
 from videonet.inference.refined_results import (
     coarse_results,
     frame_tables,
-    read_results,
     refine_results,
     result_scores,
 )

@@ -5,7 +5,6 @@ import torch
 
 from tests.models.invariants import (
     TOLERANCE,
-    assert_everything_loaded,
     randomise,
     read_record,
     relative_error,
@@ -39,9 +38,7 @@ def official(extra, decode_head, masks):
     corners = decode_head.get("align_corners", False)
     if masks:
         return make_boundary_refiner("hrnet", align_corners=corners, **plans(extra))
-    backbone = HRNet(
-        0, 1, fuse_upsample="bilinear", fuse_align_corners=corners, **plans(extra)
-    )
+    backbone = HRNet(0, 1, fuse_upsample="bilinear", fuse_align_corners=corners, **plans(extra))
     widths = [info.channels for info in backbone.feature_info]
     return SemanticSegmenter(backbone, hrnet_head(widths, 2, align_corners=corners))
 

@@ -52,10 +52,10 @@ def main(argv: Words = None, prog: str | None = None) -> None:
         raise ConfigError("give either a file of results or --coarse LOW HIGH")
     if args.output is None and not args.scores:
         raise ConfigError("give --output, --scores or both")
+    from videonet.data.datasets.results import read_results
     from videonet.files import replacing_text
     from videonet.inference.refined_results import (
         coarse_results,
-        read_results,
         refine_results,
         result_scores,
     )

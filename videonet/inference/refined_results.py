@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,8 @@ from videonet.data import masks
 from videonet.data.datasets.boundary_patches import made_coarse
 from videonet.data.datasets.coco import read_json, read_objects
 from videonet.data.datasets.objects import VideoObjects
+from videonet.data.datasets.results import bitmaps_of, place_of
 from videonet.data.decode import open_video
-from videonet.data.texts import read_text
 from videonet.errors import DataError
 from videonet.inference.refinement import MaskRefiner
 from videonet.tasks.boundaries import DILATION
@@ -23,29 +22,6 @@ from videonet.tasks.mask_scores import coco_scores
 from videonet.terminal import progress_bar
 
 Entry = dict[str, Any]
-
-
-def read_results(path: str | Path) -> list[Entry]:
-    """The detections in a file of results: a list, or what is under ``annotations``.
-
-    Raises:
-        DataError: there is no such list, or an entry is of no image or video.
-    """
-    path = Path(path)
-    try:
-        content = json.loads(read_text(path, "file of results"))
-    except ValueError as error:
-        raise DataError(f"{path}: it is no JSON that can be read: {error}") from None
-    entries = content.get("annotations") if isinstance(content, dict) else content
-    if not isinstance(entries, list):
-        raise DataError(f"{path}: expected a list of detections, or 'annotations'")
-    for k, entry in enumerate(entries):
-        if not isinstance(entry, dict) or not {"image_id", "video_id"} & entry.keys():
-            raise DataError(f"{path}, detection {k}: there is no 'image_id' and no 'video_id'")
-        name = "segmentations" if "video_id" in entry else "segmentation"
-        if name not in entry:
-            raise DataError(f"{path}, detection {k}: there is no {name!r}")
-    return entries
 
 
 def refine_results(
@@ -76,11 +52,11 @@ def refine_results(
     """
     videos = read_objects(data, prefix=prefix, with_objects=False)
     assert videos.annotations is not None
-    rows: list[VideoObjects] = list(videos.annotations.rows)
+    rows: list[VideoObjects] = [videos.annotations.rows[k] for k in range(len(videos))]
     places = {row.video: k for k, row in enumerate(rows)}
     of_videos: dict[int, list[int]] = {}
     for k, entry in enumerate(results):
-        number = entry.get("video_id", entry.get("image_id"))
+        number = place_of(entry)
         if number not in places:
             raise DataError(f"detection {k}: there is no image or video {number!r} in {data}")
         of_videos.setdefault(places[number], []).append(k)
@@ -96,7 +72,7 @@ def refine_results(
                     f"but {row.size[1]} x {row.size[0]} are named"
                 )
             for k in numbers:
-                yield frames, _bitmaps(results[k], row.size, len(frames), f"detection {k}")
+                yield frames, bitmaps_of(results[k], row.size, range(len(frames)), f"detection {k}")
 
     order = [k for _, numbers in sorted(of_videos.items()) for k in numbers]
     found: dict[int, Entry] = {}
@@ -106,22 +82,6 @@ def refine_results(
             found[k] = refined_entry(results[k], refined)
             bar.update()
     return [found[k] for k in range(len(results))]
-
-
-def _bitmaps(entry: Mapping[str, Any], size: tuple[int, int], length: int, place: str) -> Tensor:
-    """The masks of a detection in all frames, bool (T, H, W)."""
-    shapes = entry["segmentations"] if "video_id" in entry else [entry["segmentation"]]
-    if not isinstance(shapes, list) or len(shapes) != length:
-        raise DataError(f"{place}: expected {length} segmentations, one per frame, or null")
-    bitmaps = torch.zeros(length, *size, dtype=torch.bool)
-    for frame, shape in enumerate(shapes):
-        if not shape:
-            continue
-        try:
-            bitmaps[frame] = masks.decode([masks.to_rle(shape, *size)], size)[0]
-        except DataError as error:
-            raise DataError(f"{place}: {error}") from None
-    return bitmaps
 
 
 def refined_entry(entry: Mapping[str, Any], refined: Tensor) -> Entry:
@@ -165,7 +125,8 @@ def coarse_results(
     videos = read_objects(data, prefix=prefix)
     assert videos.annotations is not None
     found: list[Entry] = []
-    for objects in videos.annotations.rows:
+    for k in range(len(videos)):
+        objects: VideoObjects = videos.annotations.rows[k]
         for label, coarse, _ in made_coarse(objects, cells, seed):
             entry = {key: objects.video, "category_id": categories[label], "score": 1.0}
             found.append(refined_entry(entry, coarse))

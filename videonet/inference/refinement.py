@@ -84,7 +84,7 @@ class MaskRefiner:
             CheckpointError: the weights cannot be used.
         """
         content, config, origin = read_pretrained(checkpoint, cfg, overrides)
-        if config.MODEL.TASK != BoundaryRefinement.name:
+        if BoundaryRefinement.name != config.MODEL.TASK:
             raise ConfigError(
                 f"{origin}: MODEL.TASK is {config.MODEL.TASK!r}, expected "
                 f"{BoundaryRefinement.name!r} to refine masks"
@@ -187,9 +187,7 @@ class MaskRefiner:
             float32 (N, T, side, side), on the CPU.
         """
         side: Size = (masks.shape[-2], masks.shape[-1])
-        clips = normalize(
-            resize_bytes(colours.to(self.device), self.size), self.mean, self.std
-        )
+        clips = normalize(resize_bytes(colours.to(self.device), self.size), self.mean, self.std)
         signs = resize_space(masks[:, None].to(self.device).float(), self.size, "nearest")[:, 0]
         with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None):
             logits = self.model(with_masks(clips, signs))

@@ -75,7 +75,7 @@ def make_boundary_refiner(
     """
     if not name.startswith("hrnet"):
         raise ConfigError(f"a boundary refiner on {name!r}: expected an HRNet, as hrnet_w48")
-    of_refiners = {
+    of_refiners: dict[str, Any] = {
         "num_frames": 1,
         "num_classes": 0,
         "mask_channels": 1,

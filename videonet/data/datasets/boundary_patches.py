@@ -8,7 +8,6 @@ patch is a row of its own: where it is, and what the coarse and the true mask ar
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +22,11 @@ from torchvision.tv_tensors import Mask
 
 from videonet.data import masks
 from videonet.data.datasets.arrays import PackedRows, PathArray
-from videonet.data.datasets.coco import CocoJson, read_objects
+from videonet.data.datasets.coco import CocoJson, read_json, read_objects
 from videonet.data.datasets.lists import VideoList
 from videonet.data.datasets.objects import Frames, VideoObjects, check_size, frames_of
+from videonet.data.datasets.results import bitmaps_of, place_of, read_results
 from videonet.data.targets import Annotations, ClipFrames, TargetMaker, TargetSpec
-from videonet.data.texts import read_text
 from videonet.errors import DataError
 from videonet.ops.boundary_patches import PatchRule, cut_patches, find_patches
 
@@ -138,7 +137,8 @@ def read_patches(
     found = _predictions(Path(predictions), path) if predictions else None
     paths: list[str] = []
     rows: list[PatchRow] = []
-    for video, objects in zip(videos.paths, videos.annotations.rows, strict=True):
+    for k, video in enumerate(videos.paths):
+        objects: VideoObjects = videos.annotations.rows[k]
         if found is None:
             pairs = made_coarse(objects, cells, seed)
         else:
@@ -196,7 +196,7 @@ def make_coarse(mask: Tensor, cells: int) -> Tensor:
     part = np.s_[int(rows[0]) : int(rows[-1]) + 1, int(columns[0]) : int(columns[-1]) + 1]
     inside = mask[part].float()[None, None]
     size = inside.shape[2:]
-    small = F.adaptive_avg_pool2d(inside, [min(cells, side) for side in size])
+    small = F.adaptive_avg_pool2d(inside, (min(cells, size[0]), min(cells, size[1])))
     coarse[part] = F.interpolate(small, size=size, mode="bilinear")[0, 0] > 0.5
     return coarse
 
@@ -207,7 +207,7 @@ def _predicted(objects: VideoObjects, found: Sequence[_Found], min_iou: float) -
     tracks = {k: track_of(objects, k) for k in numbers}
     frames = _numbers(objects)
     for one in found:
-        coarse = one.masks(objects.size, frames)
+        coarse = bitmaps_of(one.entry, objects.size, frames, one.place)
         if not coarse.any():
             continue
         best, truth = 0.0, torch.zeros_like(coarse)
@@ -259,47 +259,19 @@ class _Found:
 
     place: str
     label: int
-    shapes: tuple[Any, ...]  # one per frame
-
-    def masks(self, size: tuple[int, int], frames: Sequence[int]) -> Tensor:
-        """Its masks in some frames of the whole video, bool (T, H, W)."""
-        bitmaps = torch.zeros(len(frames), *size, dtype=torch.bool)
-        for place, frame in enumerate(frames):
-            if frame >= len(self.shapes) or not self.shapes[frame]:
-                continue
-            try:
-                rle = masks.to_rle(self.shapes[frame], *size)
-            except DataError as error:
-                raise DataError(f"{self.place}: {error}") from None
-            bitmaps[place] = masks.decode([rle], size)[0]
-        return bitmaps
+    entry: Mapping[str, Any]
 
 
 def _predictions(path: Path, data: Path) -> dict[int, list[_Found]]:
     """The detections of each image or video, with the classes of the data."""
-    try:
-        entries = json.loads(read_text(path, "file of results"))
-        categories = json.loads(read_text(data, "file of objects"))["categories"]
-    except ValueError as error:
-        raise DataError(f"{path}: it is no JSON that can be read: {error}") from None
-    labels = {one["id"]: k for k, one in enumerate(sorted(categories, key=lambda one: one["id"]))}
-    if isinstance(entries, Mapping):
-        entries = entries.get("annotations")
-    if not isinstance(entries, list):
-        raise DataError(f"{path}: expected a list of detections, or 'annotations'")
+    categories = sorted(one["id"] for one in read_json(data)["categories"])
     found: dict[int, list[_Found]] = {}
-    for k, entry in enumerate(entries):
+    for k, entry in enumerate(read_results(path)):
         place = f"{path}, detection {k}"
-        if not isinstance(entry, dict) or not {"image_id", "video_id"} & entry.keys():
-            raise DataError(f"{place}: there is no 'image_id' and no 'video_id'")
-        if entry.get("category_id") not in labels:
+        if entry.get("category_id") not in categories:
             raise DataError(f"{place}: there is no category {entry.get('category_id')!r}")
-        shapes = entry.get("segmentations", [entry.get("segmentation")])
-        if not isinstance(shapes, list):
-            raise DataError(f"{place}: 'segmentations' is no list")
-        number = entry.get("video_id", entry.get("image_id"))
-        one = _Found(place, labels[entry["category_id"]], tuple(shapes))
-        found.setdefault(number, []).append(one)
+        one = _Found(place, categories.index(entry["category_id"]), entry)
+        found.setdefault(place_of(entry), []).append(one)
     return found
 
 

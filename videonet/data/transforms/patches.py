@@ -45,8 +45,7 @@ class PatchCut:
         if CORNER not in targets:
             raise ConfigError("DATA.CROP patches goes with TRAIN.DATASET boundary_patches alone")
         moved = {
-            name: Mask(self._resized(targets[name].as_subclass(Tensor)))
-            for name in (COARSE, TRUTH)
+            name: Mask(self._resized(targets[name].as_subclass(Tensor))) for name in (COARSE, TRUTH)
         }
         return self._cut(clip, targets[CORNER]), {**targets, **moved}
 
