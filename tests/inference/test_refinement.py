@@ -162,12 +162,12 @@ def test_frames_and_masks_that_do_not_belong_together():
 
 def write_data(folder, truth, video):
     """An object in pictures of itself, as a JSON of COCO or of YouTube-VIS; the JSON's path."""
-    from videonet.data import masks
+    from videonet.data.masks import encode_masks
 
     for k, mask in enumerate(truth):
         (folder / "clip").mkdir(exist_ok=True)
         Image.fromarray(picture_of(mask).numpy()).save(folder / "clip" / f"{k}.png")
-    rles = masks.encode(truth)
+    rles = encode_masks(truth)
     size = {"height": truth.shape[1], "width": truth.shape[2]}
     content = {"categories": [{"id": 3, "name": "disk"}]}
     if video:

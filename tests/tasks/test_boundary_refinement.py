@@ -40,7 +40,7 @@ def config(folder, *overrides):
         *("BOUNDARY.PATCH_SIZE", "16", "BOUNDARY.PADDING", "2", "BOUNDARY.COARSE_CELLS", "[3, 4]"),
         *("DATA.TRAIN_CROP_SIZE", "32", "DATA.TEST_CROP_SIZE", "32", "TRAIN.BATCH_SIZE", "8"),
     ]
-    return load_config("Cells/BPR_XS.yaml", [*small, *map(str, overrides)])
+    return load_config("CELLS/BPR_XS.yaml", [*small, *map(str, overrides)])
 
 
 def test_masks_made_coarse():
@@ -79,13 +79,13 @@ def test_patches_are_those_of_their_frames(tmp_path, frames, video):
 
 def detections():
     """One that fits, the same of another class, one far away, one that overlaps less than half."""
-    from videonet.data import masks
+    from videonet.data.masks import encode_masks
 
     good, other = disk(radius=11, centre=(20, 18)), disk(radius=4, centre=(5, 45))
     shapes = torch.stack((good, good, other, disk(radius=8, centre=(20, 18))))
     entries = [
         {"image_id": 0, "category_id": 3, "score": 1.0, "segmentation": rle}
-        for rle in masks.encode(shapes)
+        for rle in encode_masks(shapes)
     ]
     entries[1]["category_id"] = 4
     return entries

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from videonet.data import masks
 from videonet.data.datasets.boundary_patches import made_coarse
 from videonet.data.datasets.coco import read_json, read_objects
 from videonet.data.datasets.objects import VideoObjects
 from videonet.data.datasets.results import bitmaps_of, place_of
 from videonet.data.decode import open_video
+from videonet.data.masks import encode_masks, mask_areas, mask_boxes
 from videonet.errors import DataError
 from videonet.inference.refinement import MaskRefiner
 from videonet.tasks.boundaries import DILATION
@@ -91,8 +91,8 @@ def refined_entry(entry: Mapping[str, Any], refined: Tensor) -> Entry:
         entry: of COCO or of YouTube-VIS.
         refined: bool (T, H, W), T being 1 in an image.
     """
-    rles = masks.encode(refined)
-    boxes, areas = masks.boxes(rles).tolist(), masks.areas(rles).tolist()
+    rles = encode_masks(refined)
+    boxes, areas = mask_boxes(rles).tolist(), mask_areas(rles).tolist()
     if "video_id" not in entry:
         return {**entry, "segmentation": rles[0], "bbox": boxes[0], "area": areas[0]}
     return {

@@ -20,12 +20,12 @@ from fvcore.common.config import CfgNode
 from torch import Tensor
 from torchvision.tv_tensors import Mask
 
-from videonet.data import masks
 from videonet.data.datasets.arrays import PackedRows, PathArray
 from videonet.data.datasets.coco import CocoJson, read_json, read_objects
 from videonet.data.datasets.lists import VideoList
 from videonet.data.datasets.objects import Frames, VideoObjects, check_size, frames_of
 from videonet.data.datasets.results import bitmaps_of, place_of, read_results
+from videonet.data.masks import decode_masks
 from videonet.data.targets import Annotations, ClipFrames, TargetMaker, TargetSpec
 from videonet.errors import DataError
 from videonet.ops.boundary_patches import PatchRule, cut_patches, find_patches
@@ -231,7 +231,7 @@ def track_of(objects: VideoObjects, number: int) -> Tensor:
     track = torch.zeros(len(objects.seen), *objects.size, dtype=torch.bool)
     for frame in range(len(track)):
         if (rle := objects.rle(number, frame)) is not None:
-            track[frame] = masks.decode([rle], objects.size)[0]
+            track[frame] = decode_masks([rle], objects.size)[0]
     return track
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from videonet.data import masks
+from videonet.data.masks import decode_masks, to_rle
 from videonet.data.texts import read_text
 from videonet.errors import DataError
 
@@ -76,7 +76,7 @@ def bitmaps_of(
         if not shapes[frame]:
             continue
         try:
-            bitmaps[row] = masks.decode([masks.to_rle(shapes[frame], *size)], size)[0]
+            bitmaps[row] = decode_masks([to_rle(shapes[frame], *size)], size)[0]
         except DataError as error:
             raise DataError(f"{place}: {error}") from None
     return bitmaps
