@@ -20,6 +20,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "AUG.RE_MODE": ("pixel", "rand", "const"),
     "MVIT.MODE": ("conv", "conv_unshared", "max", "avg"),
     "MODEL.LOSS_FUNC": ("cross_entropy", "soft_cross_entropy", "bce_logit"),
+    "BOUNDARY.EDGES": ("official", "covered"),
     "TRAIN.HALF_PRECISION": ("auto", "bf16", "fp16"),
     "MODEL.HEAD": ("linear", "attentive"),
     "TRAIN.INFLATION": ("centre", "average"),
@@ -90,6 +91,8 @@ LARGEST: dict[str, int] = {
     "DATA.TEST_SHORT_SIDE": 10_000,
     "DATA.LONGEST_SIDE": 10_000,
     "DATA.SIZE_MULTIPLE": 1_000,
+    "BOUNDARY.PATCH_SIZE": 10_000,
+    "BOUNDARY.PADDING": 10_000,
     "DATA.TARGET_FPS": 1_000_000,
     "DATA.FRAMES_FPS": 1_000_000,
     "TRAIN.BATCH_SIZE": 1_000_000,
@@ -139,6 +142,7 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
             *("SOLVER.MOMENTUM", "SOLVER.DAMPENING", "BN.WEIGHT_DECAY"),
             *("DATA_LOADER.NUM_WORKERS", "DATA_LOADER.VIDEO_TIMEOUT", "NUM_GPUS", "RNG_SEED"),
             *("MODEL.NUM_CLASSES", "MODEL.LORA.RANK", "PROBE.AUGMENTED", "DATA.TARGET_FPS"),
+            "BOUNDARY.PADDING",
         ),
     ),
     (
@@ -166,7 +170,7 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
         lambda v: 0 <= v <= 1,
         (
             *("DATA.MAX_BAD_SHARE", "TEST.MAX_BAD_SHARE", "AUG.RE_PROB", "MIXUP.PROB"),
-            "MIXUP.SWITCH_PROB",
+            *("MIXUP.SWITCH_PROB", "BOUNDARY.OVERLAP", "BOUNDARY.TRAIN_OVERLAP"),
         ),
     ),
     (
@@ -188,10 +192,21 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
         ("DATA.TRAIN_JITTER_SCALES", "DATA.FIRST_CROP", "DATA.SCALES"),
     ),
     (
+        "two rising numbers, of cells",
+        lambda v: _rising(v) and all(type(cells) is int for cells in v),
+        ("BOUNDARY.COARSE_CELLS",),
+    ),
+    (
+        "an even number of 2 or more",
+        lambda v: v >= 2 and v % 2 == 0,
+        ("BOUNDARY.PATCH_SIZE",),
+    ),
+    (
         "whole numbers from 1 to 10,000",
         lambda v: all(type(side) is int and 1 <= side <= 10_000 for side in v),
         ("DATA.SHORT_SIDES", "DATA.FIRST_SIDES", "DATA.SCALE_BASE"),
     ),
+    ("-1 to 1", lambda v: -1 <= v <= 1, ("BOUNDARY.MIN_IOU",)),
     ("-1 to 255", lambda v: -1 <= v <= 255, ("DATA.IGNORED_LABEL",)),
     (
         "empty or two rising numbers above 0",

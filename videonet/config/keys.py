@@ -121,7 +121,8 @@ DATA = Group(
             "What clips show of their frames: square (a crop of TRAIN_CROP_SIZE, for "
             "classification), or for boxes and masks: short_side (whole pictures, SHORT_SIDES), "
             "large_scale_jitter (scaled by SCALES to fit TRAIN_CROP_SIZE, then cropped to it), "
-            "scale_and_crop (scaled by SCALES to fit SCALE_BASE, then a crop of TRAIN_CROP_SIZE).",
+            "scale_and_crop (scaled by SCALES to fit SCALE_BASE, then a crop of TRAIN_CROP_SIZE), "
+            "patches (those of boundary_patches, resized to TRAIN_CROP_SIZE).",
             own=True,
         ),
         "SHORT_SIDES": Key(
@@ -346,6 +347,46 @@ TEST = Group(
     },
 )
 
+BOUNDARY = Group(
+    "Patches along the boundaries of masks, for MODEL.TASK boundary_refinement.",
+    {
+        "PATCH_SIZE": Key(64, "Side of a patch in pixels, an even number.", own=True),
+        "PADDING": Key(0, "Pixels around a patch that the network sees too.", own=True),
+        "OVERLAP": Key(
+            0.25,
+            "Of two patches with a larger intersection over union one is left, when masks are "
+            "refined.",
+            own=True,
+        ),
+        "TRAIN_OVERLAP": Key(0.25, "The same for the patches of training.", own=True),
+        "EDGES": Key(
+            "covered",
+            "Patches at the end of an image reach its last row and column (covered) or, as in the "
+            "official code, end one pixel before (official).",
+            own=True,
+        ),
+        "TRAIN_PREDICTIONS": Key(
+            "",
+            "JSON of detections in the training images, whose masks are the coarse ones; empty: "
+            "the true masks made coarse.",
+            own=True,
+        ),
+        "VAL_PREDICTIONS": Key("", "The same for validation and test.", own=True),
+        "MIN_IOU": Key(
+            0.5,
+            "Detections that overlap no true mask of their class more than that are left out; -1: "
+            "none is.",
+            own=True,
+        ),
+        "COARSE_CELLS": Key(
+            [7, 14],
+            "Cells along each side of its box that a true mask is made coarse by: the lowest and "
+            "the highest number.",
+            own=True,
+        ),
+    },
+)
+
 SOLVER = Group(
     "The optimiser and its schedule.",
     {
@@ -525,6 +566,7 @@ ROOT = Group(
         "TEST": TEST,
         "SOLVER": SOLVER,
         "BN": BN,
+        "BOUNDARY": BOUNDARY,
         "DATA_LOADER": DATA_LOADER,
         "TENSORBOARD": TENSORBOARD,
         "VIDEO_HEAD": VIDEO_HEAD,

@@ -322,6 +322,7 @@ class Trainer:
         if self.task.mixing is not None:
             torch.manual_seed(seed)  # the same draw on all processes
             clips, targets = self.task.mixing(clips, targets, self.share.partners)
+        clips = self.task.inputs(clips, targets)
         set_learning_rate(self.state.optimizer, rate)
         share = self.train_step.backward(clips, targets, self.share.rows, seed)
         asked = torch.full_like(share, float(self.stop.received > 0))
@@ -411,7 +412,8 @@ class Trainer:
                     raise _StopRequested
                 self.draws.begin(self.share.rows, step_seed(cfg.RNG_SEED, epoch, k))
                 clips = batch.clips.to(self.process.device, non_blocking=True)
-                yield normalize(clips, cfg.DATA.MEAN, cfg.DATA.STD)
+                clips = normalize(clips, cfg.DATA.MEAN, cfg.DATA.STD)
+                yield self.task.inputs(clips, batch.targets.to(self.process.device))
 
     def _validate(self, log: MetricLogger, epoch: int) -> bool:
         """Record the measures of the weights ("val") and of their averages ("val_ema").

@@ -260,6 +260,8 @@ class HRNet(VideoModel):
         features: what :meth:`forward_intermediates` gives, see there.
         fuse_upsample, fuse_align_corners: how branches are upsampled to be added up: "nearest", or
             "bilinear" as in the code for detection and segmentation, whose corners may be aligned.
+        mask_channels: channels of the clip behind the `in_channels`, such as a mask that is to be
+            refined (BPR, CVPR 2021): a convolution of their own is added to the stem's first.
         cls_token: refused: there is none.
         drop_path_rate: of the residuals in the last module, rising linearly from 0 (the paper
             drops none); head_dropout: before the classifier.
@@ -286,6 +288,7 @@ class HRNet(VideoModel):
         features: str = "branches",
         fuse_upsample: str = "nearest",
         fuse_align_corners: bool = False,
+        mask_channels: int = 0,
         cls_token: bool | None = None,
         drop_path_rate: float = 0.0,
         head_dropout: float = 0.0,
@@ -302,6 +305,9 @@ class HRNet(VideoModel):
         self.features = features
         self.fuse_upsample = Upsample(fuse_upsample, fuse_align_corners)
         self.conv1 = conv3(in_channels, stem_width, taps, 2, temporal_stride=step)
+        self.mask_channels = mask_channels
+        if mask_channels:
+            self.conv_mask = conv3(mask_channels, stem_width, taps, 2, temporal_stride=step)
         self.bn1 = norm(stem_width)
         self.conv2 = conv3(stem_width, stem_width, taps, 2)
         self.bn2 = norm(stem_width)
@@ -352,10 +358,7 @@ class HRNet(VideoModel):
 
     def run_stages(self, clip: Tensor, run: RunBlock) -> Iterator[StageOutput]:
         """The branches at the end of each stage, (B, C_i, T', H / 2^(i + 2), W / 2^(i + 2))."""
-        x = self.as_clip(clip, (1, 1))
-        if x.is_cpu and not is_transformed():  # oneDNN's layout: saves a reordering per convolution
-            x = x.contiguous(memory_format=torch.channels_last_3d)
-        x = F.relu(self.bn1(self.conv1(x)))
+        x = F.relu(self.bn1(self._first_convolution(clip)))
         x = F.relu(self.bn2(self.conv2(x)))
         maps = [run(self.layer1, x)]
         yield StageOutput(maps)
@@ -366,6 +369,27 @@ class HRNet(VideoModel):
             maps = [change(x) for change, x in zip(changes, maps, strict=True)]
             maps = getattr(self, f"stage{i + 1}")(maps, run)
             yield StageOutput(maps)
+
+    def _first_convolution(self, clip: Tensor) -> Tensor:
+        """That of the stem, and where there are masks behind the colours, theirs added to it."""
+        if not self.mask_channels:
+            return self.conv1(self._as_input(clip))
+        channels = self.conv1.in_channels + self.mask_channels
+        if clip.dim() not in (4, 5) or clip.shape[1] != channels:
+            raise ConfigError(
+                f"a batch of clips with masks has the shape {tuple(clip.shape)}, expected "
+                f"(B, {channels}, T, H, W), or images (B, {channels}, H, W)"
+            )
+        clip = clip.unsqueeze(2) if clip.dim() == 4 else clip
+        colours, masks = clip.split((self.conv1.in_channels, self.mask_channels), dim=1)
+        return self.conv1(self._as_input(colours)) + self.conv_mask(masks)
+
+    def _as_input(self, clip: Tensor) -> Tensor:
+        """A clip in the memory order that convolutions are fastest with."""
+        x = self.as_clip(clip, (1, 1))
+        if x.is_cpu and not is_transformed():  # oneDNN's layout: saves a reordering per convolution
+            x = x.contiguous(memory_format=torch.channels_last_3d)
+        return x
 
     def branches(self, clip: Tensor) -> list[Tensor]:
         """A clip -> the last stage's maps, (B, C_i, T', H / 2^(i + 2), W / 2^(i + 2))."""
@@ -451,6 +475,14 @@ VARIANTS: dict[str, dict[str, Any]] = {  # arXiv 1908.07919, Sec. 3.2 and App. A
         "final_channels": 256,
         "num_frames": 8,
         "crop_size": 48,
+    },
+    "hrnet_w18_small_v2": {  # named so in timm, HRNet-W18-C-Small-v2 in the official repository
+        "stages": (
+            StagePlan(1, "bottleneck", (2,), (64,)),
+            StagePlan(1, "basic", (2, 2), (18, 36)),
+            StagePlan(3, "basic", (2, 2, 2), (18, 36, 72)),
+            StagePlan(2, "basic", (2, 2, 2, 2), (18, 36, 72, 144)),
+        )
     },
     "hrnet_w18": four_stages(18),
     "hrnet_w32": four_stages(32),

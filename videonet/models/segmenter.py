@@ -54,7 +54,7 @@ class SemanticSegmenter(nn.Module):
             classes, and of those that a model may lack.
     """
 
-    parts_on_top = ("neck.", "decode_head.", "auxiliary_head.")
+    parts_on_top: tuple[str, ...] = ("neck.", "decode_head.", "auxiliary_head.")
     classifiers = ("decode_head.conv_seg.", "auxiliary_head.conv_seg.")
     parts_of_training = ("auxiliary_head.",)
 

@@ -7,6 +7,7 @@ import difflib
 from fvcore.common.config import CfgNode
 
 from videonet.errors import ConfigError
+from videonet.tasks.boundary_refinement import BoundaryRefinement
 from videonet.tasks.classification import Classification
 from videonet.tasks.task import Evaluation, RecordEvaluation, RecordTask, Results, Task, Trained
 
@@ -20,7 +21,10 @@ __all__ = [
     "build_task",
 ]
 
-TASKS: dict[str, type[Task]] = {"classification": Classification}
+TASKS: dict[str, type[Task]] = {
+    "classification": Classification,
+    BoundaryRefinement.name: BoundaryRefinement,
+}
 
 
 def build_task(cfg: CfgNode, split: str | None = "train", trained: Trained | None = None) -> Task:

@@ -170,6 +170,15 @@ class Task(ABC):
             model.use_attentive_head(**without_nodes(self.cfg.MODEL.HEAD_ARGUMENTS))
         return model
 
+    def inputs(self, clips: Tensor, targets: Targets) -> Tensor:
+        """What the model gets in training; by default the clips.
+
+        Args:
+            clips: normalised, (N, 3, T, H, W).
+            targets: of the clips, for models that see a part of them, such as coarse masks.
+        """
+        return clips
+
     @abstractmethod
     def loss(self, outputs: Tensor, targets: Targets) -> Tensor:
         """The mean loss over clips.

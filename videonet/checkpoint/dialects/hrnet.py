@@ -7,6 +7,9 @@ MARK = "stage2.0.branches.0.0.conv1.weight"
 CLASSIFIER_NECK = ("incre_modules.{any}", "downsamp_modules.{any}", "final_layer.{any}")
 
 DIALECTS = (
+    Dialect(  # of boundary refiners, which see a coarse mask beside the picture
+        "bpr", (MARK, "conv_mask.weight"), lacks=CLASSIFIER_NECK, absent=CLASSIFIER_NECK
+    ),
     Dialect(  # of detectors and segmentations, whose backbone has no neck of a classifier
         "hrnet backbone", (MARK,), lacks=CLASSIFIER_NECK, absent=CLASSIFIER_NECK
     ),

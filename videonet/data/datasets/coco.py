@@ -89,6 +89,7 @@ def read_objects(
     split: str = "",
     prefix: str = "",
     pieces: int = 0,
+    with_objects: bool = True,
 ) -> VideoList:
     """The images or videos of a file with their objects.
 
@@ -99,6 +100,7 @@ def read_objects(
         prefix: the folder that the names of pictures start from; empty: the first of
             :data:`FOLDERS` beside the file that has them, or the file's own.
         pieces: cut videos into parts of so many frames; 0 leaves them whole.
+        with_objects: False reads no annotations; videos then have all their frames.
 
     Raises:
         DataError: names the file and the entry that cannot be used.
@@ -111,7 +113,8 @@ def read_objects(
     numbers = {one["id"]: k for k, one in enumerate(categories)}
     kind = "videos" if "videos" in content else "images"
     entries = _of_split(path, content.get(kind), kind, split)
-    objects = _objects(path, content.get("annotations", []), kind, entries, numbers)
+    annotations = content.get("annotations", []) if with_objects else []
+    objects = _objects(path, annotations, kind, entries, numbers)
     rows = [_video(path, kind[:-1], entry, objects[entry["id"]]) for entry in entries.values()]
     root = _root(path, [name for name, _ in rows], prefix, split)
     if pieces and kind == "videos":

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -199,7 +199,20 @@ def empty_mask(size: tuple[int, int]) -> Rle:
     return to_rle({"size": list(size), "counts": [size[0] * size[1]]}, *size)
 
 
-def check_size(objects: VideoObjects, clip: ClipFrames) -> None:
+class Framed(Protocol):
+    """What an annotation says of the frames that it is about, see :class:`VideoObjects`."""
+
+    @property
+    def place(self) -> str: ...
+
+    @property
+    def size(self) -> tuple[int, int]: ...
+
+    @property
+    def seen(self) -> tuple[bool, ...]: ...
+
+
+def check_size(objects: Framed, clip: ClipFrames) -> None:
     """Refuse a picture that the annotations do not fit."""
     if clip.size != objects.size or clip.info.frames != len(objects.seen):
         raise DataError(

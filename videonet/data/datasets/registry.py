@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
+from videonet.data.datasets.boundary_patches import BoundaryPatches
 from videonet.data.datasets.coco import CocoJson
 from videonet.data.datasets.folders import Folders
 from videonet.data.datasets.form import DatasetForm, Lists, MultiLabelLists
@@ -22,6 +23,7 @@ DATASETS: dict[str, DatasetForm] = {
     "coco": CocoJson(),
     "youtube_vis": CocoJson(),
     "masks": MaskFolders(),
+    "boundary_patches": BoundaryPatches(),
     "label_maps": LabelMapFolders(),
 }
 

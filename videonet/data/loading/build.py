@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 from fvcore.common.config import CfgNode
 from torchvision.transforms import v2
@@ -35,13 +36,16 @@ from videonet.data.transforms.dense import (
     WholePicture,
 )
 from videonet.data.transforms.geometry import Size
+from videonet.data.transforms.patches import PatchCut
 from videonet.data.transforms.sampling import ClipSampler
 from videonet.errors import ConfigError
+from videonet.ops.boundary_patches import PatchRule
 
 logger = logging.getLogger(__name__)
 
 Annotate = Callable[[VideoList], Annotations]  # what a task wants to know of the videos
 SQUARE = "square"  # DATA.CROP of classification
+PATCHES = "patches"  # of boundary refinement
 STANDARD_ASPECT = (3 / 4, 4 / 3)
 
 
@@ -141,8 +145,10 @@ def evaluation_views(
         size = cfg.DATA.TEST_CROP_SIZE
         temporal, spatial = cfg.TEST.NUM_ENSEMBLE_VIEWS, cfg.TEST.NUM_SPATIAL_CROPS
     sampler = clip_sampler(cfg, "train" if split == "val" else "test")
-    dense = {}
-    if cfg.DATA.CROP != SQUARE:
+    dense: dict[str, Any] = {}
+    if cfg.DATA.CROP == PATCHES:
+        dense, spatial = {"whole": _patch_cut(cfg)}, 1
+    elif cfg.DATA.CROP != SQUARE:
         side, longest = cfg.DATA.TEST_SHORT_SIDE, cfg.DATA.LONGEST_SIDE
         whole = WholePicture(side, longest, _padding(cfg, (longest, longest)))
         dense, spatial = {"whole": whole, "multiple": cfg.DATA.SIZE_MULTIPLE}, 1
@@ -177,12 +183,20 @@ def _picture_crop(cfg: CfgNode) -> PictureCrop:
         return LargeScaleJitter(data.TRAIN_CROP_SIZE, tuple(data.SCALES))
     if data.CROP == "scale_and_crop":
         return ScaleAndCrop(data.TRAIN_CROP_SIZE, tuple(data.SCALE_BASE), tuple(data.SCALES))
-    known = (SQUARE, "short_side", "large_scale_jitter", "scale_and_crop")
+    known = (SQUARE, PATCHES, "short_side", "large_scale_jitter", "scale_and_crop")
     raise ConfigError(f"DATA.CROP is {data.CROP!r}, expected one of {', '.join(known)}")
 
 
-def _training_crop(cfg: CfgNode) -> JitterCrop | InceptionCrop | PictureCrop:
+def _patch_cut(cfg: CfgNode) -> PatchCut:
+    keys = cfg.BOUNDARY
+    rule = PatchRule(keys.PATCH_SIZE, keys.PADDING, keys.TRAIN_OVERLAP, keys.EDGES)
+    return PatchCut(rule, cfg.DATA.TRAIN_CROP_SIZE)
+
+
+def _training_crop(cfg: CfgNode) -> JitterCrop | InceptionCrop | PictureCrop | PatchCut:
     data = cfg.DATA
+    if data.CROP == PATCHES:
+        return _patch_cut(cfg)
     if data.CROP != SQUARE:
         return _picture_crop(cfg)
     if not data.TRAIN_JITTER_SCALES_RELATIVE:

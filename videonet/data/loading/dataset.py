@@ -26,6 +26,7 @@ from videonet.data.targets import Annotations, ClipFrames, TargetMaker, Targets
 from videonet.data.transforms.clip import InceptionCrop, JitterCrop
 from videonet.data.transforms.dense import PictureCrop, WholePicture
 from videonet.data.transforms.geometry import Size
+from videonet.data.transforms.patches import PatchCut
 from videonet.data.transforms.sampling import ClipSampler
 from videonet.data.transforms.views import read_frames, to_batch, video_views
 from videonet.errors import DataError, DecodeError
@@ -99,7 +100,7 @@ class TrainingClips:
     """
 
     sampler: ClipSampler
-    crop: JitterCrop | InceptionCrop | PictureCrop
+    crop: JitterCrop | InceptionCrop | PictureCrop | PatchCut
     augment: v2.Compose
     count: int = 1
     backend: str = "auto"
@@ -219,7 +220,7 @@ class EvaluationViews:
     crop_ratio: float = 1.0
     interpolation: str = "bilinear"
     maker: TargetMaker | None = None
-    whole: WholePicture | None = None
+    whole: WholePicture | PatchCut | None = None
     multiple: int = 0
 
     @property
