@@ -2,7 +2,7 @@
 
 The window is walked tap by tap over shifted views of the keys and values. Beside them only the
 logits are kept, one number per head and tap, where unfolding would copy every key and value as
-often as there are taps.
+often as there are taps. On GPUs a Triton kernel walks it, :mod:`videonet.ops.kernels.gpu`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from videonet.errors import ConfigError
 from videonet.ops.attention import check_heads
 from videonet.ops.conv import TokenConv
 from videonet.ops.grid import Grid
+from videonet.ops.kernels import gpu
 
 
 def window_taps(size: int, dilation: int) -> list[int]:
@@ -86,6 +87,27 @@ def sliding_window_attention(
     return out
 
 
+def grouped_windows(
+    qkv: Tensor, kernel: Grid, dilations: Sequence[Grid], scale: float
+) -> Tensor:
+    """Sliding windows of another dilation for each of equal groups of heads.
+
+    Args:
+        qkv: (B, T, H, W, 3, heads, D).
+        kernel, dilations, scale: see :func:`sliding_window_attention`.
+
+    Returns:
+        (B, T, H, W, heads, D).
+    """
+    attended = [
+        sliding_window_attention(
+            *group.unbind(dim=4), kernel=kernel, dilation=dilation, scale=scale
+        )
+        for group, dilation in zip(qkv.chunk(len(dilations), dim=-2), dilations, strict=True)
+    ]
+    return torch.cat(attended, dim=-2)
+
+
 def _outside_clip(frames: int, taps: Sequence[Sequence[int]], device: torch.device) -> Tensor:
     """Which taps lie outside the clip for queries of each frame: (taps, 1, T, 1, 1, 1)."""
     offsets = torch.tensor(taps[0], device=device).repeat_interleave(len(taps[1]) * len(taps[2]))
@@ -136,14 +158,9 @@ class MultiScaleDilatedAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, H, W, dim) -> the same."""
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))  # (B, T, H, W, 3, heads, D)
-        groups = qkv.chunk(len(self.dilations), dim=-2)
-        attended = [
-            sliding_window_attention(
-                *group.unbind(dim=4),
-                kernel=self.kernel,
-                dilation=dilation,
-                scale=self.scale,
-            )
-            for group, dilation in zip(groups, self.dilations, strict=True)
-        ]
-        return self.proj(torch.cat(attended, dim=-2).flatten(-2))
+        if gpu.usable(qkv):
+            dilations = [n for dilation in self.dilations for n in dilation]
+            y = gpu.DILATED_ATTENTION(qkv, self.kernel, dilations, self.scale)
+        else:
+            y = grouped_windows(qkv, self.kernel, self.dilations, self.scale)
+        return self.proj(y.flatten(-2))

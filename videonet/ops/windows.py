@@ -48,11 +48,17 @@ class Windows:
         return [axis for axis in range(3) if self.shift[axis]]
 
 
+def pad_to_windows(x: Tensor, windows: Windows) -> Tensor:
+    """(B, T, H, W, C) with zeros at the end of each axis, where a window leaves the grid."""
+    if windows.padded == windows.grid:
+        return x
+    ends = [p - n for p, n in zip(windows.padded, windows.grid, strict=True)]
+    return F.pad(x, (0, 0, 0, ends[2], 0, ends[1], 0, ends[0]))
+
+
 def cut_windows(x: Tensor, windows: Windows) -> Tensor:
     """(B, T, H, W, C) -> (B, nt, nh, nw, t*h*w, C), zeros where a window leaves the grid."""
-    if windows.padded != windows.grid:
-        ends = [p - n for p, n in zip(windows.padded, windows.grid, strict=True)]
-        x = F.pad(x, (0, 0, 0, ends[2], 0, ends[1], 0, ends[0]))
+    x = pad_to_windows(x, windows)
     if any(windows.shift):
         x = torch.roll(x, [-s for s in windows.shift], SPATIOTEMPORAL)
     (nt, nh, nw), (t, h, w) = windows.counts, windows.size
