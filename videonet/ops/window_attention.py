@@ -17,6 +17,7 @@ from videonet.ops.fused_attention import fused_attention
 from videonet.ops.grid import Grid, volume
 from videonet.ops.kernels import gpu
 from videonet.ops.precision import autocast_input
+from videonet.ops.tracing import once_per_shape
 from videonet.ops.windows import (
     MASKED,
     Windows,
@@ -55,14 +56,22 @@ class StageWindows:
         Args:
             mask_time: cells behind the end of the clip are no keys; those beside the frame are.
         """
-        masks = []
-        for axis in range(3):
-            apart = edge_masks(windows, axis, like.device, mask_time and axis == 0)
-            if apart:
-                zeros = like.new_zeros(apart[0].shape)
-                masks.append((axis, [zeros.masked_fill(mask, MASKED) for mask in apart]))
+        masks = [
+            (axis, _edge_masks(windows, axis, mask_time and axis == 0, like.dtype, like.device))
+            for axis in range(3)
+        ]
         frames = windows.grid[0] if mask_time else windows.padded[0]
-        return cls(windows, rows, tuple(masks), frames)
+        return cls(windows, rows, tuple((axis, mask) for axis, mask in masks if mask), frames)
+
+
+@once_per_shape
+def _edge_masks(
+    windows: Windows, axis: int, leave_padding: bool, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, ...]:
+    """What is added to the logits of the last windows along an axis, (t*h*w, t*h*w) each."""
+    apart = edge_masks(windows, axis, device, leave_padding)
+    zeros = torch.zeros(2 * (volume(windows.size),), dtype=dtype, device=device)
+    return tuple(zeros.masked_fill(mask, MASKED) for mask in apart)
 
 
 class WindowAttention(nn.Module):

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from videonet.ops.grid import Grid, as_grid, volume
+from videonet.ops.tracing import once_per_shape
 
 MASKED = -100.0  # added to the logits of masked pairs, as in the official code
 SPATIOTEMPORAL = (1, 2, 3)  # the axes T, H, W of (B, T, H, W, C)
@@ -83,6 +84,7 @@ def coordinates(cells: int, layout: Grid, device: torch.device | None = None) ->
     return [n // (h * w), n // w % h, n % w]
 
 
+@once_per_shape
 def relative_rows(
     cells: int, layout: Grid, window: Grid, device: torch.device | None = None
 ) -> Tensor:

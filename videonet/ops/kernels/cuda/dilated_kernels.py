@@ -21,16 +21,16 @@ OPTIONS = {"num_warps": 4}
 
 
 @triton.jit
-def _neighbours(cell, tap, SIGN: tl.constexpr, T, H, W, d_t, d_h, d_w,
+def _neighbours(cell, tap, SIGN: tl.constexpr, T, H, W, dt, dh, dw,
                 KT: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr):  # fmt: skip
     """Cells at a tap of the windows of `cell`, or with a SIGN of -1 cells that have it there.
 
     Returns:
         Their numbers; whether they are within the clip's frames; and within the grid.
     """
-    t = cell // (H * W) % T + SIGN * (tap // (KH * KW) * d_t - d_t * (KT - 1) // 2)
-    of_h = SIGN * (tap // KW % KH * d_h - d_h * (KH - 1) // 2)
-    of_w = SIGN * (tap % KW * d_w - d_w * (KW - 1) // 2)
+    t = cell // (H * W) % T + SIGN * (tap // (KH * KW) * dt - dt * (KT - 1) // 2)
+    of_h = SIGN * (tap // KW % KH * dh - dh * (KH - 1) // 2)
+    of_w = SIGN * (tap % KW * dw - dw * (KW - 1) // 2)
     h, w = cell // W % H + of_h, cell % W + of_w
     of_t = t - cell // (H * W) % T
     in_clip = (t >= 0) & (t < T)
@@ -47,7 +47,7 @@ def _rows(x, cells, there, channels, row, D):
 
 @triton.jit
 def _forward(
-    qkv, out, logsums, scale, cells, first_head, group, heads, T, H, W, d_t, d_h, d_w,
+    qkv, out, logsums, scale, cells, first_head, group, heads, T, H, W, dt, dh, dw,
     D: tl.constexpr, KT: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr,
     BC: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
@@ -62,7 +62,7 @@ def _forward(
     weight = tl.zeros((BC,), dtype=tl.float32)
     total = tl.zeros((BC, BD), dtype=tl.float32)
     for tap in range(0, KT * KH * KW):
-        n, in_clip, inside = _neighbours(cell, tap, 1, T, H, W, d_t, d_h, d_w, KT, KH, KW)
+        n, in_clip, inside = _neighbours(cell, tap, 1, T, H, W, dt, dh, dw, KT, KH, KW)
         inside = inside & there
         keys = _rows(qkv + width, n, inside, channels, 3 * width, D)
         values = _rows(qkv + 2 * width, n, inside, channels, 3 * width, D)
@@ -80,7 +80,7 @@ def _forward(
 @triton.jit
 def _query_gradient(
     qkv, out, grad, logsums, deltas, grad_qkv, scale, cells, first_head, group, heads, T, H, W,
-    d_t, d_h, d_w,
+    dt, dh, dw,
     D: tl.constexpr, KT: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr,
     BC: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
@@ -98,7 +98,7 @@ def _query_gradient(
     logsum = tl.load(logsums + cell * heads + head, there, 0.0)
     total = tl.zeros((BC, BD), dtype=tl.float32)
     for tap in range(0, KT * KH * KW):
-        n, _, inside = _neighbours(cell, tap, 1, T, H, W, d_t, d_h, d_w, KT, KH, KW)
+        n, _, inside = _neighbours(cell, tap, 1, T, H, W, dt, dh, dw, KT, KH, KW)
         inside = inside & there  # a key of zero adds nothing here
         keys = _rows(qkv + width, n, inside, channels, 3 * width, D)
         values = _rows(qkv + 2 * width, n, inside, channels, 3 * width, D)
@@ -111,7 +111,7 @@ def _query_gradient(
 @triton.jit
 def _key_gradient(
     qkv, grad, logsums, deltas, grad_qkv, scale, cells, first_head, group, heads, T, H, W,
-    d_t, d_h, d_w,
+    dt, dh, dw,
     D: tl.constexpr, KT: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr,
     BC: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
@@ -127,7 +127,7 @@ def _key_gradient(
     of_keys = tl.zeros((BC, BD), dtype=tl.float32)
     of_values = tl.zeros((BC, BD), dtype=tl.float32)
     for tap in range(0, KT * KH * KW):
-        n, _, inside = _neighbours(cell, tap, -1, T, H, W, d_t, d_h, d_w, KT, KH, KW)
+        n, _, inside = _neighbours(cell, tap, -1, T, H, W, dt, dh, dw, KT, KH, KW)
         inside = inside & there
         queries = _rows(qkv, n, inside, channels, 3 * width, D)
         g = _rows(grad + head * D, n, inside, channels, width, D)

@@ -17,6 +17,7 @@ from videonet.ops.grid import Grid, volume
 from videonet.ops.kernels.cuda.attention_kernels import LOG2_E, _product
 
 BLOCK = 64  # queries, and keys, that a program holds at a time
+HALF = 32  # of keys for their gradients, of queries for the bias's, which hold more beside them
 OPTIONS = {"num_warps": 4, "num_stages": 2}
 LEAST_PROGRAMS = 1024  # shares of the windows are made until the bias's gradient has so many
 MASKED = tl.constexpr(-100.0)
@@ -237,7 +238,7 @@ def forward(
     """
     if not out.numel():
         return
-    block, blocks = _blocks(size)
+    block, blocks = _blocks(size, BLOCK)
     _forward[(blocks * logsums.shape[0] * logsums.shape[1],)](
         qkv, bias, out, logsums, scale, blocks, *_sizes(qkv, size, shift, frames),
         block, block, _width(qkv), **OPTIONS,
@@ -250,32 +251,36 @@ def backward(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Gradients of qkv and of the bias (empty if not wanted); shapes as in :func:`forward`."""
     windows, heads, cells = logsums.shape
-    block, blocks = _blocks(size)
-    sizes = (*_sizes(qkv, size, shift, frames), block, block, _width(qkv))
+    sizes, width = _sizes(qkv, size, shift, frames), _width(qkv)
+    block, blocks = _blocks(size, BLOCK)
+    half, halves = _blocks(size, HALF)
     deltas, grad_qkv = torch.empty_like(logsums), torch.empty_like(qkv)
     if not out.numel():
         return grad_qkv, torch.zeros_like(bias) if of_bias else bias.new_empty(0)
     _query_gradient[(blocks * windows * heads,)](
-        qkv, bias, out, grad, logsums, deltas, grad_qkv, scale, blocks, *sizes, **OPTIONS
-    )
-    _key_gradient[(blocks * windows * heads,)](
-        qkv, bias, grad, logsums, deltas, grad_qkv, scale, blocks, *sizes, **OPTIONS
-    )
+        qkv, bias, out, grad, logsums, deltas, grad_qkv, scale, blocks, *sizes,
+        block, block, width, **OPTIONS,
+    )  # fmt: skip
+    _key_gradient[(halves * windows * heads,)](
+        qkv, bias, grad, logsums, deltas, grad_qkv, scale, halves, *sizes,
+        block, half, width, **OPTIONS,
+    )  # fmt: skip
     if not of_bias:
         return grad_qkv, bias.new_empty(0)
-    shares = min(triton.cdiv(LEAST_PROGRAMS, blocks * blocks * heads), windows)
+    shares = min(triton.cdiv(LEAST_PROGRAMS, halves * blocks * heads), windows)
     share = triton.cdiv(windows, shares)
     shares = triton.cdiv(windows, share)
     sums = torch.empty(shares, heads, cells, cells, dtype=torch.float32, device=qkv.device)
-    _bias_gradient[(blocks * blocks, heads, shares)](
-        qkv, bias, grad, logsums, deltas, sums, scale, blocks, windows, share, *sizes, **OPTIONS
-    )
+    _bias_gradient[(halves * blocks, heads, shares)](
+        qkv, bias, grad, logsums, deltas, sums, scale, blocks, windows, share, *sizes,
+        half, block, width, **OPTIONS,
+    )  # fmt: skip
     return grad_qkv, sums.sum(dim=0).to(bias.dtype)
 
 
-def _blocks(size: Grid) -> tuple[int, int]:
+def _blocks(size: Grid, most: int) -> tuple[int, int]:
     """How many cells a program takes, at least the 16 of a matrix product; programs per window."""
-    block = min(BLOCK, max(triton.next_power_of_2(volume(size)), 16))
+    block = min(most, max(triton.next_power_of_2(volume(size)), 16))
     return block, triton.cdiv(volume(size), block)
 
 
