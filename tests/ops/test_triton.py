@@ -62,7 +62,7 @@ def test_kernels_compile_for_gpus(capability, dtype, tmp_path):
     found = run(*arguments, TRITON_CACHE_DIR=str(tmp_path), TRITON_INTERPRET="0")
     lines = [line.split() for line in found.splitlines()]
     assert len(lines) == 22
-    assert all(line[-2:] == ["0", "stack"] for line in lines), found
+    assert all(int(line[-2]) <= 16 for line in lines), found  # bytes of the stack
     if capability == 80:  # its code runs on smaller cards too, which have 99 KiB
         assert max(int(line[1]) for line in lines) <= 99 * 1024
 

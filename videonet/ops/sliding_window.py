@@ -87,9 +87,7 @@ def sliding_window_attention(
     return out
 
 
-def grouped_windows(
-    qkv: Tensor, kernel: Grid, dilations: Sequence[Grid], scale: float
-) -> Tensor:
+def grouped_windows(qkv: Tensor, kernel: Grid, dilations: Sequence[Grid], scale: float) -> Tensor:
     """Sliding windows of another dilation for each of equal groups of heads.
 
     Args:

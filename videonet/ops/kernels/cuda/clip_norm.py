@@ -69,7 +69,7 @@ def _gradients(ctx, grad: Tensor | None, of_moments: Tensor | None):
     if grad is not None and (torch.is_grad_enabled() or not runs_triton(grad)):
         with torch.enable_grad():
             found = differentiable_gradients(
-                lambda *tensors: plain_clip_norm(*tensors, ctx.eps),
+                lambda x, gain, offset: plain_clip_norm(x, gain, offset, ctx.eps),
                 inputs,
                 ctx.needs_input_grad[:3],
                 grad,

@@ -122,8 +122,7 @@ def forward(x: Tensor, gain: Tensor, offset: Tensor, eps: float) -> tuple[Tensor
     Returns:
         (B, ..., C); means and reciprocals of the deviations, (2, B) fp32.
     """
-    clips, channels = x.shape[0], x.shape[-1]
-    out = torch.empty_like(x)
+    clips, out = x.shape[0], torch.empty_like(x)
     moments = torch.empty(2, clips, dtype=torch.float32, device=x.device)
     if x.numel():
         numbers = x.numel() // clips
