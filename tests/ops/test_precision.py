@@ -31,7 +31,8 @@ from videonet.ops.precision import autocast_inputs
 from videonet.ops.relative_position import position_rows
 from videonet.ops.self_attention import SelfAttention
 from videonet.ops.shift import WIDTH, CycleFC
-from videonet.ops.sliding_window import MultiScaleDilatedAttention, sliding_window_attention
+from videonet.ops.dilated_attention import MultiScaleDilatedAttention
+from videonet.ops.sliding_window import sliding_window_attention
 from videonet.ops.window_attention import StageWindows, WindowAttention
 from videonet.ops.windows import Windows, relative_rows
 
