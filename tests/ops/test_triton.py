@@ -15,10 +15,10 @@ from videonet.ops import attention
 from videonet.ops.clip_norm import ClipNorm
 from videonet.ops.conv_attention import ConvAttention
 from videonet.ops.depthwise import depthwise_conv
+from videonet.ops.dilated_attention import MultiScaleDilatedAttention
 from videonet.ops.kernels import gpu
 from videonet.ops.pooling_attention import PoolingAttention
 from videonet.ops.shift import TIME, WIDTH, CycleFC, block_plan, shift_channels
-from videonet.ops.dilated_attention import MultiScaleDilatedAttention
 from videonet.ops.window_attention import StageWindows, WindowAttention
 from videonet.ops.windows import Windows, relative_rows
 
