@@ -20,6 +20,7 @@ from videonet.ops.clip_norm import ClipNorm
 from videonet.ops.conv import FastConv3d, TokenConv
 from videonet.ops.conv_attention import ConvAttention
 from videonet.ops.depthwise import depthwise_conv
+from videonet.ops.dilated_attention import MultiScaleDilatedAttention
 from videonet.ops.gated_conv import RecursiveGatedConv
 from videonet.ops.global_filter import GlobalLocalFilter
 from videonet.ops.layer_scale import LayerScale
@@ -31,7 +32,7 @@ from videonet.ops.precision import autocast_inputs
 from videonet.ops.relative_position import position_rows
 from videonet.ops.self_attention import SelfAttention
 from videonet.ops.shift import WIDTH, CycleFC
-from videonet.ops.sliding_window import MultiScaleDilatedAttention, sliding_window_attention
+from videonet.ops.sliding_window import sliding_window_attention
 from videonet.ops.window_attention import StageWindows, WindowAttention
 from videonet.ops.windows import Windows, relative_rows
 

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from videonet.errors import ConfigError
+from videonet.ops.dilated_attention import MultiScaleDilatedAttention
 from videonet.ops.sliding_window import (
-    MultiScaleDilatedAttention,
     sliding_window_attention,
     window_taps,
 )

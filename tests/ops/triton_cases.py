@@ -7,14 +7,20 @@ import torch
 from torch import Tensor
 
 from videonet.ops.kernels.cuda.attention import plain_two_part_attention, two_part_attention
+from videonet.ops.kernels.cuda.clip_norm import clip_norm, plain_clip_norm
 from videonet.ops.kernels.cuda.depthwise import depthwise_conv, plain_depthwise_conv, runs_triton
+from videonet.ops.kernels.cuda.dilated import dilated_attention, plain_dilated_attention
 from videonet.ops.kernels.cuda.pool_norm import plain_pool_norm, pool_norm
+from videonet.ops.kernels.cuda.shift import plain_shift
+from videonet.ops.kernels.cuda.shift import shift as shift_channels
+from videonet.ops.kernels.cuda.window import plain_window_attention, window_attention
 
 # Largest error in units of the largest number, against the twin in fp64.
 TOLERANCES = {torch.float32: 5e-6, torch.bfloat16: 3e-2, torch.float16: 4e-3}
+SLOW = pytest.mark.slow
 HALVES = (torch.bfloat16, torch.float16)
 TYPES = pytest.mark.parametrize(
-    "dtype", [torch.float32, *(pytest.param(t, marks=pytest.mark.slow) for t in HALVES)]
+    "dtype", [torch.float32, *(pytest.param(t, marks=SLOW) for t in HALVES)]
 )
 
 
@@ -49,7 +55,7 @@ def test_the_interpreter_is_on():
     "grid, kernel, stride, channels, width",
     [
         ((2, 3, 5), (3, 3, 3), (1, 1, 1), 6, 3),
-        pytest.param((3, 4, 5), (3, 3, 3), (2, 2, 2), 5, 5, marks=pytest.mark.slow),
+        pytest.param((3, 4, 5), (3, 3, 3), (2, 2, 2), 5, 5, marks=SLOW),
         ((1, 3, 9), (1, 3, 3), (1, 2, 4), 8, 8),  # an image
         ((1, 4, 3), (3, 3, 5), (1, 1, 1), 35, 35),  # a kernel larger than the grid
     ],
@@ -85,6 +91,15 @@ def test_an_empty_batch():
     empty = torch.empty(0, 2, 5, 8)
     y, _ = two_part_attention(empty, empty[..., :3], torch.empty(0, 2, 4, 11), empty[:, :, :4])
     assert y.shape == (0, 2, 5, 8)
+    qkv, bias = torch.empty(0, 2, 2, 4, 3, 2, 8, requires_grad=True), numbers(2, 4, 4)
+    found = [
+        window_attention(qkv, bias.requires_grad_(), (2, 2, 1), (0, 1, 0), 2, 1.0)[0],
+        dilated_attention(qkv, (3, 3, 3), (1, 1, 1), 1.0)[0],
+        shift_channels(qkv[..., 0, 0, :], torch.ones(8, dtype=torch.int32), 1),
+        clip_norm(qkv[..., 0, 0, :], torch.ones(8), torch.ones(8), 1e-5)[0],
+    ]
+    sum(y.sum() for y in found).backward()
+    assert [y.shape[0] for y in found] == [0, 0, 0, 0] and not bias.grad.any()
 
 
 @pytest.mark.parametrize("dtype", HALVES)
@@ -105,7 +120,7 @@ def test_depthwise_convolution_of_halves(dtype):
         (1, (2, 3, 4), (1, 1, 1), (1, 2, 2)),
         (0, (1, 4, 3), (1, 2, 2), (1, 1, 1)),  # an image; fewer queries than keys
         # more prefix tokens than a line has columns
-        pytest.param(9, (2, 2, 2), (2, 1, 1), (1, 2, 1), marks=pytest.mark.slow),
+        pytest.param(9, (2, 2, 2), (2, 1, 1), (1, 2, 1), marks=SLOW),
     ],
 )
 def test_pooling_with_norms(prefix, grid, q_stride, k_stride, dtype):
@@ -136,6 +151,73 @@ def test_attention_of_tensors_that_lie_otherwise_in_memory():
     tensors = [q, rows, torch.cat((k, numbers(2, 3, 7, 4)), dim=3), v[:, :, :6]]
     tensors[2] = tensors[2][:, :, :6]
     agree(two_part_attention, plain_two_part_attention, tensors, torch.float32)
+
+
+@TYPES
+@pytest.mark.parametrize(
+    "grid, size, shift, frames",
+    [
+        ((2, 2, 4), (2, 2, 2), (0, 0, 1), 2),
+        # a last frame that is padding: no key
+        pytest.param((4, 4, 3), (2, 2, 3), (1, 1, 0), 3, marks=SLOW),
+        # an image; windows of more cells than a program takes
+        pytest.param((1, 10, 14), (1, 10, 7), (0, 0, 3), 1, marks=SLOW),
+    ],
+)
+def test_attention_in_windows(grid, size, shift, frames, dtype):
+    heads, cells = 2, size[0] * size[1] * size[2]
+    tensors = [numbers(2, *grid, 3, heads, 6), numbers(heads, cells, cells)]
+    options = size, shift, frames, 0.7
+    agree(  # what padding attends to is unspecified
+        lambda *t: window_attention(*t, *options)[0][:, :frames],
+        lambda *t: plain_window_attention(*t, *options)[:, :frames],
+        tensors,
+        dtype,
+    )
+
+
+@TYPES
+@pytest.mark.parametrize(
+    "grid, kernel, dilations",
+    [
+        ((2, 3, 4), (3, 1, 3), (1, 1, 1)),
+        pytest.param((1, 5, 4), (1, 3, 3), (1, 1, 1, 1, 2, 2), marks=SLOW),  # an image
+        # more cells than a program takes; taps that never meet the clip
+        pytest.param((2, 5, 7), (3, 3, 3), (2, 1, 3, 1, 2, 1), marks=SLOW),
+    ],
+)
+def test_attention_in_dilated_windows(grid, kernel, dilations, dtype):
+    options = kernel, dilations, 0.7
+    agree(
+        lambda qkv: dilated_attention(qkv, *options)[0],
+        lambda qkv: plain_dilated_attention(qkv, *options),
+        [numbers(1, *grid, 3, 2, 6)],
+        dtype,
+    )
+
+
+@TYPES
+@pytest.mark.parametrize("grid, axis, channels", [((2, 3, 4), 1, 5), ((1, 5, 4), 2, 6),
+                                                  ((2, 2, 3), 3, 130)])  # fmt: skip
+def test_shift_of_channels(grid, axis, channels, dtype):
+    offsets = (torch.arange(channels, dtype=torch.int32) * 5) % 7 - 3
+    agree(
+        lambda x: shift_channels(x, offsets, axis),
+        lambda x: plain_shift(x, offsets, axis),
+        [numbers(2, *grid, channels)],
+        dtype,
+    )
+
+
+@TYPES
+@pytest.mark.parametrize("shape", [(2, 2, 3, 7), pytest.param((3, 5, 9, 8, 140), marks=SLOW)])
+def test_norm_of_clips(shape, dtype):
+    tensors = [3 + numbers(*shape), numbers(shape[-1]), numbers(shape[-1])]
+
+    def twin(x, gain, offset):  # in fp64, where the twin's norm is fp32
+        return plain_clip_norm(x, gain, offset, 1e-5).double()
+
+    agree(lambda *t: clip_norm(*t, 1e-5)[0], twin, tensors, dtype)
 
 
 @pytest.mark.parametrize(

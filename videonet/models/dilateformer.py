@@ -28,10 +28,10 @@ from videonet.models.base import (
 )
 from videonet.models.variants import published
 from videonet.ops.conv import FastConv3d, depthwise
+from videonet.ops.dilated_attention import MultiScaleDilatedAttention
 from videonet.ops.grid import Grid, as_grid, same_padding
 from videonet.ops.mlp import Mlp
 from videonet.ops.self_attention import FullAttention
-from videonet.ops.sliding_window import MultiScaleDilatedAttention
 
 NORM_EPS = 1e-6
 TOKENIZER_WIDTH = 16  # of the tokenizer's first convolution

@@ -1,9 +1,11 @@
-"""Group norm with one group, on channels-last tokens."""
+"""Group norm with one group, on channels-last tokens; on GPUs by Triton kernels."""
 
 from __future__ import annotations
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from videonet.ops.kernels import gpu
 
 
 class ClipNorm(nn.GroupNorm):
@@ -17,4 +19,6 @@ class ClipNorm(nn.GroupNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, ..., dim), normed over all but B."""
+        if gpu.usable(x):
+            return gpu.CLIP_NORM(x, self.weight, self.bias, self.eps)
         return F.layer_norm(x, x.shape[1:], eps=self.eps) * self.weight + self.bias

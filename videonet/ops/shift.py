@@ -2,7 +2,8 @@
 
 Cycle-FC (CycleMLP, arXiv 2107.10224, Eq. 3) and the axial shift (AS-MLP, arXiv 2107.08391,
 Sec. 3.2) are both a plan that says which channels read from which neighbour, followed by a linear
-layer. An axis shifts the same way whether it is time, height or width.
+layer. An axis shifts the same way whether it is time, height or width. On GPUs one Triton kernel
+shifts all groups, :mod:`videonet.ops.kernels.gpu`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from videonet.ops.conv import TokenConv
+from videonet.ops.kernels import gpu
+from videonet.ops.precision import autocast_input
+from videonet.ops.tracing import once_per_shape
 
 TIME, HEIGHT, WIDTH = 1, 2, 3  # axes of (B, T, H, W, C)
 
@@ -62,7 +66,26 @@ def shift_channels(x: Tensor, plan: Plan, axis: int) -> Tensor:
     Returns:
         (B, T, H, W, C) with the channels in the order of the plan.
     """
+    in_order = all(channels.step is None for channels, _ in plan)
+    if in_order and gpu.usable(x):
+        return shift_at_once(x, plan, axis)
     return torch.cat([shift(x[..., channels], offset, axis) for channels, offset in plan], dim=-1)
+
+
+def shift_at_once(x: Tensor, plan: Plan, axis: int) -> Tensor:
+    """The same on a GPU, with the channels in their own order."""
+    numbers = tuple((c.start, c.stop, c.step, offset) for c, offset in plan)
+    return gpu.SHIFT(autocast_input(x), _offsets(numbers, x.shape[-1], x.device), axis)
+
+
+@once_per_shape
+def _offsets(plan: tuple[tuple, ...], channels: int, device: torch.device) -> Tensor:
+    """How far along the axis each channel is read, (C,) int32."""
+    offsets = [0] * channels
+    for *place, offset in plan:
+        for channel in range(channels)[slice(*place)]:
+            offsets[channel] = offset
+    return torch.tensor(offsets, dtype=torch.int32, device=device)
 
 
 class CycleFC(TokenConv):
@@ -82,5 +105,7 @@ class CycleFC(TokenConv):
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, H, W, dim) -> (B, T, H, W, dim_out)."""
         weight = self.weight.flatten(1)  # (dim_out, dim)
+        if gpu.usable(x):
+            return F.linear(shift_at_once(x, self.plan, self.axis), weight, self.bias)
         in_plan_order = torch.cat([weight[:, channels] for channels, _ in self.plan], dim=1)
         return F.linear(shift_channels(x, self.plan, self.axis), in_plan_order, self.bias)

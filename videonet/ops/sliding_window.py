@@ -11,11 +11,9 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from videonet.errors import ConfigError
-from videonet.ops.attention import check_heads
-from videonet.ops.conv import TokenConv
 from videonet.ops.grid import Grid
 
 
@@ -86,64 +84,27 @@ def sliding_window_attention(
     return out
 
 
+def grouped_windows(qkv: Tensor, kernel: Grid, dilations: Sequence[Grid], scale: float) -> Tensor:
+    """Sliding windows of another dilation for each of equal groups of heads.
+
+    Args:
+        qkv: (B, T, H, W, 3, heads, D).
+        kernel, dilations, scale: see :func:`sliding_window_attention`.
+
+    Returns:
+        (B, T, H, W, heads, D).
+    """
+    attended = [
+        sliding_window_attention(
+            *group.unbind(dim=4), kernel=kernel, dilation=dilation, scale=scale
+        )
+        for group, dilation in zip(qkv.chunk(len(dilations), dim=-2), dilations, strict=True)
+    ]
+    return torch.cat(attended, dim=-2)
+
+
 def _outside_clip(frames: int, taps: Sequence[Sequence[int]], device: torch.device) -> Tensor:
     """Which taps lie outside the clip for queries of each frame: (taps, 1, T, 1, 1, 1)."""
     offsets = torch.tensor(taps[0], device=device).repeat_interleave(len(taps[1]) * len(taps[2]))
     frame = torch.arange(frames, device=device) + offsets[:, None]
     return ((frame < 0) | (frame >= frames))[:, None, :, None, None, None]
-
-
-class MultiScaleDilatedAttention(nn.Module):
-    """Sliding windows of another dilation for each group of heads (arXiv 2302.01791).
-
-    Args:
-        dim, num_heads: width and heads; the heads are shared out evenly.
-        kernel: taps of the windows, (t, h, w).
-        dilations: of each group of heads, (t, h, w).
-        qkv_bias: whether query, key and value projections have a bias.
-        qk_scale: of the logits; None for ``head_dim ** -0.5``.
-
-    Raises:
-        ConfigError: the heads cannot be shared out, or a window has no centre.
-    """
-
-    def __init__(
-        self,
-        dim: int,
-        num_heads: int,
-        kernel: Grid,
-        dilations: Sequence[Grid],
-        qkv_bias: bool = True,
-        qk_scale: float | None = None,
-    ):
-        super().__init__()
-        check_heads(dim, num_heads)
-        if not dilations or num_heads % len(dilations):
-            raise ConfigError(
-                f"{num_heads} heads cannot be shared out over {len(dilations)} dilations"
-            )
-        if kernel[0] % 2 == 0:
-            raise ConfigError(f"windows are {kernel[0]} frames long, but need an odd number")
-        for dilation in dilations:
-            for axis in zip(kernel, dilation, strict=True):
-                window_taps(*axis)
-        self.kernel, self.dilations = kernel, tuple(dilations)
-        self.num_heads = num_heads
-        self.scale = (dim // num_heads) ** -0.5 if qk_scale is None else qk_scale
-        self.qkv = TokenConv(dim, 3 * dim, 1, bias=qkv_bias)
-        self.proj = nn.Linear(dim, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, H, W, dim) -> the same."""
-        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))  # (B, T, H, W, 3, heads, D)
-        groups = qkv.chunk(len(self.dilations), dim=-2)
-        attended = [
-            sliding_window_attention(
-                *group.unbind(dim=4),
-                kernel=self.kernel,
-                dilation=dilation,
-                scale=self.scale,
-            )
-            for group, dilation in zip(groups, self.dilations, strict=True)
-        ]
-        return self.proj(torch.cat(attended, dim=-2).flatten(-2))

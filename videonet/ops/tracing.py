@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache, wraps
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from videonet.ops.kernels import private
+
+Result = TypeVar("Result", bound=Tensor | tuple)  # tensors, of one or several
 
 
 def is_traced() -> bool:
@@ -54,7 +57,7 @@ class _OnlyRecorded(Exception):
     """There is no result to remember yet."""
 
 
-def once_per_shape(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def once_per_shape(function: Callable[..., Result]) -> Callable[..., Result]:
     """Remember the last 64 results of a function of sizes, types and devices.
 
     The result is shared by all callers: never write into it. While :func:`is_traced` holds, it is
@@ -63,13 +66,13 @@ def once_per_shape(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """
 
     @lru_cache(maxsize=64)
-    def remembered(*arguments) -> Tensor:
+    def remembered(*arguments) -> Result:
         if is_capturing():
             raise _OnlyRecorded
         return function(*arguments)
 
     @wraps(function)
-    def call(*arguments) -> Tensor:
+    def call(*arguments) -> Result:
         if is_traced():
             return function(*arguments)
         with torch.inference_mode(False):  # a training step may use it later

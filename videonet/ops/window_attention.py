@@ -1,4 +1,8 @@
-"""Multi-head attention within windows, with a table of relative-position biases (Swin, Eq. 4)."""
+"""Multi-head attention within windows, with a table of relative-position biases (Swin, Eq. 4).
+
+On GPUs, in half precision, a Triton kernel finds the cells of each window on the grid as it lies in
+memory (:mod:`videonet.ops.kernels.gpu`); elsewhere windows are cut, attend and are joined.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,17 @@ from torch import Tensor, nn
 from videonet.ops.attention import check_heads
 from videonet.ops.fused_attention import fused_attention
 from videonet.ops.grid import Grid, volume
-from videonet.ops.windows import MASKED, Windows, cut_windows, edge_masks, join_windows
+from videonet.ops.kernels import gpu
+from videonet.ops.precision import autocast_input
+from videonet.ops.tracing import once_per_shape
+from videonet.ops.windows import (
+    MASKED,
+    Windows,
+    cut_windows,
+    edge_masks,
+    join_windows,
+    pad_to_windows,
+)
 
 # An axis of the grid, and masks (t*h*w, t*h*w) of the last windows along it, one for each.
 EdgeMasks = Sequence[tuple[int, Sequence[Tensor]]]
@@ -25,11 +39,13 @@ class StageWindows:
         rows: (t*h*w, t*h*w), of the bias table.
         edge_masks: for an axis its number and the masks of the last windows along it, which are
             added to their logits.
+        frames: cells behind the first so many frames are no keys.
     """
 
     windows: Windows
     rows: Tensor
     edge_masks: EdgeMasks
+    frames: int
 
     @classmethod
     def of(
@@ -40,13 +56,22 @@ class StageWindows:
         Args:
             mask_time: cells behind the end of the clip are no keys; those beside the frame are.
         """
-        masks = []
-        for axis in range(3):
-            apart = edge_masks(windows, axis, like.device, mask_time and axis == 0)
-            if apart:
-                zeros = like.new_zeros(apart[0].shape)
-                masks.append((axis, [zeros.masked_fill(mask, MASKED) for mask in apart]))
-        return cls(windows, rows, tuple(masks))
+        masks = [
+            (axis, _edge_masks(windows, axis, mask_time and axis == 0, like.dtype, like.device))
+            for axis in range(3)
+        ]
+        frames = windows.grid[0] if mask_time else windows.padded[0]
+        return cls(windows, rows, tuple((axis, mask) for axis, mask in masks if mask), frames)
+
+
+@once_per_shape
+def _edge_masks(
+    windows: Windows, axis: int, leave_padding: bool, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, ...]:
+    """What is added to the logits of the last windows along an axis, (t*h*w, t*h*w) each."""
+    apart = edge_masks(windows, axis, device, leave_padding)
+    zeros = torch.zeros(2 * (volume(windows.size),), dtype=dtype, device=device)
+    return tuple(zeros.masked_fill(mask, MASKED) for mask in apart)
 
 
 class WindowAttention(nn.Module):
@@ -85,14 +110,28 @@ class WindowAttention(nn.Module):
 
     def forward(self, x: Tensor, plan: StageWindows) -> Tensor:
         """(B, T, H, W, dim) -> the same shape."""
+        bias = self.relative_position_bias_table[plan.rows].permute(2, 0, 1)  # (heads, N, N)
+        bias = autocast_input(bias)
+        width = x.shape[-1] // self.num_heads
+        drops = self.training and self.attention_dropout > 0
+        if not drops and gpu.attends_in_windows(bias, width):
+            return self.dropout(self.proj(self._attend_on_grid(x, bias, plan)))
         x = cut_windows(x, plan.windows)  # (B, nt, nh, nw, N, dim)
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))
-        bias = self.relative_position_bias_table[plan.rows].permute(2, 0, 1)  # (heads, N, N)
         # A mask of another type or order would send torch to its slowest kind of attention.
         bias = bias.to(qkv.dtype).contiguous()
         y = self._attend(qkv, bias, plan.edge_masks)
         y = join_windows(self.proj(y), plan.windows)
         return self.dropout(y)
+
+    def _attend_on_grid(self, x: Tensor, bias: Tensor, plan: StageWindows) -> Tensor:
+        """(B, T, H, W, dim) -> the same shape, with no tensor in the order of the windows."""
+        qkv = self.qkv(pad_to_windows(x, plan.windows)).unflatten(-1, (3, self.num_heads, -1))
+        scale = qkv.shape[-1] ** -0.5 if self.qk_scale is None else self.qk_scale
+        sizes = plan.windows.size, plan.windows.shift, plan.frames
+        y = gpu.WINDOW_ATTENTION(qkv, bias.to(qkv.dtype), *sizes, scale)
+        t, h, w = plan.windows.grid
+        return y[:, :t, :h, :w].flatten(4)
 
     def _attend(self, qkv: Tensor, bias: Tensor, masks: EdgeMasks) -> Tensor:
         """Queries, keys and values (B, nt, nh, nw, N, 3, heads, D) -> (B, nt, nh, nw, N, heads*D).

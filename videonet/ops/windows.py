@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from videonet.ops.grid import Grid, as_grid, volume
+from videonet.ops.tracing import once_per_shape
 
 MASKED = -100.0  # added to the logits of masked pairs, as in the official code
 SPATIOTEMPORAL = (1, 2, 3)  # the axes T, H, W of (B, T, H, W, C)
@@ -48,11 +49,17 @@ class Windows:
         return [axis for axis in range(3) if self.shift[axis]]
 
 
+def pad_to_windows(x: Tensor, windows: Windows) -> Tensor:
+    """(B, T, H, W, C) with zeros at the end of each axis, where a window leaves the grid."""
+    if windows.padded == windows.grid:
+        return x
+    ends = [p - n for p, n in zip(windows.padded, windows.grid, strict=True)]
+    return F.pad(x, (0, 0, 0, ends[2], 0, ends[1], 0, ends[0]))
+
+
 def cut_windows(x: Tensor, windows: Windows) -> Tensor:
     """(B, T, H, W, C) -> (B, nt, nh, nw, t*h*w, C), zeros where a window leaves the grid."""
-    if windows.padded != windows.grid:
-        ends = [p - n for p, n in zip(windows.padded, windows.grid, strict=True)]
-        x = F.pad(x, (0, 0, 0, ends[2], 0, ends[1], 0, ends[0]))
+    x = pad_to_windows(x, windows)
     if any(windows.shift):
         x = torch.roll(x, [-s for s in windows.shift], SPATIOTEMPORAL)
     (nt, nh, nw), (t, h, w) = windows.counts, windows.size
@@ -77,6 +84,7 @@ def coordinates(cells: int, layout: Grid, device: torch.device | None = None) ->
     return [n // (h * w), n // w % h, n % w]
 
 
+@once_per_shape
 def relative_rows(
     cells: int, layout: Grid, window: Grid, device: torch.device | None = None
 ) -> Tensor:

@@ -18,6 +18,7 @@ from videonet.ops.tracing import is_exported, is_transformed
 INSTALLED = find_spec("triton") is not None
 TYPES = (torch.float32, torch.bfloat16, torch.float16)
 WIDEST = 128  # channels of a query and its rows
+MOST_HEADS = 65535  # of all clips together: the largest second axis of a launch
 OLDEST = (8, 0)  # compute capability of the first GPUs with bf16
 
 
@@ -46,9 +47,24 @@ def attends(q: Tensor, rows: Tensor, k: Tensor, v: Tensor) -> bool:
     """
     return (
         q.dtype is not torch.float32
+        and q.shape[0] * q.shape[1] <= MOST_HEADS
         and v.shape[-1] == q.shape[-1]
         and q.shape[-1] + rows.shape[-1] <= WIDEST
         and usable(q, rows, k, v)
+    )
+
+
+def attends_in_windows(bias: Tensor, width: int) -> bool:
+    """Whether :data:`WINDOW_ATTENTION` gains from this bias and heads of this width.
+
+    Not in fp32, as above; where it is not to be trusted torch's fused kernels are better than its
+    plain twin.
+    """
+    return (
+        bias.dtype is not torch.float32
+        and width <= WIDEST
+        and usable(bias)
+        and (torch.compiler.is_compiling() or WINDOW_ATTENTION.trust(bias.dtype))
     )
 
 
@@ -86,7 +102,7 @@ class TritonKernel(Kernel[Result]):
 def _with_gradients(function: Callable, arguments: Sequence) -> list[Tensor]:
     """The results of a function, and the gradients of a weighted sum of them."""
     results = tensors_of(function(*arguments))
-    wanted = [a for a in arguments if isinstance(a, Tensor)]
+    wanted = [a for a in arguments if isinstance(a, Tensor) and a.requires_grad]
     weights = (torch.arange(r.numel(), device=r.device).cos().view(r.shape) for r in results)
     sums = [(r * w).sum() for r, w in zip(results, weights, strict=True)]
     return [*results, *torch.autograd.grad(sums, wanted)]
@@ -131,6 +147,54 @@ def _plain_two_part_attention(*arguments) -> Tensor:
     return plain_two_part_attention(*arguments)
 
 
+def _window_attention(*arguments) -> Tensor:
+    from videonet.ops.kernels.cuda.window import window_attention
+
+    return window_attention(*arguments)[0]
+
+
+def _plain_window_attention(*arguments) -> Tensor:
+    from videonet.ops.kernels.cuda.window import plain_window_attention
+
+    return plain_window_attention(*arguments)
+
+
+def _dilated_attention(*arguments) -> Tensor:
+    from videonet.ops.kernels.cuda.dilated import dilated_attention
+
+    return dilated_attention(*arguments)[0]
+
+
+def _plain_dilated_attention(*arguments) -> Tensor:
+    from videonet.ops.kernels.cuda.dilated import plain_dilated_attention
+
+    return plain_dilated_attention(*arguments)
+
+
+def _shift(*arguments) -> Tensor:
+    from videonet.ops.kernels.cuda.shift import shift
+
+    return shift(*arguments)
+
+
+def _plain_shift(*arguments) -> Tensor:
+    from videonet.ops.kernels.cuda.shift import plain_shift
+
+    return plain_shift(*arguments)
+
+
+def _clip_norm(*arguments) -> Tensor:
+    from videonet.ops.kernels.cuda.clip_norm import clip_norm
+
+    return clip_norm(*arguments)[0]
+
+
+def _plain_clip_norm(*arguments) -> Tensor:
+    from videonet.ops.kernels.cuda.clip_norm import plain_clip_norm
+
+    return plain_clip_norm(*arguments)
+
+
 DEPTHWISE = TritonKernel(  # (volume, weight, bias, stride, padding)
     "videonet::depthwise_conv",
     _depthwise,
@@ -157,5 +221,38 @@ TWO_PART_ATTENTION = TritonKernel(  # (q, rows, k, v)
     lambda dtype: (
         *(_draw(dtype, 1, 2, 70, 24), _draw(dtype, 1, 2, 70, 9)),
         *(_draw(dtype, 1, 2, 90, 33), _draw(dtype, 1, 2, 90, 24)),
+    ),
+)
+WINDOW_ATTENTION = TritonKernel(  # (qkv, bias, size, shift, frames, scale)
+    "videonet::window_attention",
+    _window_attention,
+    _plain_window_attention,
+    lambda dtype: (
+        *(_draw(dtype, 1, 4, 6, 6, 3, 2, 24), _draw(dtype, 2, 72, 72)),
+        *((4, 6, 3), (0, 0, 1), 4, 0.2),
+    ),
+)
+DILATED_ATTENTION = TritonKernel(  # (qkv, kernel, dilations of each group of heads, scale)
+    "videonet::dilated_attention",
+    _dilated_attention,
+    _plain_dilated_attention,
+    lambda dtype: (_draw(dtype, 1, 3, 6, 5, 3, 2, 24), (3, 3, 3), (1, 1, 1, 1, 2, 2), 0.2),
+)
+SHIFT = TritonKernel(  # (x, offsets, axis)
+    "videonet::shift",
+    _shift,
+    _plain_shift,
+    lambda dtype: (
+        *(_draw(dtype, 2, 3, 5, 2, 24), torch.arange(24, device="cuda", dtype=torch.int32) % 5 - 2),
+        2,
+    ),
+)
+CLIP_NORM = TritonKernel(  # (x, gain, offset, eps)
+    "videonet::clip_norm",
+    _clip_norm,
+    _plain_clip_norm,
+    lambda dtype: (
+        *(_draw(dtype, 2, 3, 9, 8, 24), _draw(torch.float32, 24), _draw(torch.float32, 24)),
+        1e-5,
     ),
 )

@@ -16,7 +16,7 @@ from torch import Tensor
 from videonet.ops.kernels.cuda import depthwise_kernels
 
 BLOCK_Q, BLOCK_K = 64, 64
-FORWARD_BLOCK_Q = 128
+FORWARD_BLOCK_Q, KEY_BLOCK_Q = 128, 32  # without results of keys beside them, and with them
 # Two stages of loads, so that 99 KiB of shared memory, as on smaller cards, are enough.
 OPTIONS = {"num_warps": 8, "num_stages": 2}
 LEAST_PROGRAMS = 512  # shares of the queries are made until the keys' gradients have so many
@@ -48,20 +48,30 @@ def _queries(q, rows, at, channels, there, D, R, q_m, r_m):
 
 
 @triton.jit
+def _begin(
+    q, rows, k, v, heads, M, D, R, q_b, q_h, q_m, r_b, r_h, r_m, k_b, k_h, v_b, v_h,
+    BQ: tl.constexpr, BD: tl.constexpr,
+):  # fmt: skip
+    """The clip, head and queries of a program, and where the keys and values of the head begin."""
+    clip, head = (tl.program_id(1) // heads).to(tl.int64), tl.program_id(1) % heads
+    at = tl.program_id(0).to(tl.int64) * BQ + tl.arange(0, BQ)
+    there = at < M
+    q += clip * q_b + head * q_h
+    rows += clip * r_b + head * r_h
+    queries = _queries(q, rows, at, tl.arange(0, BD), there, D, R, q_m, r_m)
+    return clip, head, at, there, queries, k + clip * k_b + head * k_h, v + clip * v_b + head * v_h
+
+
+@triton.jit
 def _forward(
     q, rows, k, v, out, logsums, heads, M, N, D, R,
     q_b, q_h, q_m, r_b, r_h, r_m, k_b, k_h, k_n, v_b, v_h, v_n, o_b, o_h, o_m,
     BQ: tl.constexpr, BK: tl.constexpr, BD: tl.constexpr, BV: tl.constexpr,
 ):  # fmt: skip
-    clip, head = (tl.program_id(1) // heads).to(tl.int64), tl.program_id(1) % heads
-    at = tl.program_id(0).to(tl.int64) * BQ + tl.arange(0, BQ)
+    clip, head, at, there, queries, k, v = _begin(
+        q, rows, k, v, heads, M, D, R, q_b, q_h, q_m, r_b, r_h, r_m, k_b, k_h, v_b, v_h, BQ, BD
+    )
     channels, values = tl.arange(0, BD), tl.arange(0, BV)
-    there = at < M
-    q += clip * q_b + head * q_h
-    rows += clip * r_b + head * r_h
-    queries = _queries(q, rows, at, channels, there, D, R, q_m, r_m)
-    k += clip * k_b + head * k_h
-    v += clip * v_b + head * v_h
     highest = tl.full((BQ,), float("-inf"), dtype=tl.float32)
     weight = tl.zeros((BQ,), dtype=tl.float32)
     total = tl.zeros((BQ, BV), dtype=tl.float32)
@@ -106,15 +116,10 @@ def _query_gradient(
     BQ: tl.constexpr, BK: tl.constexpr, BD: tl.constexpr, BV: tl.constexpr,
 ):  # fmt: skip
     """Also writes ``sum(out * grad)`` of every query, which the keys' gradients need."""
-    clip, head = (tl.program_id(1) // heads).to(tl.int64), tl.program_id(1) % heads
-    at = tl.program_id(0).to(tl.int64) * BQ + tl.arange(0, BQ)
+    clip, head, at, there, queries, k, v = _begin(
+        q, rows, k, v, heads, M, D, R, q_b, q_h, q_m, r_b, r_h, r_m, k_b, k_h, v_b, v_h, BQ, BD
+    )
     channels, values = tl.arange(0, BD), tl.arange(0, BV)
-    there = at < M
-    q += clip * q_b + head * q_h
-    rows += clip * r_b + head * r_h
-    queries = _queries(q, rows, at, channels, there, D, R, q_m, r_m)
-    k += clip * k_b + head * k_h
-    v += clip * v_b + head * v_h
     inside = there[:, None] & (values < D)[None, :]
     g = tl.load(grad + clip * g_b + head * g_h + at[:, None] * g_m + values[None, :], inside, 0.0)
     y = tl.load(out + clip * o_b + head * o_h + at[:, None] * o_m + values[None, :], inside, 0.0)
@@ -221,12 +226,12 @@ def backward(
     keys = k.shape[2]
     grad_q, grad_rows = q.new_empty(q.shape), rows.new_empty(rows.shape)
     deltas = torch.empty_like(logsums)
-    blocks = (BLOCK_Q, BLOCK_K, *_blocks(k, v))
+    blocks = (BLOCK_K, *_blocks(k, v))
     sizes = (heads, queries, keys, width, rows.shape[3])
     if q.numel():
         _query_gradient[(triton.cdiv(queries, BLOCK_Q), clips * heads)](
             q, rows, k, v, out, grad, logsums, deltas, grad_q, grad_rows, *sizes,
-            *_strides(q, rows, k, v, out, grad), *blocks, **OPTIONS,
+            *_strides(q, rows, k, v, out, grad), BLOCK_Q, *blocks, **OPTIONS,
         )  # fmt: skip
     programs = triton.cdiv(keys, BLOCK_K) * clips * heads
     shares = min(
@@ -239,7 +244,7 @@ def backward(
     if grad_k.numel():
         _key_gradient[(triton.cdiv(keys, BLOCK_K), clips * heads, shares)](
             q, rows, k, v, grad, logsums, deltas, grad_k, grad_v, *sizes, share,
-            *_strides(q, rows, k, v, grad), *blocks, **OPTIONS,
+            *_strides(q, rows, k, v, grad), KEY_BLOCK_Q, *blocks, **OPTIONS,
         )  # fmt: skip
     return grad_q, grad_rows, grad_k.sum(dim=0).to(k.dtype), grad_v.sum(dim=0).to(v.dtype)
 
