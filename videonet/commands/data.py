@@ -4,11 +4,12 @@
 %(prog)s prepare --cfg … --output /data/k400_small --short-side 320 --gop 16
 %(prog)s shard --cfg … --output /data/k400_shards
 %(prog)s index /data/others/*.tar
+%(prog)s duplicates features/train features/val --output pairs.csv
 %(prog)s show --cfg … --output sheets --class abseiling --class 17
 %(prog)s inspect clip.mp4 --sheet clip.png --times
 
 The exit code of verify, prepare, shard and inspect is 0 where all videos could be read, 3 where
-some could not, 1 where none could.
+some could not, 1 where none could; that of duplicates is 3 where it finds some.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING
 from videonet.choices import FRAMES_FPS, SPLITS
 from videonet.commands.arguments import Words, new_parser, parse
 from videonet.config.command_line import OVERRIDES_HELP
-from videonet.errors import ConfigError, exit_code
+from videonet.errors import PARTIAL, ConfigError, exit_code
 from videonet.terminal import printable
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def main(argv: Words = None, prog: str | None = None) -> int:
     _add_prepare(commands)
     _add_shard(commands)
     _add_index(commands)
+    _add_duplicates(commands)
     _add_show(commands)
     _add_inspect(commands)
     args = parse(parser, argv)
@@ -119,6 +121,24 @@ def _add_index(commands: Subcommands) -> None:
     command = commands.add_parser("index", help=text, description=text)
     command.set_defaults(run=run_index, takes_overrides=False)
     command.add_argument("shards", nargs="+", metavar="TAR")
+
+
+def _add_duplicates(commands: Subcommands) -> None:
+    text = "name videos that show the same thing, in one collection or between two"
+    command = commands.add_parser("duplicates", help=text, description=text)
+    command.set_defaults(run=run_duplicates, takes_overrides=False)
+    command.add_argument(
+        "features", nargs="+", type=Path, metavar="FOLDER",
+        help="one or two folders of videonet features (or index), as of train and val",
+    )  # fmt: skip
+    command.add_argument("--output", type=Path, help="a CSV table of the pairs")
+    command.add_argument(
+        "--threshold", type=float, default=0.95, help="least cosine of embeddings (default 0.95)"
+    )
+    command.add_argument(
+        "--difference", type=float, default=6.0,
+        help="largest mean difference of pixels, 0 to 255 (default 6); -1: do not look at pixels",
+    )  # fmt: skip
 
 
 def _add_show(commands: Subcommands) -> None:
@@ -301,6 +321,35 @@ def run_index(args: argparse.Namespace) -> int:
         path = write_index(shard, index)
         print(f"{printable(str(path))}: {len(index.videos)} videos")
     return 0
+
+
+def run_duplicates(args: argparse.Namespace) -> int:
+    """Name the videos that are alike.
+
+    Args:
+        args: of the command line.
+
+    Returns:
+        The exit code, as the help says.
+    """
+    if len(args.features) > 2:
+        raise ConfigError(f"{len(args.features)} folders are given, expected one or two")
+    from videonet.data.tables import write_table
+    from videonet.inference.duplicates import as_rows, find_duplicates
+    from videonet.inference.search import SearchIndex
+
+    indexes = [SearchIndex.open(folder, exact=True) for folder in args.features]
+    difference = None if args.difference < 0 else args.difference
+    pairs = find_duplicates(*indexes, threshold=args.threshold, difference=difference)
+    rows = as_rows(pairs)
+    for pair, row in zip(pairs, rows[1:], strict=True):
+        labels = "" if pair.labels[0] == pair.labels[1] else f"  labels {row[-2]} and {row[-1]}"
+        apart = f"  pixels differ by {row[3]}" if row[3] else ""
+        print(printable(f"{row[2]}{apart}  {pair.first}  {pair.second}{labels}"))
+    if args.output:
+        write_table(args.output, rows)
+    print(f"{len(pairs)} pairs of videos are alike")
+    return PARTIAL if pairs else 0
 
 
 def run_show(args: argparse.Namespace) -> int:

@@ -27,6 +27,7 @@ from videonet.errors import ConfigError
 
 __all__ = [
     "BACKENDS",
+    "Encoded",
     "FRAMES_FPS",
     "PyAVReader",
     "VideoInfo",
@@ -35,11 +36,13 @@ __all__ = [
     "scaled_size",
 ]
 
+# What is opened: a path, the bytes of a file, an open binary file.
+Encoded = str | os.PathLike[str] | bytes | BinaryIO | Content
 BACKENDS = ("auto", "cuda", "decord", "pyav", "torchcodec")
 
 
 def open_video(
-    path: str | os.PathLike[str] | bytes | BinaryIO | Content,
+    path: Encoded,
     backend: str = "auto",
     short_side: int | None = None,
     *,
@@ -75,7 +78,7 @@ def open_video(
     return reader if frames is None else SelectedFrames(reader, np.array(frames, dtype=np.int64))
 
 
-def _source(path: str | os.PathLike[str] | bytes | BinaryIO | Content) -> Source:
+def _source(path: Encoded) -> Source:
     if isinstance(path, Content):
         return path
     if isinstance(path, bytes):
