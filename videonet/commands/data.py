@@ -136,8 +136,8 @@ def _add_duplicates(commands: Subcommands) -> None:
         "--threshold", type=float, default=0.95, help="least cosine of embeddings (default 0.95)"
     )
     command.add_argument(
-        "--difference", type=float, default=6.0,
-        help="largest mean difference of pixels, 0 to 255 (default 6); -1: do not look at pixels",
+        "--difference", type=float, default=4.0,
+        help="largest mean difference of pixels, 0 to 255 (default 4); -1: do not look at pixels",
     )  # fmt: skip
 
 
@@ -347,7 +347,7 @@ def run_duplicates(args: argparse.Namespace) -> int:
         apart = f"  pixels differ by {row[3]}" if row[3] else ""
         print(printable(f"{row[2]}{apart}  {pair.first}  {pair.second}{labels}"))
     if args.output:
-        write_table(args.output, rows)
+        write_table(args.output, rows[0], rows[1:])
     print(f"{len(pairs)} pairs of videos are alike")
     return PARTIAL if pairs else 0
 

@@ -18,7 +18,7 @@ from videonet.errors import DataError, DecodeError
 from videonet.inference.search import SearchIndex, frames_between
 
 THRESHOLD = 0.95  # cosine from which on a pair is proposed
-DIFFERENCE = 6.0  # of 255: the mean difference of the pixels of a pair, up to which it is one
+DIFFERENCE = 4.0  # of 255: the mean difference of the pixels of a pair, up to which it is one
 _BLOCK = 1024  # clips that are compared with all others at a time
 _FRAMES, _AROUND, _SIDE = 6, 64, 32  # frames of the first and of the second video, pixels
 _COMPARED = ("weights", "model", "settings", "clips")
