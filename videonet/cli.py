@@ -21,6 +21,8 @@ VERBS = {  # module, function, what it does
     "predict": ("commands.predict", "main", "what is in a video, a folder of them, or over time"),
     "refine": ("commands.refine", "main", "sharper boundaries for the masks of any detector"),
     "features": ("commands.features", "main", "write the embeddings of videos' clips"),
+    "index": ("commands.index", "main", "embeddings of a collection, to be searched"),
+    "search": ("commands.search", "main", "the moments that are nearest to a clip"),
     "probe": ("commands.probe", "main", "a linear probe and nearest neighbours on features"),
     "head": ("commands.head", "main", "train an attention head over features"),
     "data": ("commands.data", "main", "check, prepare and look at a data set"),

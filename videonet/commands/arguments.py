@@ -52,15 +52,16 @@ def parse(parser: argparse.ArgumentParser, argv: Words) -> argparse.Namespace:
     return args
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+def add_model_arguments(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Add the arguments that say which model: ``--checkpoint``, ``--cfg``, ``--batch-size``.
 
     Args:
         parser: gets the arguments.
+        required: ``--checkpoint`` has to be given.
     """
     parser.add_argument(
         "--checkpoint",
-        required=True,
+        required=required,
         help="a checkpoint, the folder of a run or of a saved model, or a name of videonet weights",
     )
     parser.add_argument("--cfg", help="a YAML file; by default the one inside the checkpoint")

@@ -2,11 +2,14 @@
 
 %(prog)s verify --cfg K400/MVITv2_B.yaml DATA.PATH_TO_DATA_DIR /data/k400
 %(prog)s prepare --cfg … --output /data/k400_small --short-side 320 --gop 16
+%(prog)s shard --cfg … --output /data/k400_shards
+%(prog)s index /data/others/*.tar
+%(prog)s duplicates features/train features/val --output pairs.csv
 %(prog)s show --cfg … --output sheets --class abseiling --class 17
 %(prog)s inspect clip.mp4 --sheet clip.png --times
 
-The exit code of verify, prepare and inspect is 0 where all videos could be read, 3 where some could
-not, 1 where none could.
+The exit code of verify, prepare, shard and inspect is 0 where all videos could be read, 3 where
+some could not, 1 where none could; that of duplicates is 3 where it finds some.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from typing import TYPE_CHECKING
 from videonet.choices import FRAMES_FPS, SPLITS
 from videonet.commands.arguments import Words, new_parser, parse
 from videonet.config.command_line import OVERRIDES_HELP
-from videonet.errors import ConfigError, exit_code
+from videonet.errors import PARTIAL, ConfigError, exit_code
 from videonet.terminal import printable
 
 if TYPE_CHECKING:
@@ -42,6 +45,9 @@ def main(argv: Words = None, prog: str | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_verify(commands)
     _add_prepare(commands)
+    _add_shard(commands)
+    _add_index(commands)
+    _add_duplicates(commands)
     _add_show(commands)
     _add_inspect(commands)
     args = parse(parser, argv)
@@ -92,6 +98,47 @@ def _add_prepare(commands: Subcommands) -> None:
     command.add_argument("--short-side", type=int, default=320, help="in pixels (default 320)")
     command.add_argument("--gop", type=int, default=16, help="frames per key frame (default 16)")
     command.add_argument("--crf", type=int, default=23, help="quality of x264 (default 23)")
+
+
+def _add_shard(commands: Subcommands) -> None:
+    text = "write the videos into tar files as WebDataset has them, with indexes and lists of them"
+    command = _add(commands, "shard", run_shard, text, parallel=True)
+    command.add_argument("--output", type=Path, required=True, help="folder of the new data set")
+    command.add_argument("--overwrite", action="store_true", help="replace the shards of a split")
+    command.add_argument(
+        "--megabytes", type=float, default=512.0, help="of a tar file (default 512)"
+    )
+    command.add_argument(
+        "--short-side", type=int, default=0,
+        help="write the videos again, as prepare does (default: the bytes of their files)",
+    )  # fmt: skip
+    command.add_argument("--gop", type=int, default=16, help="with --short-side (default 16)")
+    command.add_argument("--crf", type=int, default=23, help="with --short-side (default 23)")
+
+
+def _add_index(commands: Subcommands) -> None:
+    text = "write the indexes of tar files that something else has written"
+    command = commands.add_parser("index", help=text, description=text)
+    command.set_defaults(run=run_index, takes_overrides=False)
+    command.add_argument("shards", nargs="+", metavar="TAR")
+
+
+def _add_duplicates(commands: Subcommands) -> None:
+    text = "name videos that show the same thing, in one collection or between two"
+    command = commands.add_parser("duplicates", help=text, description=text)
+    command.set_defaults(run=run_duplicates, takes_overrides=False)
+    command.add_argument(
+        "features", nargs="+", type=Path, metavar="FOLDER",
+        help="one or two folders of videonet features (or index), as of train and val",
+    )  # fmt: skip
+    command.add_argument("--output", type=Path, help="a CSV table of the pairs")
+    command.add_argument(
+        "--threshold", type=float, default=0.95, help="least cosine of embeddings (default 0.95)"
+    )
+    command.add_argument(
+        "--difference", type=float, default=4.0,
+        help="largest mean difference of pixels, 0 to 255 (default 4); -1: do not look at pixels",
+    )  # fmt: skip
 
 
 def _add_show(commands: Subcommands) -> None:
@@ -211,6 +258,98 @@ def run_prepare(args: argparse.Namespace) -> int:
             print(printable(reason))
         print(f"{printable(str(path))}: {len(failed)} videos could not be read")
     return exit_code(bad, total)
+
+
+def run_shard(args: argparse.Namespace) -> int:
+    """Write the videos of lists into tar files.
+
+    Args:
+        args: of the command line.
+
+    Returns:
+        The exit code, as the help says.
+    """
+    from videonet.config.loading import load_config
+    from videonet.data.datasets.classes import class_names
+    from videonet.data.datasets.form import tells_names
+    from videonet.data.loading.build import read_videos
+    from videonet.data.preparing.prepare import Encoder
+    from videonet.data.preparing.shard import write_shards
+
+    if args.megabytes <= 0:
+        raise ConfigError(f"--megabytes is {args.megabytes:g}, expected more than 0")
+    cfg = load_config(args.cfg, args.overrides)
+    names = class_names(cfg)
+    encode = None
+    if args.short_side:
+        encode = Encoder(args.short_side, args.gop, args.crf, cfg.DATA.FRAMES_FPS)
+    bad = total = 0
+    for split in args.split or SPLITS[:2]:
+        videos = read_videos(cfg, split)
+        path, failed = write_shards(
+            videos,
+            args.output,
+            split,
+            names=names if tells_names(names) else (),
+            most_bytes=int(args.megabytes * 1e6),
+            encode=encode,
+            workers=args.workers,
+            timeout=args.timeout,
+            overwrite=args.overwrite,
+        )
+        bad, total = bad + len(failed), total + len(videos)
+        for reason in failed.values():
+            print(printable(reason))
+        written = len(videos) - len(failed)
+        print(f"{printable(str(path))}: {written} videos, {len(failed)} could not be read")
+    return exit_code(bad, total)
+
+
+def run_index(args: argparse.Namespace) -> int:
+    """Write the indexes of tar files.
+
+    Args:
+        args: of the command line.
+
+    Returns:
+        The exit code.
+    """
+    from videonet.data.datasets.shards import scan, write_index
+
+    for shard in args.shards:
+        index = scan(shard, checksums=True)
+        path = write_index(shard, index)
+        print(f"{printable(str(path))}: {len(index.videos)} videos")
+    return 0
+
+
+def run_duplicates(args: argparse.Namespace) -> int:
+    """Name the videos that are alike.
+
+    Args:
+        args: of the command line.
+
+    Returns:
+        The exit code, as the help says.
+    """
+    if len(args.features) > 2:
+        raise ConfigError(f"{len(args.features)} folders are given, expected one or two")
+    from videonet.data.tables import write_table
+    from videonet.inference.duplicates import as_rows, find_duplicates
+    from videonet.inference.search import SearchIndex
+
+    indexes = [SearchIndex.open(folder, exact=True) for folder in args.features]
+    difference = None if args.difference < 0 else args.difference
+    pairs = find_duplicates(*indexes, threshold=args.threshold, difference=difference)
+    rows = as_rows(pairs)
+    for pair, row in zip(pairs, rows[1:], strict=True):
+        labels = "" if pair.labels[0] == pair.labels[1] else f"  labels {row[-2]} and {row[-1]}"
+        apart = f"  pixels differ by {row[3]}" if row[3] else ""
+        print(printable(f"{row[2]}{apart}  {pair.first}  {pair.second}{labels}"))
+    if args.output:
+        write_table(args.output, rows[0], rows[1:])
+    print(f"{len(pairs)} pairs of videos are alike")
+    return PARTIAL if pairs else 0
 
 
 def run_show(args: argparse.Namespace) -> int:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import BinaryIO
 
 import numpy as np
 
 from videonet.choices import FRAMES_FPS
+from videonet.data.video.content import BytesContent, Content, FileContent, Source
 from videonet.data.video.decord_reader import DecordReader
 from videonet.data.video.fallback import FallbackReader
 from videonet.data.video.info import VideoInfo
@@ -19,11 +21,13 @@ from videonet.data.video.names import PICTURE_SUFFIXES
 from videonet.data.video.pictures import PictureReader
 from videonet.data.video.pyav_reader import PyAVReader
 from videonet.data.video.reader import SelectedFrames, VideoReader, scaled_size
+from videonet.data.video.tar_members import source_of
 from videonet.data.video.torchcodec_reader import CudaReader, TorchcodecReader
 from videonet.errors import ConfigError
 
 __all__ = [
     "BACKENDS",
+    "Encoded",
     "FRAMES_FPS",
     "PyAVReader",
     "VideoInfo",
@@ -32,11 +36,13 @@ __all__ = [
     "scaled_size",
 ]
 
+# What is opened: a path, the bytes of a file, an open binary file.
+Encoded = str | os.PathLike[str] | bytes | BinaryIO | Content
 BACKENDS = ("auto", "cuda", "decord", "pyav", "torchcodec")
 
 
 def open_video(
-    path: str | os.PathLike[str],
+    path: Encoded,
     backend: str = "auto",
     short_side: int | None = None,
     *,
@@ -46,6 +52,9 @@ def open_video(
     frames: Sequence[str] | Sequence[int] | None = None,
 ) -> VideoReader:
     """Open a video for reading frames by index: a file, a folder of numbered pictures, a picture.
+
+    ``path`` may also be the encoded bytes of a video, a binary file that is open and can seek, or
+    the name of a member of a tar file (:mod:`videonet.data.video.tar_members`).
 
     ``backend``: one of :data:`BACKENDS`. ``auto`` is PyAV, which reads the most and decodes the
     least; decord, torchcodec and ``cuda`` (torchcodec on an NVIDIA GPU, whose colours differ a
@@ -62,22 +71,33 @@ def open_video(
     """
     if backend not in BACKENDS:
         raise ConfigError(f"unknown video backend {backend!r}; known are {', '.join(BACKENDS)}")
-    path = os.fspath(path)
+    source = _source(path)
     if frames and isinstance(frames[0], str):
-        return PictureReader(path, frames_fps, short_side, allow_larger, [str(f) for f in frames])
-    reader = _open(path, backend, short_side, allow_larger, known, frames_fps)
+        return PictureReader(source, frames_fps, short_side, allow_larger, [str(f) for f in frames])
+    reader = _open(source, backend, short_side, allow_larger, known, frames_fps)
     return reader if frames is None else SelectedFrames(reader, np.array(frames, dtype=np.int64))
 
 
+def _source(path: Encoded) -> Source:
+    if isinstance(path, Content):
+        return path
+    if isinstance(path, bytes):
+        return BytesContent(path)
+    if isinstance(path, str | os.PathLike):
+        return source_of(os.fspath(path))
+    return FileContent(path)
+
+
 def _open(
-    path: str,
+    path: Source,
     backend: str,
     short_side: int | None,
     allow_larger: bool,
     known: VideoInfo | None,
     frames_fps: float,
 ) -> VideoReader:
-    if os.path.isdir(path) or path.lower().endswith(PICTURE_SUFFIXES):
+    name = str(path)
+    if (isinstance(path, str) and os.path.isdir(path)) or name.lower().endswith(PICTURE_SUFFIXES):
         return PictureReader(path, frames_fps, short_side, allow_larger)
     if backend in ("auto", "pyav"):
         return PyAVReader(path, short_side, allow_larger, known)

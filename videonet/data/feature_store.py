@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -180,26 +181,49 @@ def read_features(folder: Path) -> list[VideoFeatures]:
         DataError: it is no folder of features, or one of its files is missing or damaged.
     """
     read_description(folder)
-    videos = []
+    videos = list(iterate_features(folder))
+    if not videos:
+        raise DataError(f"{folder} holds the features of no video")
+    return videos
+
+
+def read_videos_of(folder: Path) -> tuple[list[str], list[int | None], list[int]]:
+    """Paths, labels and numbers of clips of the videos of a folder, in the order they were added.
+
+    Raises:
+        DataError: its index cannot be read.
+    """
+    records = _read_index(folder)
+    for record in records:
+        if type(record.get("clips")) is not int or record["clips"] < 0:
+            raise DataError(f"{folder / INDEX}: nothing says how many clips {record['video']} has")
+    return (
+        [record["video"] for record in records],
+        [record["label"] for record in records],
+        [record["clips"] for record in records],
+    )
+
+
+def iterate_features(folder: Path) -> Iterator[VideoFeatures]:
+    """The videos of a folder one by one, in the order they were added.
+
+    Raises:
+        DataError: one of its files is missing or damaged.
+    """
     for record in _read_index(folder):
         path = folder / record["file"]
         try:
             arrays = _read_arrays(folder, record)
         except (OSError, ValueError, EOFError, MemoryError, SafetensorError) as error:
             raise DataError(f"{path}: the features cannot be read: {error}") from error
-        videos.append(
-            VideoFeatures(
-                record["video"],
-                arrays["features"],
-                arrays["times"],
-                arrays.get("frames"),
-                record["label"],
-                arrays.get("tokens"),
-            )
+        yield VideoFeatures(
+            record["video"],
+            arrays["features"],
+            arrays["times"],
+            arrays.get("frames"),
+            record["label"],
+            arrays.get("tokens"),
         )
-    if not videos:
-        raise DataError(f"{folder} holds the features of no video")
-    return videos
 
 
 def labels_of(videos: list[VideoFeatures], num_classes: int) -> np.ndarray:

@@ -14,6 +14,7 @@ from videonet.config.checks import LARGEST
 from videonet.data.datasets.form import names_file
 from videonet.data.datasets.lists import has_named_labels, label_texts
 from videonet.data.datasets.registry import dataset_form, find_list
+from videonet.data.datasets.shards import is_shards, shard_labels
 from videonet.data.texts import lines_of, read_text
 from videonet.errors import DataError
 
@@ -59,7 +60,7 @@ def known_classes(cfg: CfgNode, split: str = "train") -> CfgNode:
     for part in ("train", "val") if split != "test" else ("train", "val", "test"):
         path = find_list(cfg, part)
         if path.is_file() and path.suffix != ".json":
-            largest = max([largest, *map(int, label_texts(path, *_reading(cfg, part)))])
+            largest = max([largest, *map(int, _label_texts(cfg, part, path))])
     if largest < 0:
         raise DataError(
             f"{find_list(cfg, split)}: there is no list to count the classes in: give "
@@ -145,6 +146,11 @@ def _names_of_data(cfg: CfgNode, split: str) -> tuple[Path, list[str]] | None:
     if not has_named_labels(path, *reading):
         return None
     return path, sorted(set(label_texts(path, *reading)))
+
+
+def _label_texts(cfg: CfgNode, split: str, path: Path) -> list[str]:
+    """All labels of a list as they are written."""
+    return shard_labels(path) if is_shards(path) else label_texts(path, *_reading(cfg, split))
 
 
 def _reading(cfg: CfgNode, split: str) -> tuple[str, bool]:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
-from videonet.data.datasets.lists import VideoList, has_named_labels, read_list
+from videonet.data.datasets.lists import SHARDS, VideoList, has_named_labels, read_list
+from videonet.data.datasets.shards import is_shards, read_shards
 from videonet.data.transforms.sampling import DENSE
 from videonet.errors import DataError
 
@@ -32,6 +33,12 @@ def names_file(cfg: CfgNode) -> Path | None:
     return path if path.is_file() else None
 
 
+def _or_shards(path: Path) -> Path:
+    """A list, or the list of tar files that lies in its place."""
+    shards = path.with_suffix(SHARDS)
+    return shards if shards.is_file() and not path.exists() else path
+
+
 class DatasetForm(ABC):
     """How the videos and annotations of a data set lie on the disk.
 
@@ -52,14 +59,14 @@ class DatasetForm(ABC):
     def find(self, cfg: CfgNode, split: str) -> Path:
         """The list of ``train`` or ``val``, or its folder."""
         name = cfg.DATA.TRAIN_LIST if split == "train" else cfg.DATA.VAL_LIST
-        return Path(cfg.DATA.PATH_TO_DATA_DIR) / name
+        return _or_shards(Path(cfg.DATA.PATH_TO_DATA_DIR) / name)
 
     def find_test(self, cfg: CfgNode) -> Path:
         """That of the test; where there is none, the validation is tested on."""
         folder = Path(cfg.DATA.PATH_TO_DATA_DIR)
         if cfg.DATA.TEST_LIST:
             return folder / cfg.DATA.TEST_LIST
-        own = folder / self.test_name
+        own = _or_shards(folder / self.test_name)
         if own.exists():
             return own
         path = self.find(cfg, "val")
@@ -87,10 +94,12 @@ class DatasetForm(ABC):
 
 
 class Lists(DatasetForm):
-    """Lists of lines ``path label``, as those of Kinetics."""
+    """Lists of lines ``path label``, as those of Kinetics, or of tar files."""
 
     def read(self, cfg: CfgNode, path: Path, names: list[str]) -> VideoList:
-        """See :func:`videonet.data.datasets.lists.read_list`."""
+        """See :func:`~videonet.data.datasets.lists.read_list` and ``shards.read_shards``."""
+        if is_shards(path):
+            return read_shards(path, len(names), multi_label=self.several_labels)
         return read_list(
             path,
             len(names),

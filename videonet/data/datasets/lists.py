@@ -25,6 +25,7 @@ from videonet.terminal import ShortRepr
 if TYPE_CHECKING:
     from videonet.data.targets import Annotations
 
+SHARDS = ".shards"  # ending of a list of tar files
 SEPARATORS = (" ", "\t", ",")
 BEGINNING = 1 << 16  # characters of a list that show how it is written
 LONGEST_NUMBER = 18  # digits of a label
@@ -146,8 +147,10 @@ def _path_and_number(folder: Path, line: str) -> tuple[str, int | None]:
 def has_named_labels(path: Path, separator: str, several: bool) -> bool:
     """Whether the labels of a list are names; looks at its beginning.
 
-    Raises DataError for a list that is missing or empty.
+    Those in tar files are numbers. Raises DataError for a list that is missing or empty.
     """
+    if path.suffix == SHARDS:
+        return False
     _, first, found = _lines(path, separator, most=BEGINNING)[0]
     return not all(map(_is_integer, _written_labels(path, first, found, several)))
 

@@ -19,7 +19,7 @@ from torchvision.transforms import v2
 
 from videonet.data.datasets.arrays import MultiHot, PathArray
 from videonet.data.datasets.lists import VideoList
-from videonet.data.decode import FRAMES_FPS, VideoInfo, VideoReader, open_video
+from videonet.data.decode import FRAMES_FPS, Encoded, VideoInfo, VideoReader, open_video
 from videonet.data.loading.padding import trimmed
 from videonet.data.preparing.manifest import Manifest
 from videonet.data.targets import Annotations, ClipFrames, TargetMaker, Targets
@@ -255,7 +255,7 @@ class EvaluationViews:
 
     def open(
         self,
-        path: str,
+        path: Encoded,
         known: VideoInfo | None = None,
         frames: Sequence[str] | Sequence[int] | None = None,
     ) -> VideoReader:

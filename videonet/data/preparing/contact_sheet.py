@@ -10,6 +10,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from videonet.data.decode import Encoded, open_video
 from videonet.data.loading.dataset import EvaluationViews, VideoDataset
 from videonet.errors import DataError, DecodeError
 from videonet.figures import save_figure
@@ -38,19 +39,46 @@ def write_contact_sheet(
     if not chosen:
         raise DataError(f"{dataset.name} has no video of class {label} ({name})")
     rows = [_row(dataset, views, index, epoch) for index in chosen]
+    title = f"{label} {name}: {dataset.make_clips.count} training clip(s) | test view"
+    names = [Path(dataset.paths[index]).name for index in chosen]
+    write_rows(path, title, list(zip(names, rows, strict=True)))
+
+
+def write_rows(path: Path, title: str, rows: Sequence[tuple[str, np.ndarray | str]]) -> None:
+    """Draw named pictures (H, W, 3), or what is said in the place of one, below one another."""
     figure = Figure(figsize=(14, 1.6 * len(rows) + 0.6), layout="constrained")
     axes = figure.subplots(len(rows), 1, squeeze=False)
-    title = f"{label} {name}: {dataset.make_clips.count} training clip(s) | test view"
     figure.suptitle(title)
-    for axis, index, row in zip(axes[:, 0], chosen, rows, strict=True):
+    for axis, (name, row) in zip(axes[:, 0], rows, strict=True):
         axis.set_axis_off()
-        name = Path(dataset.paths[index]).name
         axis.set_title(name, fontsize=7, loc="left")
         if isinstance(row, str):
             axis.text(0, 0.5, row, fontsize=7, wrap=True)
         else:
             axis.imshow(row)
     save_figure(figure, path, dpi=110)
+
+
+def strip_of(video: Encoded, start: float, end: float | None, side: int = 128) -> np.ndarray | str:
+    """Frames of a part of a video beside one another, or why it cannot be read.
+
+    Args:
+        video: a path, bytes, an open file.
+        start: seconds.
+        end: seconds; None for the end of the video.
+        side: the short side of a frame in pixels.
+    """
+    try:
+        with open_video(video, short_side=side) as reader:
+            until = reader.times[-1] if end is None else end
+            first, last = np.searchsorted(reader.times, [start - 1e-6, until + 1e-6])
+            last = max(last - 1, first)
+            count = min(FRAMES, last - first + 1)
+            numbers = np.linspace(first, last, count).round().astype(int)
+            frames = reader.frames_at(numbers.clip(0, reader.info.frames - 1))  # (n, H, W, 3)
+    except DecodeError as error:
+        return str(error)
+    return np.concatenate(list(frames.numpy()), axis=1)
 
 
 def _row(dataset: VideoDataset, views: EvaluationViews, index: int, epoch: int) -> np.ndarray | str:

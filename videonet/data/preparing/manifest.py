@@ -22,6 +22,7 @@ import numpy as np
 from videonet.data.datasets.lists import VideoList
 from videonet.data.texts import read_text
 from videonet.data.video.info import VideoInfo
+from videonet.data.video.tar_members import is_url, place_of
 from videonet.errors import DataError
 from videonet.files import replacing_text
 
@@ -48,9 +49,14 @@ def files_of(path: str) -> list[str]:
 def state_of(path: str) -> tuple[int, int] | tuple[None, None]:
     """Bytes of a video file, or of all pictures of a folder, and when one was changed last (ns).
 
-    Nothing for a file that is not there.
+    Of a member of a tar file its own bytes, and the change of the tar file. Nothing for a file that
+    is not there.
     """
+    place = place_of(path)
     try:
+        if place is not None:  # the name says where the bytes lie, and what they are
+            changed = 0 if is_url(place.shard) else os.stat(place.shard).st_mtime_ns
+            return place.size, changed
         states = [os.stat(name) for name in files_of(path)]
         return sum(s.st_size for s in states), max((s.st_mtime_ns for s in states), default=0)
     except (OSError, ValueError):

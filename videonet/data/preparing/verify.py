@@ -26,12 +26,14 @@ from videonet.data.preparing.manifest import (
     write_manifest,
 )
 from videonet.data.video.access import check_plain_file
+from videonet.data.video.content import Source, open_bytes, size_of
 from videonet.data.video.damage import listening
 from videonet.data.video.info import VideoInfo, pack_table
 from videonet.data.video.names import is_picture
 from videonet.data.video.pictures import PictureReader, picture_damage
 from videonet.data.video.promises import missing_part
 from videonet.data.video.pyav_reader import PyAVReader, UnexpectedFrames
+from videonet.data.video.tar_members import source_of
 from videonet.errors import DecodeError
 from videonet.files import remove_unfinished
 from videonet.terminal import progress_bar
@@ -142,7 +144,7 @@ class Examiner:
             if os.path.isdir(path) or is_picture(path):
                 info, reason = _examine_pictures(path, self.frames_fps)
             else:
-                info, reason = _examine_video(path, self.longest)
+                info, reason = _examine_video(source_of(path), self.longest)
         except DecodeError as error:
             return _row(path, reason=str(error).removeprefix(f"cannot read {path}: "))
         if reason:
@@ -152,16 +154,16 @@ class Examiner:
 
 def _examine_pictures(path: str, fps: float) -> tuple[VideoInfo, str]:
     """What a picture or a folder of pictures is, and what is damaged in it."""
-    with PictureReader(path, fps, _SIDE) as reader:
+    with PictureReader(source_of(path), fps, _SIDE) as reader:
         for index, file in enumerate(reader.files):
             reader.frames_at([index])
             if damage := picture_damage(file):
-                name = "" if file == path else f"{os.path.basename(file)}: "
+                name = "" if str(file) == path else f"{os.path.basename(str(file))}: "
                 return reader.info, name + damage
         return reader.info, ""
 
 
-def _examine_video(path: str, longest: float) -> tuple[VideoInfo, str]:
+def _examine_video(path: Source, longest: float) -> tuple[VideoInfo, str]:
     """What is in a video file, and what is damaged in it or missing from it."""
     if longest:
         with PyAVReader(path, _SIDE) as reader:
@@ -177,7 +179,7 @@ def _examine_video(path: str, longest: float) -> tuple[VideoInfo, str]:
     return info, missing_part(path, info.frames, info.duration) or reason
 
 
-def _read_through(path: str, *, count: bool) -> tuple[VideoInfo, str]:
+def _read_through(path: Source, *, count: bool) -> tuple[VideoInfo, str]:
     """Decode all of a video, then each of its key frames again after a seek.
 
     Where a seek leads to another picture, the table says that nothing may be sought there.
@@ -229,9 +231,10 @@ def _digest(path: str) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for name in sorted(files_of(path)):
         try:
-            check_plain_file(name)  # others never end
-            with open(name, "rb") as file:
-                left = os.fstat(file.fileno()).st_size  # a file may grow as fast as it is read
+            source = source_of(name)
+            check_plain_file(source)  # others never end
+            with open_bytes(source) as file:
+                left = size_of(source)  # a file may grow as fast as it is read
                 while left > 0 and (block := file.read(min(left, 2**20))):
                     digest.update(block)
                     left -= len(block)

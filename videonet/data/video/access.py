@@ -11,6 +11,7 @@ from typing import Any
 
 import av
 
+from videonet.data.video.content import Content, Source
 from videonet.errors import DataError, DecodeError, VideonetError, too_many_files
 
 # Damaged headers claim pictures that no memory holds; 8K video has 2**25 pixels.
@@ -51,8 +52,10 @@ _KINDS = {
 }
 
 
-def check_plain_file(path: str) -> None:
+def check_plain_file(path: Source) -> None:
     """Raise DecodeError for what is no regular file: opening a FIFO or a device may never end."""
+    if isinstance(path, Content):
+        return
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
@@ -65,19 +68,20 @@ def check_plain_file(path: str) -> None:
 
 
 def open_container(
-    path: str, *, careful: bool = True
+    path: Source, *, careful: bool = True
 ) -> tuple[av.container.InputContainer, av.VideoStream]:
-    """The container of a plain file and its video stream, see :func:`choose_stream`.
+    """The container of a plain file or of bytes, and its video stream, see :func:`choose_stream`.
 
     ``careful``: an error that a decoder finds is raised instead of concealed.
 
     Raises DecodeError for a file that cannot be opened or holds no video.
     """
     check_plain_file(path)
+    # With the protocol before it, a colon in the name is a part of the name.
+    file = path.open() if isinstance(path, Content) else f"file:{path}"
     try:
-        # With the protocol before it, a colon in the name is a part of the name.
         container: av.container.InputContainer = av.open(
-            f"file:{path}", container_options=dict(_OPTIONS), **_METADATA
+            file, container_options=dict(_OPTIONS), **_METADATA
         )
     except READ_ERRORS as error:
         raise decode_error(path, error) from None
@@ -101,7 +105,7 @@ def open_container(
     return container, stream
 
 
-def choose_stream(path: str, container: av.container.InputContainer) -> av.VideoStream:
+def choose_stream(path: Source, container: av.container.InputContainer) -> av.VideoStream:
     """The stream that is the video: one marked as default, among those the largest, the first.
 
     Pictures attached to sound are none. Raises DecodeError where there is no video.
@@ -126,7 +130,7 @@ def choose_stream(path: str, container: av.container.InputContainer) -> av.Video
     return max(usable, key=rank)
 
 
-def seconds_per_tick(path: str, stream: av.VideoStream) -> float:
+def seconds_per_tick(path: Source, stream: av.VideoStream) -> float:
     """The unit of a stream's time stamps. Raises DecodeError where the file does not say."""
     if stream.time_base is None:
         raise DecodeError(f"cannot read {path}: nothing says how long a unit of its times lasts")
@@ -170,7 +174,7 @@ def is_key(stream: av.VideoStream, packet: av.Packet) -> bool:
     return entries[0].is_keyframe and entries[0].timestamp in (packet.pts, packet.dts)
 
 
-def decode_error(path: str, error: BaseException) -> VideonetError:
+def decode_error(path: Source, error: BaseException) -> VideonetError:
     """One sentence from a backend's error, without its source lines and stack traces.
 
     A DecodeError, but for what says nothing about the file: a process with too many open ones.

@@ -66,4 +66,4 @@ def element(file: BinaryIO, place: int) -> tuple[int, int, int | None]:
 
 
 def _size(file: BinaryIO) -> int:
-    return os.fstat(file.fileno()).st_size
+    return file.seek(0, os.SEEK_END)

@@ -14,6 +14,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from videonet.data.video.boxes import boxes, elements
+from videonet.data.video.content import Source, open_bytes
 
 _MOV, _MATROSKA = "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"
 
@@ -31,7 +32,7 @@ class Crop(NamedTuple):
         return picture[self.top : self.top + self.height, self.left : self.left + self.width]
 
 
-def find_crop(path: str, kind: str, number: int, width: int, height: int) -> Crop | None:
+def find_crop(path: Source, kind: str, number: int, width: int, height: int) -> Crop | None:
     """What a container shows of the pictures of a stream; None for all of it.
 
     ``kind`` is FFmpeg's name of the container, ``number`` the track's in MP4 and MOV, its place
@@ -42,7 +43,7 @@ def find_crop(path: str, kind: str, number: int, width: int, height: int) -> Cro
     if find is None:
         return None
     try:
-        with open(path, "rb") as file:
+        with open_bytes(path) as file:
             crop = find(file, number, width, height)
     except (OSError, struct.error, IndexError, ValueError):
         return None

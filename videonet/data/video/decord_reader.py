@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 import os
 from types import ModuleType
+from typing import BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from videonet.data.video.access import INDEXED, decode_error
+from videonet.data.video.content import Source
 from videonet.data.video.pyav_reader import PyAVReader
 from videonet.data.video.reader import VideoReader
 from videonet.errors import ConfigError, DecodeError
@@ -36,9 +38,8 @@ class DecordReader(VideoReader):
         width, height = self.size if self.size != upright else (-1, -1)  # -1: its own
         try:
             # A tolerance above 0 and below one frame: a guessed frame is an error, not a picture.
-            # An absolute path is never taken for a protocol.
             self._reader = decord.VideoReader(
-                os.path.abspath(path), width=width, height=height, num_threads=1, fault_tol=1e-6
+                plain(reference.source), width=width, height=height, num_threads=1, fault_tol=1e-6
             )
         except Exception as error:  # decord raises RuntimeError, AssertionError and its own
             raise decode_error(path, error) from None
@@ -64,6 +65,11 @@ class DecordReader(VideoReader):
 
     def close(self) -> None:
         self._reader = None
+
+
+def plain(source: Source) -> str | BinaryIO:
+    """What another decoder opens: an absolute path, never taken for a protocol, or a file."""
+    return os.path.abspath(source) if isinstance(source, str) else source.open()
 
 
 def _weakness(reference: PyAVReader) -> str:

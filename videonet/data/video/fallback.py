@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 from torch import Tensor
 
+from videonet.data.video.content import Source
 from videonet.data.video.info import VideoInfo
 from videonet.data.video.pyav_reader import PyAVReader
 from videonet.data.video.reader import VideoReader
@@ -28,7 +29,7 @@ class FallbackReader(VideoReader):
         self,
         name: str,
         make: Callable[[PyAVReader, int | None, bool], VideoReader],
-        path: str,
+        path: Source,
         short_side: int | None = None,
         allow_larger: bool = False,
         known: VideoInfo | None = None,
@@ -37,7 +38,7 @@ class FallbackReader(VideoReader):
         self._reference = PyAVReader(path, short_side, allow_larger, known)
         self._fast: VideoReader | None = None
         super().__init__(
-            path, self._reference.info, self._reference.times, short_side, allow_larger
+            str(path), self._reference.info, self._reference.times, short_side, allow_larger
         )
         try:
             self._fast = make(self._reference, short_side, allow_larger)

@@ -23,6 +23,7 @@ from videonet.data.video.access import (
     open_container,
     seconds_per_tick,
 )
+from videonet.data.video.content import Source
 from videonet.data.video.info import (
     HIGHEST_RATE,
     NO_STAMP,
@@ -59,7 +60,7 @@ _FRAME = Look(shown=True, start=False)
 
 
 def table_from_packets(
-    path: str, container: av.container.InputContainer, stream: av.VideoStream
+    path: Source, container: av.container.InputContainer, stream: av.VideoStream
 ) -> FrameTable | None:
     """The frames of an open container, read to its end without decoding; None in doubt.
 
@@ -107,7 +108,7 @@ def table_from_packets(
 
 
 def _table(
-    path: str, rows: list[tuple[int, bool]], stream: av.VideoStream, *, stamped: bool
+    path: Source, rows: list[tuple[int, bool]], stream: av.VideoStream, *, stamped: bool
 ) -> FrameTable | None:
     """The table of ``(stamp, start)`` rows in the order of the file; None for equal stamps."""
     open_gop = _has_open_gop(rows)
@@ -134,7 +135,7 @@ def _has_open_gop(rows: list[tuple[int, bool]]) -> bool:
     return False
 
 
-def count_frames(path: str) -> tuple[FrameTable, av.VideoFrame]:
+def count_frames(path: Source) -> tuple[FrameTable, av.VideoFrame]:
     """The frames that FFmpeg's decoder shows from the start to the end, and the first of them.
 
     A packet that cannot be decoded shows nothing; who reads it is told. Raises DecodeError where

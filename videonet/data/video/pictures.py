@@ -25,6 +25,7 @@ from videonet.data.video.access import (
     is_out_of_files,
     reason_of,
 )
+from videonet.data.video.content import Source, open_bytes
 from videonet.data.video.damage import libjpeg_report, listening
 from videonet.data.video.info import VideoInfo
 from videonet.data.video.names import is_picture
@@ -52,25 +53,26 @@ class PictureReader(VideoReader):
 
     def __init__(
         self,
-        path: str,
+        path: Source,
         fps: float,
         short_side: int | None = None,
         allow_larger: bool = False,
         names: Sequence[str] | None = None,
     ):
+        self.path = str(path)
+        self._files: list[Source] = [path]
         if names is not None:
-            self._files = [os.path.join(path, name) for name in names]
-        else:
-            self._files = numbered_files(path) if os.path.isdir(path) else [path]
-        self.path = path
+            self._files = [os.path.join(self.path, name) for name in names]
+        elif isinstance(path, str) and os.path.isdir(path):
+            self._files = [*numbered_files(path)]
         first = self._decode(self._files[0])
         self._first: Image.Image | None = first  # an image is decoded once
         frames, (width, height) = len(self._files), first.size
-        kind = os.path.splitext(self._files[0])[1].lower().lstrip(".").replace("jpg", "jpeg")
+        kind = os.path.splitext(str(self._files[0]))[1].lower().lstrip(".").replace("jpg", "jpeg")
         info = VideoInfo(
             frames, fps, width, height, 0, frames / fps, kind, "rgb24", "frames", False
         )
-        super().__init__(path, info, np.arange(frames) / fps, short_side, allow_larger)
+        super().__init__(self.path, info, np.arange(frames) / fps, short_side, allow_larger)
 
     def _read(self, wanted: np.ndarray) -> Tensor:
         width, height = self.size
@@ -80,25 +82,25 @@ class PictureReader(VideoReader):
             picture = kept or self._decode(self._files[index])
             if picture.size != (self.info.width, self.info.height):
                 raise DecodeError(
-                    f"cannot read {self.path}: {os.path.basename(self._files[index])} has "
+                    f"cannot read {self.path}: {os.path.basename(str(self._files[index]))} has "
                     f"{picture.size} pixels (width, height), the first picture "
                     f"{(self.info.width, self.info.height)}"
                 )
             out[place] = np.asarray(picture.resize(self.size, Image.Resampling.BILINEAR))
         return torch.from_numpy(out)
 
-    def _decode(self, file: str) -> Image.Image:
+    def _decode(self, file: Source) -> Image.Image:
         try:
             return read_picture(file)
         except DecodeError as error:
-            if file == self.path:
+            if str(file) == self.path:
                 raise
             reason = str(error).removeprefix(f"cannot read {file}: ")
-            name = os.path.basename(file)
+            name = os.path.basename(str(file))
             raise DecodeError(f"cannot read {self.path}: {name}: {reason}") from None
 
     @property
-    def files(self) -> list[str]:
+    def files(self) -> list[Source]:
         """The pictures, in their order."""
         return list(self._files)
 
@@ -106,17 +108,18 @@ class PictureReader(VideoReader):
         self._files, self._first = [], None
 
 
-def read_picture(file: str) -> Image.Image:
+def read_picture(file: Source) -> Image.Image:
     """An upright picture in 8-bit RGB; of 16-bit samples the high bytes, without its alpha.
 
     Raises DecodeError for what is no plain file, no picture of a known format, too large, damaged,
     or an animation.
     """
     check_plain_file(file)
+    content = file if isinstance(file, str) else file.open()
     try:
         with warnings.catch_warnings():  # Pillow's own limit on pixels only warns
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(file, formats=_FORMATS) as picture:
+            with Image.open(content, formats=_FORMATS) as picture:
                 _check_size(file, picture)
                 return _to_rgb(ImageOps.exif_transpose(picture))
     # Pillow raises nearly anything for damaged headers and metadata.
@@ -128,7 +131,7 @@ def read_picture(file: str) -> Image.Image:
         raise DecodeError(f"cannot read {file}: {_reason(error)}") from None
 
 
-def _check_size(file: str, picture: Image.Image) -> None:
+def _check_size(file: Source, picture: Image.Image) -> None:
     if picture.width * picture.height > MOST_PIXELS:
         raise DecodeError(
             f"cannot read {file}: it has {picture.width} x {picture.height} pixels, more than "
@@ -154,13 +157,13 @@ def _reason(error: BaseException) -> str:
     return (text.splitlines() or [type(error).__name__])[0].strip(" .") or type(error).__name__
 
 
-def picture_damage(file: str) -> str:
+def picture_damage(file: Source) -> str:
     """What shows damage in a picture that Pillow reads all the same; empty where nothing does.
 
     Raises DecodeError for what is no plain file.
     """
     check_plain_file(file)
-    with open(file, "rb") as content:
+    with open_bytes(file) as content:
         data = content.read(MOST_BYTES)
     if data.startswith(b"\xff\xd8"):
         return _jpeg_damage(data)

@@ -6,7 +6,6 @@ or elements say how long they are, its header how long the video lasts: what is 
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Callable
 from typing import BinaryIO
@@ -16,20 +15,21 @@ import numpy as np
 
 from videonet.data.video.access import READ_ERRORS, open_container
 from videonet.data.video.boxes import boxes, element
+from videonet.data.video.content import Source, open_bytes, size_of
 from videonet.data.video.packets import has_forbidden_bytes, unit_size
 
 _SLACK_SECONDS = 0.5  # that a header may promise too much: sound ends a little later, and rounding
 _SLACK_SHARE = 0.02
 
 
-def missing_part(path: str, frames: int, end: float) -> str:
+def missing_part(path: Source, frames: int, end: float) -> str:
     """What a container promises and the file does not hold, as a phrase; empty where all is there.
 
     ``frames`` that are shown, and the ``end`` of the last one in seconds from the start.
     """
     container, stream = open_container(path)
     with container:
-        kind, size = container.format.name, os.path.getsize(path)
+        kind, size = container.format.name, size_of(path)
         promised = _promised_seconds(container, stream)
         announced = stream.frames
         try:
@@ -93,7 +93,7 @@ def _last_packet(
             continue
 
 
-def bytes_missing(path: str, kind: str, size: int) -> str:
+def bytes_missing(path: Source, kind: str, size: int) -> str:
     """What the structure of a file says is missing from its end, empty where it says nothing.
 
     ``kind`` is FFmpeg's name of the container, ``size`` the length of the file in bytes.
@@ -102,7 +102,7 @@ def bytes_missing(path: str, kind: str, size: int) -> str:
     if look is None:
         return ""
     try:
-        with open(path, "rb") as file:
+        with open_bytes(path) as file:
             return look(file, size)
     except (OSError, struct.error, IndexError, ValueError):
         return ""
@@ -229,13 +229,13 @@ def _ts_packets(head: bytes) -> tuple[int, int]:
     return 0, 0
 
 
-def lost_packet(path: str, number: int) -> int | None:
+def lost_packet(path: Source, number: int) -> int | None:
     """The byte where packets of one stream of a transport stream are missing or overwritten.
 
     The packets of a stream (ISO/IEC 13818-1, 2.4.3) are counted by four bits, which only rise with
     those that carry something; one may come twice.
     """
-    with open(path, "rb") as file:
+    with open_bytes(path) as file:
         length, sync = _ts_packets(file.read(2**12))
         if not length:
             return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 from collections.abc import Callable, Iterator
 
 import av
@@ -21,6 +20,7 @@ from videonet.data.video.access import (
     seconds_per_tick,
 )
 from videonet.data.video.colours import RGBConverter, describe_colours
+from videonet.data.video.content import Source, size_of
 from videonet.data.video.cropping import Crop, find_crop
 from videonet.data.video.info import (
     NO_STAMP,
@@ -66,7 +66,7 @@ class PyAVReader(VideoReader):
 
     def __init__(
         self,
-        path: str,
+        path: Source,
         short_side: int | None = None,
         allow_larger: bool = False,
         known: VideoInfo | None = None,
@@ -90,7 +90,12 @@ class PyAVReader(VideoReader):
         except DecodeError:
             self.close()
             raise
-        super().__init__(path, info, self._table.times, short_side, allow_larger)
+        super().__init__(str(path), info, self._table.times, short_side, allow_larger)
+
+    @property
+    def source(self) -> Source:
+        """What is read."""
+        return self._path
 
     @property
     def streams(self) -> int:
@@ -154,7 +159,7 @@ class PyAVReader(VideoReader):
             tick = seconds_per_tick(self._path, self._stream)
             rate = header_rate(self._stream)
             try:
-                return unpack_table(known.counted, tick, rate, os.path.getsize(self._path))
+                return unpack_table(known.counted, tick, rate, size_of(self._path))
             except DecodeError as error:
                 raise DecodeError(f"cannot read {self._path}: {error}") from None
         table = table_from_packets(self._path, self._container, self._stream)

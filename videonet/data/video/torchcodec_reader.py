@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from videonet.data.video.access import INDEXED, decode_error
-from videonet.data.video.decord_reader import check_times, import_backend
+from videonet.data.video.decord_reader import check_times, import_backend, plain
 from videonet.data.video.pyav_reader import PyAVReader
 from videonet.data.video.reader import VideoReader
 from videonet.errors import ConfigError, DecodeError
@@ -35,7 +33,7 @@ class TorchcodecReader(VideoReader):
             raise DecodeError(f"cannot read {path}: torchcodec does not read {weakness} exactly")
         try:
             self._decoder = decoders.VideoDecoder(
-                os.path.abspath(path),  # never taken for a protocol
+                plain(reference.source),
                 stream_index=reference.stream_index,
                 dimension_order="NCHW",
                 num_ffmpeg_threads=1,
