@@ -19,6 +19,7 @@ VERBS = {  # module, function, what it does
     "train": ("commands.run", "train", "train alone"),
     "test": ("commands.run", "test", "test alone, with several views"),
     "predict": ("commands.predict", "main", "what is in a video, a folder of them, or over time"),
+    "bulk": ("commands.bulk", "main", "the same for millions of files, on one machine or many"),
     "refine": ("commands.refine", "main", "sharper boundaries for the masks of any detector"),
     "features": ("commands.features", "main", "write the embeddings of videos' clips"),
     "index": ("commands.index", "main", "embeddings of a collection, to be searched"),

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from videonet.config.command_line import OVERRIDES_HELP, parse_with_overrides
+from videonet.errors import ConfigError
 
 if TYPE_CHECKING:
     from videonet.inference.predictor import Predictor
@@ -79,6 +80,43 @@ def add_window_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--window", type=float, help="seconds (default: what a training clip spans)")
     group.add_argument("--stride", type=float, help="seconds (default: half a window)")
     group.add_argument("--crops", type=int, choices=(1, 3), default=1, help="of each window (1)")
+
+
+def add_bulk_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say how many files are worked on at once.
+
+    Args:
+        parser: gets the arguments.
+    """
+    group = parser.add_argument_group("many files")
+    group.add_argument(
+        "--workers",
+        type=int,
+        help="processes that decode; 0 for none (default: one per core, none for a few files)",
+    )
+    group.add_argument("--devices", nargs="+", default=(), help="a copy of the model on each")
+    group.add_argument("--unordered", action="store_true", help="write files as they are finished")
+
+
+def bulk_options(args: argparse.Namespace, files: int, *, sliding: bool) -> dict[str, Any]:
+    """What :func:`add_bulk_arguments` says, as prediction and extraction take it.
+
+    Args:
+        args: parsed.
+        files: their number.
+        sliding: whether windows are scored.
+
+    Raises:
+        ConfigError: the number of processes is below 0.
+    """
+    from videonet.inference.many import default_workers
+
+    workers = args.workers
+    if workers is None:
+        workers = default_workers(files, sliding=sliding)
+    if workers < 0:
+        raise ConfigError(f"--workers is {workers}, expected 0 or more")
+    return {"workers": workers, "devices": args.devices, "ordered": not args.unordered}
 
 
 def is_sliding(args: argparse.Namespace) -> bool:

@@ -15,8 +15,10 @@ from pathlib import Path
 from videonet.choices import FEATURE_FORMATS
 from videonet.commands.arguments import (
     Words,
+    add_bulk_arguments,
     add_model_arguments,
     add_window_arguments,
+    bulk_options,
     is_sliding,
     make_predictor,
     new_parser,
@@ -46,10 +48,11 @@ def main(argv: Words = None, prog: str | None = None) -> int:
     parser.add_argument("--format", choices=FEATURE_FORMATS, default=FEATURE_FORMATS[0])
     parser.add_argument("--frames", action="store_true", help="also a vector per frame of the grid")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_bulk_arguments(parser)
     args = parse(parser, argv)
     from videonet.data.feature_store import FeatureWriter
     from videonet.inference.extraction import describe_features, extract_features
-    from videonet.inference.run import Options
+    from videonet.inference.options import Options
     from videonet.inference.sources import find_videos
     from videonet.terminal import start_logging
 
@@ -63,6 +66,12 @@ def main(argv: Words = None, prog: str | None = None) -> int:
     about = describe_features(predictor, options, frames=args.frames)
     with FeatureWriter(args.output, about, args.format, overwrite=args.overwrite) as writer:
         failed = extract_features(
-            predictor, sources, writer, options, frames=args.frames, progress=not args.quiet
+            predictor,
+            sources,
+            writer,
+            options,
+            frames=args.frames,
+            progress=not args.quiet,
+            **bulk_options(args, len(sources), sliding=sliding),
         )
     return exit_code(failed, len(sources))

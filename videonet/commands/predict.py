@@ -17,8 +17,10 @@ from pathlib import Path
 
 from videonet.commands.arguments import (
     Words,
+    add_bulk_arguments,
     add_model_arguments,
     add_window_arguments,
+    bulk_options,
     is_sliding,
     make_predictor,
     new_parser,
@@ -41,7 +43,8 @@ def parse_arguments(argv: Words = None, prog: str | None = None) -> argparse.Nam
     parser.add_argument("--format", choices=("text", "jsonl", "csv"), help="by default: by suffix")
     parser.add_argument("--aggregate", choices=("mean", "max", "attention"), default="")
     parser.add_argument("--head", type=Path, help="head of tools/train_head.py, for attention")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_bulk_arguments(parser)
     group = parser.add_argument_group("segments of a sliding window")
     group.add_argument("--on", type=float, default=0.5, help="score that begins one (0.5)")
     group.add_argument("--off", type=float, default=0.3, help="score that ends one (0.3)")
@@ -69,9 +72,10 @@ def main(argv: Words = None, prog: str | None = None) -> int:
     """
     args = parse_arguments(argv, prog)
     from videonet.inference.description import describe_results
+    from videonet.inference.options import Options
     from videonet.inference.pictures import Pictures
     from videonet.inference.result_files import open_results
-    from videonet.inference.run import Options, predict_videos
+    from videonet.inference.run import predict_videos
     from videonet.inference.sources import find_videos
     from videonet.tasks.segments import Hysteresis
     from videonet.terminal import start_logging
@@ -102,6 +106,12 @@ def main(argv: Words = None, prog: str | None = None) -> int:
         args.output, args.format, sys.stdout, about, overwrite=args.overwrite
     ) as writer:
         failed = predict_videos(
-            predictor, sources, writer, options, pictures, progress=not args.quiet
+            predictor,
+            sources,
+            writer,
+            options,
+            pictures,
+            progress=not args.quiet,
+            **bulk_options(args, len(sources), sliding=options.sliding),
         )
     return exit_code(failed, len(sources))

@@ -13,8 +13,8 @@ from torch import nn
 from videonet.config import model_arguments
 
 if TYPE_CHECKING:
+    from videonet.inference.options import Options
     from videonet.inference.predictor import Predictor
-    from videonet.inference.run import Options
 
 # Keys of DATA and TEST that change no score: places of files, and what training alone reads.
 _WITHOUT_EFFECT = frozenset(

@@ -12,9 +12,13 @@ from torch import Tensor
 from videonet.data.feature_store import FeatureWriter, VideoFeatures
 from videonet.data.loading.build import evaluation_views
 from videonet.errors import DecodeError, ScoreError
+from videonet.inference.clips import Piece
 from videonet.inference.description import describe_clips, describe_scoring
+from videonet.inference.many import Action, Run
+from videonet.inference.options import Options
 from videonet.inference.predictor import Predictor
-from videonet.inference.run import Options
+from videonet.inference.run import windows_of
+from videonet.inference.scoring import Scored
 from videonet.inference.sources import Source
 from videonet.terminal import logs_above_bars, progress_bar
 
@@ -49,6 +53,9 @@ def extract_features(
     tokens: bool = False,
     clips_of: ClipsOf | None = None,
     progress: bool = True,
+    workers: int = 0,
+    devices: Sequence[str] = (),
+    ordered: bool = True,
 ) -> int:
     """Write the embeddings of every video that the writer does not hold yet.
 
@@ -61,10 +68,28 @@ def extract_features(
         tokens: also all tokens of the last stage (not with a sliding window).
         clips_of: makes the clips of a video in place of `options`; their times are not known.
         progress: show a progress bar.
+        workers: see :func:`videonet.inference.run.predict_videos`, as for the others; videos with
+            `tokens` or `clips_of` are read one after the other by this process.
+        devices: of copies of the model.
+        ordered: in the order of the videos.
 
     Returns:
         The number of videos that could not be read, or whose embeddings are not finite.
     """
+    if clips_of is None and not tokens:
+        todo = [source for source in sources if source.path not in writer.done]
+        run = Run(
+            predictor,
+            options,
+            lambda number: _Features(predictor, todo[number], writer, options, frames),
+            writer.failure,
+            workers=workers,
+            devices=devices,
+            frames=frames,
+            ordered=ordered,
+            progress=progress,
+        )
+        return run.files([source.path for source in todo], len(sources))
     failed = 0
     bar = progress_bar(sources, show=progress, desc="videos", unit="videos")
     with logs_above_bars():
@@ -76,8 +101,6 @@ def extract_features(
                     clips = clips_of(source)
                     times = np.zeros((len(clips), 2))
                     writer.add(_of_clips(predictor, source, clips, times, frames, tokens))
-                elif options.sliding:
-                    writer.add(_of_windows(predictor, source, options))
                 else:
                     writer.add(_of_views(predictor, source, frames, tokens))
             except (DecodeError, ScoreError) as error:
@@ -86,17 +109,6 @@ def extract_features(
                 logger.error("%s", reason)
                 writer.failure(source.path, reason)
     return failed
-
-
-def _of_windows(predictor: Predictor, source: Source, options: Options) -> VideoFeatures:
-    windows = predictor.windows(
-        source.path, window=options.window, stride=options.stride, crops=options.crops
-    )
-    rows = [(window.embedding, (window.start, window.end)) for window in windows]
-    embeddings, times = zip(*rows, strict=True)
-    return VideoFeatures(
-        source.path, torch.stack(embeddings).numpy(), np.array(times), label=source.label
-    )
 
 
 def _of_views(predictor: Predictor, source: Source, frames: bool, tokens: bool) -> VideoFeatures:
@@ -128,3 +140,43 @@ def _of_clips(
         source.label,
         None if every is None else every.half().numpy(),
     )
+
+
+class _Features:
+    """Gathers the embeddings of a video."""
+
+    first = 0
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        source: Source,
+        writer: FeatureWriter,
+        options: Options,
+        frames: bool,
+    ):
+        self.predictor, self.source, self.writer = predictor, source, writer
+        self.options, self.frames = options, frames
+        self._times: list[tuple[float, float]] = []
+        self._vectors: list[torch.Tensor] = []
+        self._of_frames: list[torch.Tensor] = []
+
+    def add(self, piece: Piece, scored: Scored) -> None:
+        self._times += piece.span.times
+        if self.options.sliding:
+            windows = windows_of(self.predictor, piece, scored)
+            self._vectors += [window.embedding for window in windows]
+            return
+        self.predictor.refuse_infinite(scored.outputs, scored.embeddings, scored.frames)
+        self._vectors += list(scored.embeddings)
+        self._of_frames += list(scored.frames) if self.frames else []
+
+    def finish(self) -> Action:
+        features = VideoFeatures(
+            self.source.path,
+            torch.stack(self._vectors).numpy(),
+            np.array(self._times),
+            torch.stack(self._of_frames).numpy() if self.frames else None,
+            self.source.label,
+        )
+        return lambda: self.writer.add(features)

@@ -17,6 +17,7 @@ from videonet.data.loading.dataset import EvaluationViews
 from videonet.data.video.memory import Frames, FramesReader, stack_frames
 from videonet.data.video.reader import VideoReader
 from videonet.errors import CheckpointError, ConfigError, DecodeError
+from videonet.inference.buckets import fetch, is_address
 
 File = str | os.PathLike[str] | bytes | IO[bytes]
 Video = File | Frames
@@ -54,11 +55,8 @@ def open_input(video: Any, views: EvaluationViews, fps: float | None) -> Iterato
         frames = stack_frames(video)
         with FramesReader(frames, _rate(views, fps)) as reader:
             yield reader
-    elif isinstance(video, str) and video.lower().startswith(SCHEMES):
-        with _fetched(video) as path, views.open(str(path)) as reader:
-            yield reader
     elif isinstance(video, str | os.PathLike):
-        with views.open(os.fspath(video)) as reader:
+        with local_file(os.fspath(video)) as path, views.open(str(path)) as reader:
             yield reader
     elif isinstance(video, bytes | bytearray | memoryview) or hasattr(video, "read"):
         with _stored(video) as path, views.open(str(path)) as reader:
@@ -68,6 +66,30 @@ def open_input(video: Any, views: EvaluationViews, fps: float | None) -> Iterato
             f"a video is given as a {type(video).__name__}, expected a path, an address, bytes, an "
             "open file or frames"
         )
+
+
+@contextlib.contextmanager
+def local_file(path: str) -> Iterator[str | Path]:
+    """A video as a file of this machine: itself, or a copy for as long as the context lasts.
+
+    Args:
+        path: a file, or an address: http, https, or another scheme that fsspec knows (s3, gs, hf).
+
+    Raises:
+        DecodeError: it cannot be fetched.
+    """
+    if not is_address(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="videonet-") as folder:
+        name = path.split("?")[0].split("#")[0].rpartition("/")[2]
+        suffix = Path(name).suffix if Path(name).suffix[1:].isalnum() else ""
+        copy = Path(folder, f"video{suffix}")
+        if path.lower().startswith(SCHEMES):
+            _download(path, copy)
+        else:
+            fetch(path, copy)
+        yield copy
 
 
 def _rate(views: EvaluationViews, fps: float | None) -> float:
@@ -107,15 +129,10 @@ def _pieces(content: Any) -> tuple[bytes, Iterator[bytes] | Sequence[bytes]]:
     return first, iter(lambda: content.read(CHUNK), b"")
 
 
-@contextlib.contextmanager
-def _fetched(address: str) -> Iterator[Path]:
+def _download(address: str, path: Path) -> None:
     from videonet.checkpoint.download import download
 
-    name = address.split("?")[0].split("#")[0].rpartition("/")[2]
-    suffix = Path(name).suffix if Path(name).suffix[1:].isalnum() else ""
-    with tempfile.TemporaryDirectory(prefix="videonet-") as folder:
-        try:
-            path = download(address, Path(folder, f"video{suffix}"), what="video")
-        except CheckpointError as error:
-            raise DecodeError(f"cannot read {address}: {error}") from error
-        yield path
+    try:
+        download(address, path, what="video")
+    except CheckpointError as error:
+        raise DecodeError(f"cannot read {address}: {error}") from error

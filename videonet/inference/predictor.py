@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 import threading
 import warnings
@@ -17,13 +18,11 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
-from videonet.data.decode import PyAVReader
 from videonet.data.loading.build import clip_sampler, evaluation_views
-from videonet.data.transforms.clip import spatial_crops
-from videonet.data.transforms.sampling import Clock
 from videonet.devices import apply_to_clips, autocast_dtype, replays_for, select_device
 from videonet.errors import ConfigError, ScoreError
 from videonet.heads.aggregation import VideoAttentionHead
+from videonet.inference.clips import file_windows, picture_crops
 from videonet.inference.display import as_html, as_text
 from videonet.inference.inputs import File, Video, is_several, open_input
 from videonet.inference.model_card import Described
@@ -266,7 +265,25 @@ class Predictor:
 
     def score(self, clips: Tensor, top_k: int = 5, aggregate: str = "") -> Prediction:
         """Score the views of one video, uint8 (V, 3, T, H, W); see :meth:`__call__`."""
-        outputs, embeddings = self.run(clips)
+        return self.predict(*self.run(clips), clips, top_k, aggregate)
+
+    def predict(
+        self,
+        outputs: Tensor,
+        embeddings: Tensor,
+        clips: Tensor,
+        top_k: int = 5,
+        aggregate: str = "",
+    ) -> Prediction:
+        """What the outputs of a video's views say of it.
+
+        Args:
+            outputs: (V, K), see :meth:`run`.
+            embeddings: (V, …), likewise.
+            clips: the views, uint8 (V, 3, T, H, W).
+            top_k: the most outputs that are named.
+            aggregate: see :meth:`__call__`.
+        """
         clip_scores = self.task.scores(outputs)
         if aggregate:
             scores = self.aggregate(clip_scores, embeddings, aggregate)
@@ -320,14 +337,19 @@ class Predictor:
         Raises:
             ScoreError: an output or an embedding is not finite.
         """
+        outputs, embeddings = self.compute(clips)
+        self.refuse_infinite(outputs, embeddings)
+        return outputs, embeddings
+
+    def compute(self, clips: Tensor) -> tuple[Tensor, Tensor]:
+        """The same as :meth:`run`, whatever numbers come out."""
         outputs, vectors = self.apply(self._outputs_and_vectors, clips)
-        self.refuse_infinite(outputs, vectors)
         if self.video_head is not None and self.video_head.levels == 2:
-            return outputs, self.frame_embeddings(clips)
+            return outputs, self.compute_frames(clips)
         return outputs, vectors
 
     def refuse_infinite(self, *results: Tensor) -> None:
-        """Raise a ScoreError where a number of them is not finite."""
+        """Raise ScoreError where a number of the model's is not finite."""
         if not all(result.isfinite().all() for result in results):
             dtype = autocast_dtype(self.cfg, self.device) or torch.float32
             raise ScoreError(
@@ -347,8 +369,13 @@ class Predictor:
         Raises:
             ScoreError: a number of them is not finite.
         """
-        (vectors,) = self.apply(self._frame_means, clips)
+        vectors = self.compute_frames(clips)
         self.refuse_infinite(vectors)
+        return vectors
+
+    def compute_frames(self, clips: Tensor) -> Tensor:
+        """The same as :meth:`frame_embeddings`, whatever numbers come out."""
+        (vectors,) = self.apply(self._frame_means, clips)
         return vectors
 
     def token_embeddings(self, clips: Tensor) -> tuple[Tensor, Tensor]:
@@ -426,15 +453,9 @@ class Predictor:
         Raises:
             DecodeError: the file cannot be read, or not to its end.
         """
-        reader = PyAVReader(str(video))
-        with reader:
-            clock = Clock.of(reader.info.frames, reader.info.fps, reader.times)
-            plan = self.plan(clock.rate, window, stride)
-            start = np.searchsorted(reader.times, first * plan.stride / plan.fps) - 1
-            frames = reader.forwards(int(np.clip(start, 0, reader.info.frames - 1)))
-            buffer = WindowBuffer(plan, self._prepare(crops), first=first)
-            batch = max(1, self.cfg.TEST.BATCH_SIZE // crops)
-            yield from self._score_windows(sliding_windows(frames, buffer), batch)
+        views = evaluation_views(self.cfg)
+        found = file_windows(str(video), views, window, stride, crops, first)
+        yield from self._score_windows(found, max(1, self.cfg.TEST.BATCH_SIZE // crops))
 
     def stream(
         self,
@@ -465,22 +486,19 @@ class Predictor:
             The scores of each window.
         """
         plan = self.plan(fps, window, stride)
-        buffer = WindowBuffer(plan, self._prepare(crops))
+        buffer = WindowBuffer(plan, picture_crops(evaluation_views(self.cfg), crops))
         return self._score_windows(sliding_windows(_timed(frames, fps), buffer), batch)
 
-    def _prepare(self, crops: int) -> Callable[[np.ndarray], Tensor]:
-        """A function that resizes and crops pictures as testing does."""
-        size = self.cfg.DATA.TEST_CROP_SIZE
-        short_side = evaluation_views(self.cfg).short_side
-        by = self.cfg.TEST.INTERPOLATION
-
-        def prepare(picture: np.ndarray) -> Tensor:
-            """(H, W, 3) -> (crops, 3, S, S)."""
-            frame = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)
-            clips = spatial_crops(frame.unsqueeze(0), size, crops, short_side, interpolation=by)
-            return torch.cat(clips)
-
-        return prepare
+    def on(self, device: str) -> Predictor:
+        """The same predictor with a copy of its model on another device."""
+        cfg = self.cfg.clone()
+        cfg.defrost()
+        cfg.DEVICE = device
+        cfg.freeze()
+        with self.lock:
+            other = Predictor(copy.deepcopy(self.model), cfg, self.task)
+        other.origin, other.video_head = self.origin, self.video_head
+        return other
 
     def _score_windows(self, windows: Iterator[Window], batch: int) -> Iterator[WindowScores]:
         while group := list(islice(windows, batch)):

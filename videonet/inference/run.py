@@ -1,56 +1,23 @@
-"""Many videos, one after the other: scores, windows and segments written as they come."""
+"""The scores, windows and segments of many videos, written as they come."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from videonet.data.decode import PyAVReader
-from videonet.errors import ConfigError, DecodeError, ScoreError
-from videonet.inference.predictor import Predictor, WindowScores
+from videonet.inference.clips import Piece
+from videonet.inference.many import Action, Collector, Run
+from videonet.inference.options import Options
+from videonet.inference.predictor import Prediction, Predictor, WindowScores
 from videonet.inference.result_files import ResultWriter, VideoResult, WindowResult
+from videonet.inference.scoring import Scored
 from videonet.inference.sources import Source
-from videonet.tasks.segments import Hysteresis
-from videonet.terminal import logs_above_bars, progress_bar
 
 if TYPE_CHECKING:
     from videonet.inference.pictures import Pictures
-
-logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Options:
-    """How videos are scored.
-
-    Attributes:
-        top_k: the most outputs that are named.
-        sliding: windows over the whole video instead of the views of testing.
-        window: seconds, see :meth:`Predictor.plan`.
-        stride: seconds, see :meth:`Predictor.plan`.
-        crops: 1 or 3 of each window.
-        aggregate: how the scores of clips become those of the video: "mean", "max", "attention"
-            (needs the predictor's ``video_head``), or "" for ``TEST.ENSEMBLE`` of the views and the
-            mean of windows.
-        segments: when a segment begins and ends.
-    """
-
-    top_k: int = 5
-    sliding: bool = False
-    window: float | None = None
-    stride: float | None = None
-    crops: int = 1
-    aggregate: str = ""
-    segments: Hysteresis = field(default_factory=Hysteresis)
-
-    def __post_init__(self) -> None:
-        if self.top_k < 1:
-            raise ConfigError(f"--top-k is {self.top_k}, expected 1 or more")
 
 
 def predict_videos(
@@ -61,11 +28,15 @@ def predict_videos(
     pictures: Pictures | None = None,
     *,
     progress: bool = True,
+    workers: int = 0,
+    devices: Sequence[str] = (),
+    ordered: bool = True,
 ) -> int:
     """Score every video that the writer does not hold yet.
 
     A video that cannot be read, or whose scores are not finite, is written and logged as failed,
-    and the others are scored.
+    and the others are scored. The scores of a video do not depend on the others, on the number of
+    processes or on the order; see :mod:`videonet.inference.scoring`.
 
     Args:
         predictor: scores the videos.
@@ -73,95 +44,146 @@ def predict_videos(
         writer: takes the results.
         options: how videos are scored.
         pictures: draws what was asked for; None for no pictures.
-        progress: show progress bars.
+        progress: show a progress bar.
+        workers: processes that decode while the model computes; 0: this one decodes.
+        devices: where copies of the model run; none for the predictor's own device.
+        ordered: results are written in the order of the videos, else as they come.
 
     Returns:
         The number of videos that failed.
     """
-    failed = 0
-    bar = progress_bar(total=len(sources), show=progress, desc="videos", unit="videos")
-    with logs_above_bars(), bar:
-        for source in sources:
-            if source.path not in writer.done:
-                try:
-                    _predict_video(predictor, source.path, writer, options, pictures, progress)
-                except (DecodeError, ScoreError) as error:
-                    failed += 1
-                    reason = str(error) if source.path in str(error) else f"{source.path}: {error}"
-                    logger.error("%s", reason)
-                    writer.failure(source.path, reason)
-            bar.update()
-    return failed
+    todo = [source.path for source in sources if source.path not in writer.done]
 
+    def collect(number: int) -> Collector:
+        if options.sliding:
+            return _Windows(predictor, todo[number], writer, options, pictures)
+        return _Views(predictor, todo[number], writer, options, pictures)
 
-def _predict_video(
-    predictor: Predictor,
-    video: str,
-    writer: ResultWriter,
-    options: Options,
-    pictures: Pictures | None,
-    progress: bool,
-) -> None:
-    if not options.sliding:
-        clips = predictor.views(video)
-        prediction = predictor.score(clips, options.top_k, options.aggregate)
-        if pictures is not None:
-            pictures.of_views(video, prediction)
-        writer.video(video, VideoResult(prediction.top))
-        return
-    windows: list[WindowResult] = []
-    embeddings: list[torch.Tensor] = []
-    for window, embedding in _windows(predictor, video, writer, options, progress):
-        windows.append(window)
-        if embedding is not None:
-            embeddings.append(embedding)
-    times = [(w.start, w.end) for w in windows]
-    rows = np.asarray([w.scores for w in windows], dtype=np.float32)  # (N, K)
-    segments = predictor.task.segments(times, rows, options.segments)
-    total = predictor.aggregate(
-        torch.from_numpy(rows),
-        torch.stack(embeddings) if options.aggregate == "attention" else None,
-        options.aggregate or "mean",
+    run = Run(
+        predictor,
+        options,
+        collect,
+        writer.failure,
+        workers=workers,
+        devices=devices,
+        ordered=ordered,
+        progress=progress,
     )
-    result = VideoResult(predictor.top(total, options.top_k), len(windows), segments)
-    if pictures is not None:
-        pictures.of_windows(video, times, rows, segments)
-    writer.video(video, result)
+    return run.files(todo, len(sources))
 
 
-def _windows(
-    predictor: Predictor, video: str, writer: ResultWriter, options: Options, progress: bool
-) -> Iterator[tuple[WindowResult, torch.Tensor | None]]:
-    """The windows of a video with their embeddings, where a learned head needs them.
+class _Views:
+    """Makes the result of a video from its views."""
+
+    first = 0
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        video: str,
+        writer: ResultWriter,
+        options: Options,
+        pictures: Pictures | None,
+    ):
+        self.predictor, self.video, self.writer = predictor, video, writer
+        self.options, self.pictures = options, pictures
+        self._prediction: Prediction | None = None
+
+    def add(self, piece: Piece, scored: Scored) -> None:
+        self.predictor.refuse_infinite(scored.outputs, scored.embeddings)
+        self._prediction = self.predictor.predict(
+            scored.outputs,
+            scored.embeddings,
+            piece.clips,
+            self.options.top_k,
+            self.options.aggregate,
+        )
+
+    def finish(self) -> Action:
+        prediction = self._prediction
+        if prediction is None:
+            raise RuntimeError(f"{self.video} has ended without its views")
+
+        def write() -> None:
+            if self.pictures is not None:
+                self.pictures.of_views(self.video, prediction)
+            self.writer.video(self.video, VideoResult(prediction.top))
+
+        return write
+
+
+class _Windows:
+    """Makes the results of a video's windows, then that of the video.
 
     Windows that the writer already holds are not scored again.
     """
-    # A learned head needs the embeddings of all windows, which results do not hold.
-    known = [] if options.aggregate == "attention" else writer.unfinished(video)
-    yield from ((result, None) for result in known)
-    with PyAVReader(video) as reader:
-        info = reader.info
-    total = predictor.plan(info.fps, options.window, options.stride).count(info.duration)
-    scored = predictor.windows(
-        video,
-        window=options.window,
-        stride=options.stride,
-        crops=options.crops,
-        first=len(known),
-    )
-    bar = progress_bar(
-        scored,
-        show=progress,
-        total=total,
-        initial=len(known),
-        desc="windows",
-        unit="windows",
-        leave=False,
-    )
-    for window in bar:
-        result = _result(predictor, window, options.top_k)
-        writer.window(video, result)
-        yield result, window.embedding if options.aggregate == "attention" else None
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        video: str,
+        writer: ResultWriter,
+        options: Options,
+        pictures: Pictures | None,
+    ):
+        self.predictor, self.video, self.writer = predictor, video, writer
+        self.options, self.pictures = options, pictures
+        # A learned head needs the embeddings of all windows, which results do not hold.
+        self._attention = options.aggregate == "attention"
+        self._windows = [] if self._attention else list(writer.unfinished(video))
+        self._embeddings: list[torch.Tensor] = []
+        self.first = len(self._windows)
+
+    def add(self, piece: Piece, scored: Scored) -> Action:
+        results = []
+        for window in windows_of(self.predictor, piece, scored):
+            results.append(_result(self.predictor, window, self.options.top_k))
+            if self._attention:
+                self._embeddings.append(window.embedding)
+        self._windows += results
+
+        def write() -> None:
+            for result in results:
+                self.writer.window(self.video, result)
+
+        return write
+
+    def finish(self) -> Action:
+        options, windows = self.options, self._windows
+        times = [(w.start, w.end) for w in windows]
+        rows = np.asarray([w.scores for w in windows], dtype=np.float32)  # (N, K)
+        segments = self.predictor.task.segments(times, rows, options.segments)
+        total = self.predictor.aggregate(
+            torch.from_numpy(rows),
+            torch.stack(self._embeddings) if self._attention else None,
+            options.aggregate or "mean",
+        )
+        result = VideoResult(self.predictor.top(total, options.top_k), len(windows), segments)
+
+        def write() -> None:
+            if self.pictures is not None:
+                self.pictures.of_windows(self.video, times, rows, segments)
+            self.writer.video(self.video, result)
+
+        return write
+
+
+def windows_of(predictor: Predictor, piece: Piece, scored: Scored) -> list[WindowScores]:
+    """The scores of the windows of a piece.
+
+    Raises:
+        ScoreError: they are not finite.
+    """
+    span = piece.span
+    if not span.times:
+        return []
+    predictor.refuse_infinite(scored.outputs, scored.embeddings)
+    each = span.clips // len(span.times)
+    parts = zip(scored.outputs.split(each), scored.embeddings.split(each), span.times, strict=True)
+    return [
+        WindowScores(index, start, end, predictor.task.join_views(rows), vectors.mean(dim=0))
+        for index, (rows, vectors, (start, end)) in enumerate(parts, span.first)
+    ]
 
 
 def _result(predictor: Predictor, window: WindowScores, top_k: int) -> WindowResult:

@@ -12,6 +12,8 @@ from pathlib import Path
 from videonet.data.datasets.lists import read_paths
 from videonet.data.video.names import is_hidden, is_video
 from videonet.errors import DataError
+from videonet.inference.buckets import is_address, list_videos
+from videonet.inference.inputs import SCHEMES
 
 LIST_SUFFIXES = frozenset((".csv", ".list", ".tsv", ".txt"))
 _RECURSIVE = re.compile(r"(?:^|/)(?P<stars>\*\*)(?:/|$)")  # the part of a pattern for all folders
@@ -38,7 +40,8 @@ def find_videos(inputs: Iterable[str | Path]) -> list[Source]:
     result: it fails when it is read.
 
     Args:
-        inputs: files, folders (with the folders in them), glob patterns and lists.
+        inputs: files, folders (with the folders in them), glob patterns, lists, and addresses of
+            files or of folders in buckets (``s3://…``, see :mod:`videonet.inference.buckets`).
 
     Returns:
         The videos in the order of `inputs`.
@@ -55,6 +58,8 @@ def find_videos(inputs: Iterable[str | Path]) -> list[Source]:
 
 def _expand(item: str) -> list[Source]:
     path = Path(item)
+    if is_address(item) and not item.lower().startswith(SCHEMES):
+        return _some([Source(name) for name in list_videos(item)], f"{item} holds no video file")
     if os.path.isdir(item):
         return _some(_videos_below(path), f"{item} holds no video file")
     if path.suffix.lower() in LIST_SUFFIXES:

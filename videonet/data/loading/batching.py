@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, Full, Queue
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -40,6 +40,8 @@ logger = logging.getLogger(__name__)
 
 # What a worker is given: SampleRequest.arguments(), then the batch's place in the ring, and a row.
 ReadTask = tuple[str, tuple[int, ...], VideoInfo | None, Any, int, int]
+
+Made = TypeVar("Made")  # what a thread makes ahead
 
 PATIENCE = 1.0  # seconds between two looks at whether anybody still wants batches
 
@@ -216,12 +218,14 @@ def read_bad_list(path: Path, paths: Iterable[str]) -> dict[int, str]:
     return {k: reasons[name] for k, name in enumerate(paths) if name in reasons}
 
 
-def in_background(make: Callable[[threading.Event], Iterator[Batch]]) -> Iterator[Batch]:
-    """Iterate in a thread, one batch ahead, so that the workers are kept busy all the time."""
+def in_background(
+    make: Callable[[threading.Event], Iterator[Made]], ahead: int = 1
+) -> Iterator[Made]:
+    """Iterate in a thread, so many items ahead, so that the workers are kept busy all the time."""
     stop = threading.Event()
-    ready: Queue[Batch | BaseException | None] = Queue(maxsize=1)  # None: the end
+    ready: Queue[Made | BaseException | None] = Queue(maxsize=ahead)  # None: the end
 
-    def put(thing: Batch | BaseException | None) -> None:
+    def put(thing: Made | BaseException | None) -> None:
         while not stop.is_set():
             try:
                 return ready.put(thing, timeout=PATIENCE)

@@ -86,7 +86,12 @@ class WorkerPool(Generic[Key, Content, Result]):
     worker is logged here, once for all workers.
 
     Not safe for use by several threads at once.
+
+    Attributes:
+        latest: number of the process that the latest result came from.
     """
+
+    latest: int = 0
 
     def __init__(self, work: Callable[[Content], Result], workers: int, timeout: float = 0.0):
         self._work, self._timeout = work, timeout
@@ -108,9 +113,17 @@ class WorkerPool(Generic[Key, Content, Result]):
         """Tasks without a result so far."""
         return len(self._queue) + sum(len(worker.tasks) for worker in self._workers)
 
-    def submit(self, key: Key, task: Content, *, first: bool = False) -> None:
-        """Queue a task; its result comes with ``key``. ``first``: before those that wait."""
-        if first:
+    def submit(
+        self, key: Key, task: Content, *, first: bool = False, worker: int | None = None
+    ) -> None:
+        """Queue a task; its result comes with ``key``. ``first``: before those that wait.
+
+        ``worker``: the process that shall do it next, see :attr:`latest`; if that ends, another
+        one does it.
+        """
+        if worker is not None:
+            self._hand(self._workers[worker], _Task(key, task))
+        elif first:
             self._queue.appendleft(_Task(key, task))
         else:
             self._queue.append(_Task(key, task))
@@ -229,7 +242,7 @@ class WorkerPool(Generic[Key, Content, Result]):
                 self._said.add(text)
                 logging.getLogger(name).log(level, "%s", text)
         task = worker.tasks.popleft()
-        worker.spent = 0.0
+        worker.spent, self.latest = 0.0, self._workers.index(worker)
         if isinstance(outcome, Exception):
             raise outcome
         return task.key, outcome

@@ -9,7 +9,8 @@ import os
 import re
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import av
@@ -88,6 +89,15 @@ class PictureReader(VideoReader):
                 )
             out[place] = np.asarray(picture.resize(self.size, Image.Resampling.BILINEAR))
         return torch.from_numpy(out)
+
+    def forwards(self, first: int = 0) -> Iterator[tuple[float, Callable[[], np.ndarray]]]:
+        """See :meth:`videonet.data.video.pyav_reader.PyAVReader.forwards`."""
+        for index in range(first, self.info.frames):
+            yield float(self.times[index]), partial(self._picture, index)
+
+    def _picture(self, index: int) -> np.ndarray:
+        """A picture at its own size, uint8 (H, W, 3)."""
+        return np.array(self._decode(self._files[index]).convert("RGB"))
 
     def _decode(self, file: Source) -> Image.Image:
         try:
