@@ -17,14 +17,12 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
-from videonet.data.decode import PyAVReader
 from videonet.data.loading.build import clip_sampler, evaluation_views
-from videonet.data.transforms.clip import spatial_crops
-from videonet.data.transforms.sampling import Clock
 from videonet.devices import apply_to_clips, autocast_dtype, replays_for, select_device
 from videonet.errors import ConfigError, ScoreError
 from videonet.heads.aggregation import VideoAttentionHead
 from videonet.inference.display import as_html, as_text
+from videonet.inference.file_windows import cropper, file_windows
 from videonet.inference.inputs import File, Video, is_several, open_input
 from videonet.inference.model_card import Described
 from videonet.inference.pretrained import push, read_pretrained, save
@@ -426,15 +424,10 @@ class Predictor:
         Raises:
             DecodeError: the file cannot be read, or not to its end.
         """
-        reader = PyAVReader(str(video))
-        with reader:
-            clock = Clock.of(reader.info.frames, reader.info.fps, reader.times)
-            plan = self.plan(clock.rate, window, stride)
-            start = np.searchsorted(reader.times, first * plan.stride / plan.fps) - 1
-            frames = reader.forwards(int(np.clip(start, 0, reader.info.frames - 1)))
-            buffer = WindowBuffer(plan, self._prepare(crops), first=first)
-            batch = max(1, self.cfg.TEST.BATCH_SIZE // crops)
-            yield from self._score_windows(sliding_windows(frames, buffer), batch)
+        windows = file_windows(
+            self.cfg, str(video), window=window, stride=stride, crops=crops, first=first
+        )
+        yield from self.score_windows(windows, max(1, self.cfg.TEST.BATCH_SIZE // crops))
 
     def stream(
         self,
@@ -465,24 +458,16 @@ class Predictor:
             The scores of each window.
         """
         plan = self.plan(fps, window, stride)
-        buffer = WindowBuffer(plan, self._prepare(crops))
-        return self._score_windows(sliding_windows(_timed(frames, fps), buffer), batch)
+        buffer = WindowBuffer(plan, cropper(self.cfg, crops))
+        return self.score_windows(sliding_windows(_timed(frames, fps), buffer), batch)
 
-    def _prepare(self, crops: int) -> Callable[[np.ndarray], Tensor]:
-        """A function that resizes and crops pictures as testing does."""
-        size = self.cfg.DATA.TEST_CROP_SIZE
-        short_side = evaluation_views(self.cfg).short_side
-        by = self.cfg.TEST.INTERPOLATION
+    def score_windows(self, windows: Iterator[Window], batch: int) -> Iterator[WindowScores]:
+        """The scores of windows in their order.
 
-        def prepare(picture: np.ndarray) -> Tensor:
-            """(H, W, 3) -> (crops, 3, S, S)."""
-            frame = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)
-            clips = spatial_crops(frame.unsqueeze(0), size, crops, short_side, interpolation=by)
-            return torch.cat(clips)
-
-        return prepare
-
-    def _score_windows(self, windows: Iterator[Window], batch: int) -> Iterator[WindowScores]:
+        Args:
+            windows: with as many crops each.
+            batch: the number of windows that are scored together.
+        """
         while group := list(islice(windows, batch)):
             outputs, embeddings = self.run(torch.cat([window.clips for window in group]))
             each = len(outputs) // len(group)
