@@ -19,7 +19,7 @@ VERBS = {  # module, function, what it does
     "train": ("commands.run", "train", "train alone"),
     "test": ("commands.run", "test", "test alone, with several views"),
     "predict": ("commands.predict", "main", "what is in a video, a folder of them, or over time"),
-    "serve": ("commands.serve", "main", "a page and an HTTP API: drop a video, see labels over time"),
+    "serve": ("commands.serve", "main", "a page and an HTTP API: labels over time beside a video"),
     "features": ("commands.features", "main", "write the embeddings of videos' clips"),
     "probe": ("commands.probe", "main", "a linear probe and nearest neighbours on features"),
     "head": ("commands.head", "main", "train an attention head over features"),

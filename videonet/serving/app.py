@@ -9,7 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Path as PathParameter, Query, Request
+from fastapi import Depends, FastAPI, Query, Request
+from fastapi import Path as PathParameter
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
@@ -240,11 +241,13 @@ def _add_prediction(app: FastAPI, service: Service, url_hosts: frozenset[str]) -
         time: Seconds = 0.0,
         label: Annotated[str, Query(max_length=500, description="default: the best")] = "",
         model: Annotated[str, Query(max_length=500)] = "",
+        window: Length = None,
+        stride: Length = None,
         name: Name = "video",
     ) -> Explanation:
         """Frames around a time under a class activation map."""
         async with received(request, name) as upload:
-            return await service.explain(upload, model, label, time)
+            return await service.explain(upload, model, label, time, window, stride)
 
     @app.post("/api/search", responses=ERRORS, openapi_extra=BODY, summary="The nearest moments")
     async def search(

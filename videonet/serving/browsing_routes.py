@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mimetypes
 from collections import OrderedDict
 from typing import Annotated
 
@@ -41,7 +42,11 @@ def add_browsing(app: FastAPI, service: Service, browser: Browser) -> None:
 
     @app.get("/api/clips/{index}/video", summary="The file of a clip")
     async def video(index: int) -> FileResponse:
-        return FileResponse(browser.path(index), headers={"Accept-Ranges": "bytes"})
+        path = browser.path(index)
+        guess = mimetypes.guess_type(path)[0] or ""
+        # What a browser might read as a page or a script is bytes to it.
+        kind = guess if guess.startswith("video/") else "application/octet-stream"
+        return FileResponse(path, media_type=kind)
 
     @app.get("/api/clips/{index}/strip", summary="Frames of a clip, as a data: address")
     async def strip(index: int) -> dict[str, str]:

@@ -256,6 +256,8 @@ class Decoders:
 
     def _run(self) -> None:
         pool: WorkerPool[int, Step[Any], Any] | None = None
+        with contextlib.suppress(Exception):  # the first step tries again, and says why not
+            pool = WorkerPool(self._work, 1, self._timeout)
         while (item := self._steps.get()) is not None:
             step, future = item
             if not future.set_running_or_notify_cancel():

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from videonet.errors import ConfigError, VideonetError
 
-
 LIMITS = {  # key, its default, what it limits
     "max_mb": (256.0, "megabytes of an upload"),
     "max_seconds": (900.0, "seconds that a video may last"),

@@ -149,13 +149,21 @@ class Service:
         """
         return await self._in_turn(self._predict(upload, wanted, token), upload, token)
 
-    async def explain(self, upload: Upload, model: str, label: str, time: float) -> Explanation:
-        """Where a model looks at a time, for a label or for the best one.
+    async def explain(
+        self,
+        upload: Upload,
+        model: str,
+        label: str,
+        time: float,
+        window: float | None = None,
+        stride: float | None = None,
+    ) -> Explanation:
+        """Where a model looks in the window around a time, for a label or for the best one.
 
         Raises:
             Refusal: it cannot be answered, and why.
         """
-        return await self._in_turn(self._explain(upload, model, label, time), upload)
+        return await self._in_turn(self._explain(upload, model, label, time, window, stride), upload)
 
     async def moments(
         self, upload: Upload, start: float, end: float | None, count: int
@@ -313,21 +321,29 @@ class Service:
             if waiting is not None:
                 waiting.cancel()
 
-    async def _explain(self, upload: Upload, name: str, label: str, time: float) -> Explanation:
+    async def _explain(
+        self,
+        upload: Upload,
+        name: str,
+        label: str,
+        time: float,
+        window: float | None,
+        stride: float | None,
+    ) -> Explanation:
         predictor = self.predictor(name)
         name = name or next(iter(self.predictors))
         if label and label not in predictor.class_names:
             raise Refusal(422, f"{name} has no class of this name")
         facts = await self._decode(Look(str(upload.path)))
         number = self._numbers[name]
-        if facts.is_picture or not self.slides(name):
+        if facts.is_picture or not (window or self.slides(name)):
             pixels = await self._decode(Views(str(upload.path), number))
             clip = Clip(0, 0.0, facts.duration, pixels[len(pixels) // 2][None])
         else:
-            plan = predictor.plan(facts.fps)
+            plan = predictor.plan(facts.fps, window, stride)
             place = round((time * plan.fps - plan.length / 2) / plan.stride)
             first = max(0, min(place, plan.count(facts.duration) - 1))
-            step = Windows(str(upload.path), number, None, None, 1, first, 1)
+            step = Windows(str(upload.path), number, window, stride, 1, first, 1)
             found = await self._decode(step)
             if not found:
                 raise Refusal(422, f"{upload.name} has no window at {time:g} s")

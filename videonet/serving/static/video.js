@@ -10,7 +10,10 @@ let file = null;
 let answer = null;
 let timelines = [];
 let panels = [];
-let explainedLabel = "";
+let windowLength = "own";
+let usedStride = "";
+
+const ownLength = () => (windowLength === "own" ? "" : windowLength);
 
 async function start() {
   info = await get("/api/info");
@@ -18,13 +21,26 @@ async function start() {
     $("model").append(make("option", { value: model.name }, model.name));
     $("compare").append(make("option", { value: model.name }, model.name));
   }
+  for (const name of ["model", "compare"]) $(name).addEventListener("change", offerWindows);
   $("compare").prepend(make("option", { value: "", selected: "" }, "no other"));
   $("compare").value = "";
+  offerWindows();
   $("compare-field").hidden = info.models.length < 2;
   $("data-link").hidden = !info.data;
   $("search").hidden = !info.search;
   $("most").textContent = `, up to ${info.limits.max_mb} MB`;
   if (!info.models.length) say("This server has no model: start it with --checkpoint.");
+}
+
+const chosenModels = () => [...new Set([$("model").value, $("compare").value])].filter(Boolean);
+
+/** Lengths of a window; a model whose clips are spread over whole videos has none of its own. */
+function offerWindows() {
+  const slides = chosenModels().every((name) => info.models.find((m) => m.name === name).slides);
+  const own = slides ? ["own", "as in training"] : ["", "whole video"];
+  const lengths = [1, 2, 4, 8, 16].map((seconds) => [seconds, `${seconds} s`]);
+  $("window").replaceChildren(...[own, ...lengths].map(([value, text]) => make("option", { value }, text)));
+  $("window").value = slides ? "own" : "2";
 }
 
 function show(section) {
@@ -39,8 +55,8 @@ async function label(chosen) {
     return;
   }
   file = chosen;
-  const names = [...new Set([$("model").value, $("compare").value])].filter(Boolean);
-  const slides = names.every((name) => info.models.find((m) => m.name === name).slides);
+  windowLength = $("window").value;
+  usedStride = $("stride").value;
   const token = crypto.randomUUID();
   show("busy");
   $("busy-name").textContent = file.name;
@@ -48,7 +64,10 @@ async function label(chosen) {
   try {
     answer = await send(
       "/api/predict",
-      { model: names, sliding: slides, stride: slides ? $("stride").value : "", name: file.name, progress: token },
+      {
+        model: chosenModels(), name: file.name, progress: token, sliding: windowLength !== "",
+        window: ownLength(), stride: windowLength ? usedStride : "",
+      },
       file,
       (share) => progress("is sent", share),
     );
@@ -106,7 +125,20 @@ function present() {
   $("timelines").replaceChildren(...timelines.map((t) => t.element));
   panels = answer.results.map((result) => panel(result));
   $("panels").replaceChildren(...panels.map((p) => p.element));
+  $("agreement").textContent = agreement();
   moveTo(0);
+}
+
+/** The share of time in which two models have the same best label. */
+function agreement() {
+  if (panels.length < 2 || !panels.every((p) => p.edges)) return "";
+  const best = (p, time) => {
+    const { scores } = p.result.windows[windowAt(p.edges, time)];
+    return p.result.classes[scores.indexOf(Math.max(...scores))];
+  };
+  const times = Array.from({ length: 500 }, (_, k) => ((k + 0.5) / 500) * answer.facts.duration);
+  const same = times.filter((time) => best(panels[0], time) === best(panels[1], time)).length;
+  return `The two models have the same best label ${(same / 5).toFixed(0)} % of the time.`;
 }
 
 function panel(result) {
@@ -192,25 +224,34 @@ function seek(time) {
 
 async function explain() {
   say("");
-  const model = answer.results[0].model;
   $("explain").disabled = true;
   try {
-    const found = await send("/api/explain", { model, time: now(), label: explainedLabel, name: file.name }, file);
+    const parameters = { time: now(), window: ownLength(), stride: windowLength ? usedStride : "", name: file.name };
+    const found = [];
+    for (const { model } of answer.results) {
+      found.push(await send("/api/explain", { ...parameters, model }, file));
+    }
     $("video").pause();
-    $("explained").textContent =
-      `Why ${found.label} (${found.score.toFixed(2)}) from ${clock(found.start)} to ${clock(found.end)}`;
-    $("thumbs").replaceChildren(...found.frames.map((frame) => make(
-      "button", { type: "button", onclick: () => showHeat(frame.heat, `${found.label} at ${clock(frame.time)}`) },
-      make("img", { src: frame.heat, alt: "" }), make("span", {}, clock(frame.time)),
-    )));
+    $("explained").replaceChildren(...found.flatMap(explainedModel));
     $("explanation").hidden = false;
-    const middle = found.frames[Math.floor(found.frames.length / 2)];
-    showHeat(middle.heat, `where the model looks for ${found.label} at ${clock(middle.time)}`);
+    const { frames, label: name } = found[0];
+    const middle = frames[Math.floor(frames.length / 2)];
+    showHeat(middle.heat, `where the model looks for ${name} at ${clock(middle.time)}`);
   } catch (error) {
     say(error.message);
   } finally {
     $("explain").disabled = false;
   }
+}
+
+function explainedModel(found) {
+  const model = answer.results.length > 1 ? `${found.model}: ` : "";
+  const text = `${model}why ${found.label} (${found.score.toFixed(2)}) from ${clock(found.start)} to ${clock(found.end)}`;
+  const frames = found.frames.map((frame) => make(
+    "button", { type: "button", onclick: () => showHeat(frame.heat, `${found.label} at ${clock(frame.time)}`) },
+    make("img", { src: frame.heat, alt: "" }), make("span", {}, clock(frame.time)),
+  ));
+  return [make("h2", {}, text), make("div", { class: "thumbs" }, ...frames)];
 }
 
 function showHeat(source, text) {
