@@ -115,7 +115,9 @@ def test_a_damaged_upload_beside_a_good_one_costs_the_good_one_nothing(server, v
     good, bad = videos["green"].read_bytes(), b"\0" * 100_000
 
     with ThreadPoolExecutor(8) as threads:
-        answers = list(threads.map(lambda k: server.ask("/api/predict", (good, bad)[k % 2]), range(8)))
+        answers = list(
+            threads.map(lambda k: server.ask("/api/predict", (good, bad)[k % 2]), range(8))
+        )
     assert [answer.status for answer in answers] == [200, 422] * 4
 
 
@@ -154,7 +156,7 @@ def test_search_is_done_by_what_the_server_is_given(server, start_server, videos
     body = videos["change"].read_bytes()
     answer = searching.ask("/api/search", body, start=2.0, end=3.0, count=3)
     assert answer.json == [{"video": "a.mp4", "start": 1.0, "end": 2.0, "similarity": 0.5}]
-    (vector, count), = asked
+    ((vector, count),) = asked
     assert count == 3 and vector.shape == (3,) and vector.argmax() == 2
     assert searching.ask("/api/search", body, start=50).status == 422
 
@@ -180,7 +182,9 @@ def test_the_description_names_every_call(server):
 def test_pages_need_nothing_from_other_hosts(server):
     for place in ("/", "/data", "/docs"):
         page = server.ask(place)
-        assert page.status == 200 and "default-src 'none'" in page.headers["content-security-policy"]
+        assert (
+            page.status == 200 and "default-src 'none'" in page.headers["content-security-policy"]
+        )
         for linked in re.findall(r'(?:src|href)="([^"]+)"', page.body.decode()):
             assert linked.startswith("/")
             assert server.ask(linked).status == 200, linked

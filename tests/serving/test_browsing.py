@@ -82,7 +82,9 @@ def test_scores_of_all_classes_are_read_too(folder, browser):
     (folder / "scores.csv").write_text(head + "".join(rows))
     other = Browser(read_list(folder / "val.csv", 3), CLASSES, folder / "scores.csv")
     page = other.page("loss", "", "", 0, 10, None)
-    assert [(c.prediction, c.score, c.score_of_label) for c in page.clips] == [("blue", 0.6, 0.3)] * 2
+    assert [(c.prediction, c.score, c.score_of_label) for c in page.clips] == [
+        ("blue", 0.6, 0.3)
+    ] * 2
 
 
 @pytest.mark.parametrize(

@@ -59,8 +59,11 @@ def with_claimed_hours(content: bytes, hours: int) -> bytes:
 
 def png_bomb(side: int) -> bytes:
     """A small PNG that unpacks into so many pixels a side."""
+
     def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
 
     head = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
     rows = zlib.compress(b"\0" * (side + 1) * 64, 9)
@@ -88,7 +91,10 @@ def hostile(videos, tmp_path_factory):
         "a session": (b"v=0\nm=video 5004 RTP/AVP 96\nc=IN IP4 127.0.0.1\n", "Invalid data"),
         "a page": (b"<html><script>alert(1)</script></html>", "Invalid data"),
         "ten hours of header": (with_claimed_hours(good, 10), "claims to last 36,000 s"),
-        "ten hours of two frames": (write_spread(folder / "long.mp4", 36000), "claims to last 36,0"),
+        "ten hours of two frames": (
+            write_spread(folder / "long.mp4", 36000),
+            "claims to last 36,0",
+        ),
         "a zip bomb": (zip_bomb(), "Invalid data"),
         "a picture bomb": (png_bomb(60_000), "pixels"),
         "a large picture": (write_spread(folder / "big.mp4", 1, (1024, 1024)), flat),
@@ -182,7 +188,12 @@ def test_a_full_queue_sends_away(server, videos):
 
 def test_files_of_the_machine_are_out_of_reach(server):
     places = (
-        *("/static/../app.py", "/static/..%2fapp.py", "/static/%2e%2e/app.py", "/static//etc/passwd"),
+        *(
+            "/static/../app.py",
+            "/static/..%2fapp.py",
+            "/static/%2e%2e/app.py",
+            "/static//etc/passwd",
+        ),
         *("/static/....//app.py", "/../../etc/passwd", "/api/results/..%2f..%2fetc%2fpasswd.csv"),
     )
     for place in places:
@@ -294,14 +305,18 @@ def test_addresses_are_fetched_from_allowed_hosts_alone(start_server, videos):
         {"plain": make_predictor()}, url_hosts=frozenset((host,)), limits={"max_mb": 1}
     )
     try:
+
         def ask(url):
             return server.ask("/api/predict", b"", url=url)
 
         assert ask(f"http://{host}/clip").json["results"][0]["top"][0]["label"] == "blue"
         assert ask(f"http://{host}/large").status == 413
         elsewhere = f"this server fetches from {host} alone"
-        for url in ("http://localhost:9/clip", "file:///etc/passwd", f"ftp://{host}/clip",
-                    f"http://{host}@localhost:9/clip", "http://[", f"http://{host}/away"):  # fmt: skip
+        urls = (
+            *("http://localhost:9/clip", "file:///etc/passwd", f"ftp://{host}/clip", "http://["),
+            *(f"http://{host}@localhost:9/clip", f"http://{host}/away"),
+        )
+        for url in urls:
             answer = ask(url)
             assert (answer.status, answer.error) == (403, elsewhere), url
     finally:

@@ -163,7 +163,9 @@ class Service:
         Raises:
             Refusal: it cannot be answered, and why.
         """
-        return await self._in_turn(self._explain(upload, model, label, time, window, stride), upload)
+        return await self._in_turn(
+            self._explain(upload, model, label, time, window, stride), upload
+        )
 
     async def moments(
         self, upload: Upload, start: float, end: float | None, count: int
@@ -258,7 +260,8 @@ class Service:
             self._note(token, "scoring", 0, 0)
             prediction = await self._compute(predictor.score, clips, wanted.top_k)
             result = VideoResult(prediction.top)
-        place = f"/api/results/{self.results.add(upload.name, windows, result, wanted.top_k)}"
+        kept = await asyncio.to_thread(self.results.add, upload.name, windows, result, wanted.top_k)
+        place = f"/api/results/{kept}"
         return ModelResult(
             model=name,
             classes=predictor.class_names,
