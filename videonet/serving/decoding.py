@@ -263,7 +263,8 @@ class Decoders:
             if not future.set_running_or_notify_cancel():
                 continue
             try:
-                pool = pool or WorkerPool(self._work, 1, self._timeout)
+                if pool is None:  # an idle pool has the length 0, which is false
+                    pool = WorkerPool(self._work, 1, self._timeout)
                 pool.submit(0, step)
                 done = pool.result()
                 assert done is not None, "a task was submitted"
