@@ -88,7 +88,7 @@ class RunningServer:
     ) -> Answer:
         """GET, or with a body POST."""
         query = f"?{urlencode(parameters, doseq=True)}" if parameters else ""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
         try:
             verb = "GET" if body is None else "POST"
             chunked = body is not None and not isinstance(body, bytes)
