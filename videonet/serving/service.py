@@ -284,6 +284,7 @@ class Service:
     ) -> VideoResult:
         """Fill `windows`, and say what they are together."""
         predictor = self.predictor(name)
+        self._check_window(wanted.window)
         total = predictor.plan(facts.fps, wanted.window, wanted.stride).count(facts.duration)
         if total > self.limits.max_windows:
             raise Refusal(
@@ -343,6 +344,7 @@ class Service:
             pixels = await self._decode(Views(str(upload.path), number))
             clip = Clip(0, 0.0, facts.duration, pixels[len(pixels) // 2][None])
         else:
+            self._check_window(window)
             plan = predictor.plan(facts.fps, window, stride)
             place = round((time * plan.fps - plan.length / 2) / plan.stride)
             first = max(0, min(place, plan.count(facts.duration) - 1))
@@ -370,6 +372,14 @@ class Service:
         if not vectors:
             raise Refusal(422, f"{upload.name} has nothing between these times")
         return list(await self._compute(self.search, torch.stack(vectors).mean(0), count))
+
+    def _check_window(self, window: float | None) -> None:
+        longest = self.limits.max_seconds
+        if window is not None and window > longest:
+            raise Refusal(
+                422,
+                f"window: a window of {window:g} s is longer than a video may be, {longest:g} s",
+            )
 
     def _note(self, token: str, state: str, done: int, total: int) -> None:
         if token in self._progress:
