@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ROOMS = (
     *("terminal", "errors", "choices", "files", "figures"),
     *("config", "ops", "data", "checkpoint", "heads", "models", "devices", "tasks"),
-    *("engine", "benchmark", "inference", "predict", "finetuning"),
+    *("engine", "benchmark", "inference", "predict", "serving", "finetuning"),
     *("commands", "environment", "cli", "__main__"),
 )
 # (room, another one below that it must not import all the same)

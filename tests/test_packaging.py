@@ -56,7 +56,7 @@ def files_below(folder: str, pattern: str) -> set[str]:
 
 def test_the_wheel_has_every_module_tool_and_config(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
-    kinds = ("*.py", "*.yaml", "*.json")
+    kinds = ("*.py", "*.yaml", "*.json", "*.html", "*.css", "*.js", "*.svg")
     wanted = set().union(*(files_below("videonet", kind) for kind in kinds))
     wanted |= {f"videonet/{name}" for name in files_below("tools", "*.py")} | {"videonet/py.typed"}
     wanted |= {f"videonet/{name}" for name in files_below("configs", "*.yaml")}

@@ -21,6 +21,7 @@ VERBS = {  # module, function, what it does
     "predict": ("commands.predict", "main", "what is in a video, a folder of them, or over time"),
     "bulk": ("commands.bulk", "main", "the same for millions of files, on one machine or many"),
     "refine": ("commands.refine", "main", "sharper boundaries for the masks of any detector"),
+    "serve": ("commands.serve", "main", "a page and an HTTP API: labels over time beside a video"),
     "features": ("commands.features", "main", "write the embeddings of videos' clips"),
     "index": ("commands.index", "main", "embeddings of a collection, to be searched"),
     "search": ("commands.search", "main", "the moments that are nearest to a clip"),

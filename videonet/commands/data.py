@@ -7,6 +7,7 @@
 %(prog)s duplicates features/train features/val --output pairs.csv
 %(prog)s show --cfg … --output sheets --class abseiling --class 17
 %(prog)s inspect clip.mp4 --sheet clip.png --times
+%(prog)s browse --cfg … --split val --predictions runs/mine/predictions.csv
 
 The exit code of verify, prepare, shard and inspect is 0 where all videos could be read, 3 where
 some could not, 1 where none could; that of duplicates is 3 where it finds some.
@@ -27,6 +28,8 @@ from videonet.errors import PARTIAL, ConfigError, exit_code
 from videonet.terminal import printable
 
 if TYPE_CHECKING:
+    from videonet.serving.browsing import Browser
+
     Run = Callable[[argparse.Namespace], int]
     Subcommands = argparse._SubParsersAction[argparse.ArgumentParser]  # of add_subparsers
 
@@ -50,6 +53,7 @@ def main(argv: Words = None, prog: str | None = None) -> int:
     _add_duplicates(commands)
     _add_show(commands)
     _add_inspect(commands)
+    _add_browse(commands)
     args = parse(parser, argv)
     from videonet.terminal import start_logging
 
@@ -163,6 +167,50 @@ def _add_inspect(commands: Subcommands) -> None:
     command.add_argument(
         "--frames-fps", type=float, default=FRAMES_FPS, help="rate of pictures (default 30)"
     )
+
+
+def _add_browse(commands: Subcommands) -> None:
+    from videonet.commands.serve import add_server_arguments
+
+    text = "a page of the clips: worst losses, suspected labels, duplicates"
+    command = _add(commands, "browse", run_browse, text, parallel=False)
+    command.add_argument("--split", choices=SPLITS, default="train", help="(default train)")
+    command.add_argument(
+        "--predictions", type=Path, help="predictions.csv or scores.csv of a test of these clips"
+    )
+    command.add_argument(
+        "--checkpoint", action="append", default=[], metavar="[NAME=]CHECKPOINT",
+        help="a model; without --predictions it scores the clips while the page is open",
+    )  # fmt: skip
+    command.add_argument(
+        "--anywhere", action="store_true", help="show files outside the list's folder too"
+    )
+    add_server_arguments(command)
+
+
+def run_browse(args: argparse.Namespace) -> int:
+    """Show the clips of a list on a page until a signal stops it.
+
+    Args:
+        args: of the command line.
+
+    Returns:
+        The exit code.
+    """
+    from videonet.commands.serve import run_server
+    from videonet.config.loading import load_config
+    from videonet.data.datasets.classes import label_names
+    from videonet.data.loading.build import read_videos
+
+    def browser() -> Browser:
+        from videonet.serving.browsing import Browser
+
+        cfg = load_config(args.cfg, args.overrides)
+        videos, names = read_videos(cfg, args.split), label_names(cfg, args.split)
+        return Browser(videos, names, args.predictions, anywhere=args.anywhere)
+
+    run_server(argparse.Namespace(**vars(args) | {"browser": browser, "overrides": []}))
+    return 0
 
 
 def run_inspect(args: argparse.Namespace) -> int:

@@ -109,14 +109,18 @@ def _stored(content: Any) -> Iterator[Path]:
         first, rest = _pieces(content)
         if not first:
             raise DecodeError("the video has no bytes")
-        suffix = next((s for start, s in _PICTURES.items() if first.startswith(start)), "")
-        if first[:4] == b"RIFF" and first[8:12] == b"WEBP":
-            suffix = ".webp"
-        path = Path(folder, f"video{suffix}")
+        path = Path(folder, f"video{picture_suffix(first)}")
         with path.open("wb") as file:
             file.write(first)
             file.writelines(rest)
         yield path
+
+
+def picture_suffix(first: bytes) -> str:
+    """How the name of a picture ends whose file begins with these bytes; empty for a video."""
+    if first[:4] == b"RIFF" and first[8:12] == b"WEBP":
+        return ".webp"
+    return next((suffix for start, suffix in _PICTURES.items() if first.startswith(start)), "")
 
 
 def _pieces(content: Any) -> tuple[bytes, Iterator[bytes] | Sequence[bytes]]:

@@ -455,7 +455,7 @@ class Predictor:
         """
         views = evaluation_views(self.cfg)
         found = file_windows(str(video), views, window, stride, crops, first)
-        yield from self._score_windows(found, max(1, self.cfg.TEST.BATCH_SIZE // crops))
+        yield from self.score_windows(found, max(1, self.cfg.TEST.BATCH_SIZE // crops))
 
     def stream(
         self,
@@ -487,7 +487,7 @@ class Predictor:
         """
         plan = self.plan(fps, window, stride)
         buffer = WindowBuffer(plan, picture_crops(evaluation_views(self.cfg), crops))
-        return self._score_windows(sliding_windows(_timed(frames, fps), buffer), batch)
+        return self.score_windows(sliding_windows(_timed(frames, fps), buffer), batch)
 
     def on(self, device: str) -> Predictor:
         """The same predictor with a copy of its model on another device."""
@@ -500,7 +500,13 @@ class Predictor:
         other.origin, other.video_head = self.origin, self.video_head
         return other
 
-    def _score_windows(self, windows: Iterator[Window], batch: int) -> Iterator[WindowScores]:
+    def score_windows(self, windows: Iterator[Window], batch: int) -> Iterator[WindowScores]:
+        """The scores of windows in their order.
+
+        Args:
+            windows: with as many crops each.
+            batch: the number of windows that are scored together.
+        """
         while group := list(islice(windows, batch)):
             outputs, embeddings = self.run(torch.cat([window.clips for window in group]))
             each = len(outputs) // len(group)

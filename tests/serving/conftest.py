@@ -1,0 +1,145 @@
+"""A server on a port of this machine, with models that name the colour of a video."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+import torch
+
+from tests.inference.conftest import COLOURS, ColourModel, write_colours
+from videonet.config import load_config
+from videonet.inference import Predictor
+
+pytest.importorskip("fastapi", reason="the page needs the extra [web]")
+uvicorn = pytest.importorskip("uvicorn", reason="the page needs the extra [web]")
+
+SETTINGS = {
+    "MODEL.NAME": "mvit_v2_xs",
+    "MODEL.NUM_CLASSES": 3,
+    "DEVICE": "cpu",
+    "DATA.NUM_FRAMES": 4,
+    "DATA.SAMPLING_RATE": 2,
+    "DATA.TARGET_FPS": 10.0,
+    "DATA.TEST_CROP_SIZE": 16,
+    "TEST.BATCH_SIZE": 8,
+    "TEST.NUM_ENSEMBLE_VIEWS": 2,
+    "TEST.NUM_SPATIAL_CROPS": 1,
+}
+
+
+def make_predictor(sharpness: float = 1.0) -> Predictor:
+    """A predictor whose windows are 8 places of 10 frames a second."""
+    words = [str(part) for pair in SETTINGS.items() for part in pair]
+    model = ColourModel()
+    with torch.no_grad():
+        model.head.projection.weight.mul_(sharpness)
+    return Predictor(model, load_config(None, words), list(COLOURS))
+
+
+@dataclass
+class Answer:
+    """What a server answered."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def error(self) -> str:
+        return self.json["error"]
+
+
+class RunningServer:
+    """A server in a thread of this process."""
+
+    def __init__(self, app: Any, service: Any):
+        self.service = service
+        config = uvicorn.Config(app, port=0, log_level="error", ws="none")
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, daemon=True)
+        self._thread.start()
+        while not self._server.started:
+            self._thread.join(0.01)
+            assert self._thread.is_alive()
+        self.port = self._server.servers[0].sockets[0].getsockname()[1]
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def ask(
+        self,
+        path: str,
+        body: bytes | Iterable[bytes] | None = None,
+        headers: dict[str, str] | None = None,
+        **parameters: Any,
+    ) -> Answer:
+        """GET, or with a body POST."""
+        query = f"?{urlencode(parameters, doseq=True)}" if parameters else ""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
+        try:
+            verb = "GET" if body is None else "POST"
+            chunked = body is not None and not isinstance(body, bytes)
+            head = dict(headers or {})
+            if chunked and "Content-Length" not in head:
+                connection.request(verb, path + query, body, head, encode_chunked=True)
+            else:
+                connection.request(verb, path + query, body, head)
+            answer = connection.getresponse()
+            return Answer(answer.status, dict(answer.getheaders()), answer.read())
+        finally:
+            connection.close()
+
+    def close(self) -> None:
+        self._server.should_exit = True
+        self._thread.join()
+
+
+@pytest.fixture(scope="session")
+def start_server() -> Iterator[Callable[..., RunningServer]]:
+    from videonet.serving.app import create_app
+    from videonet.serving.limits import Limits
+    from videonet.serving.service import Service
+
+    running = []
+
+    def start(
+        predictors: dict[str, Predictor], *, search: Any = None, workers: int = 1, limits: Any = (),
+        **options: Any,
+    ) -> RunningServer:  # fmt: skip
+        service = Service(predictors, Limits(**dict(limits)), workers=workers, search=search)
+        running.append(RunningServer(create_app(service, **options), service))
+        return running[-1]
+
+    yield start
+    for server in running:
+        server.close()
+
+
+@pytest.fixture(scope="session")
+def server(start_server) -> RunningServer:
+    """Two models; files of up to 2 MB, 60 s and 512 x 512 pixels."""
+    limits = {"max_mb": 2, "max_seconds": 60, "max_pixels": 2**18, "max_windows": 100}
+    return start_server(
+        {"plain": make_predictor(), "sharp": make_predictor(3.0)}, limits=limits, workers=2
+    )
+
+
+@pytest.fixture(scope="session")
+def videos(tmp_path_factory) -> dict[str, Path]:
+    """Videos of 3 s: of one colour each, and one that changes from red to blue."""
+    folder = tmp_path_factory.mktemp("videos")
+    parts = {name: [(name, 30)] for name in COLOURS} | {"change": [("red", 15), ("blue", 15)]}
+    return {name: write_colours(folder / f"{name}.mp4", part) for name, part in parts.items()}

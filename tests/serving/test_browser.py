@@ -1,0 +1,155 @@
+"""The pages in a real browser: Debian's chromium, driven by playwright (pip install playwright)."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.inference.conftest import write_colours
+from tests.serving.conftest import make_predictor
+from videonet.data.datasets.lists import read_list
+from videonet.serving.browsing import Browser
+
+pytestmark = pytest.mark.slow
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+FLAGS = ("--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("there is no chromium on this machine")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium):
+    """A page whose scripts raise nothing and open no dialogue."""
+    page, wrong = chromium.new_page(), []
+    page.set_default_timeout(60_000)
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("dialog", lambda dialog: wrong.append(dialog.message))
+    page.on(
+        "console",
+        lambda said: wrong.append(said.text) if "Content Security Policy" in said.text else None,
+    )
+    yield page
+    page.close()
+    assert wrong == []
+
+
+def upload(page, path):
+    page.set_input_files("#file", str(path))
+    page.wait_for_selector("#work:not([hidden]), #error:not([hidden])")
+
+
+def test_labels_over_time_and_a_click_that_seeks(page, server, videos):
+    page.goto(server.address)
+    page.wait_for_selector("#compare-field")
+    page.select_option("#compare", "sharp")
+    upload(page, videos["change"])
+    assert page.locator(".timeline").count() == 2
+    width = page.locator(".timeline canvas").first.bounding_box()["width"]
+    for place, label in ((0.95, "blue"), (0.05, "red")):
+        page.locator(".timeline canvas").first.click(position={"x": width * place, "y": 60})
+        page.wait_for_function(
+            "time => Math.abs(document.querySelector('#video').currentTime - time) < 0.2",
+            arg=3 * place,
+        )
+        assert page.locator(".panel").last.locator(".bars li span").first.inner_text() == label
+    page.locator(".segments button").last.click()
+    assert page.locator(".panel").last.locator(".bars li span").first.inner_text() == "blue"
+    with page.expect_download() as download:
+        page.locator(".downloads a").first.click()
+    assert "change.mp4" in Path(download.value.path()).read_text()
+
+
+def test_an_explanation_lies_on_the_frame(page, server, videos):
+    page.goto(server.address)
+    upload(page, videos["change"])
+    page.click("#explain")
+    page.wait_for_selector("#explanation:not([hidden])")
+    assert "why red" in page.locator("#explained h2").inner_text()
+    assert page.locator("#heat").is_visible()
+    page.click("#heat")
+    assert not page.locator("#heat").is_visible()
+
+
+def test_damaged_and_large_files_are_one_sentence(page, server, tmp_path):
+    page.goto(server.address)
+    (tmp_path / "broken.mp4").write_bytes(b"\0" * 10_000)
+    upload(page, tmp_path / "broken.mp4")
+    assert page.locator("#error").inner_text().startswith("cannot read broken.mp4: ")
+    with (tmp_path / "large.mp4").open("wb") as file:
+        file.truncate(500_000_000)
+    upload(page, tmp_path / "large.mp4")
+    page.wait_for_function("document.querySelector('#error').innerText.includes('large.mp4')")
+    assert "larger than 2 MB" in page.locator("#error").inner_text()
+
+
+def test_a_script_in_a_name_stays_text(page, server, tmp_path):
+    path = write_colours(tmp_path / "<img src=x onerror=alert(1)>.mp4", [("red", 20)])
+    page.goto(server.address)
+    upload(page, path)
+    assert "<img src=x onerror=alert(1)>.mp4" in page.locator("#facts").inner_text()
+    assert page.locator("#facts img").count() == 0
+
+
+def test_two_users_at_once(chromium, server, videos):
+    users = [chromium.new_page() for _ in range(2)]
+    for user in users:
+        user.goto(server.address)
+    for user, name in zip(users, ("red", "blue"), strict=True):
+        user.set_input_files("#file", str(videos[name]))
+    for user, name in zip(users, ("red", "blue"), strict=True):
+        user.wait_for_selector("#work:not([hidden])", timeout=60_000)
+        assert user.locator(".panel .bars li span").first.inner_text() == name
+        user.close()
+
+
+def test_the_camera_is_labelled(page, start_server):
+    page.goto(start_server({"plain": make_predictor()}).address)
+    page.wait_for_selector("#model option", state="attached")
+    page.click("#camera-open")
+    page.click("#live")
+    page.wait_for_selector("#live-log li")
+    page.click("#live")
+    page.click("#record")
+    page.wait_for_timeout(2500)
+    page.click("#record")
+    page.wait_for_selector("#work:not([hidden])")
+    assert "camera.webm" in page.locator("#facts").inner_text()
+
+
+@pytest.mark.parametrize("place", ["/", "/docs"])
+def test_pages_fit_a_phone(place, page, server, videos):
+    page.set_viewport_size({"width": 360, "height": 740})
+    page.goto(server.address + place)
+    if place == "/":
+        upload(page, videos["change"])
+    page.wait_for_timeout(300)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_clips_of_a_list(page, start_server, videos, tmp_path):
+    for name, path in videos.items():
+        shutil.copy(path, tmp_path / f"{name}.mp4")
+    (tmp_path / "val.csv").write_text("red.mp4 0\ngreen.mp4 1\nblue.mp4 0\n")
+    head = "path,label,prediction,score,score_of_label\n"
+    rows = "red.mp4,red,red,0.9,0.9\ngreen.mp4,green,green,0.8,0.8\nblue.mp4,red,green,0.9,0.1\n"
+    (tmp_path / "p.csv").write_text(head + rows)
+    listed = read_list(tmp_path / "val.csv", 3)
+    browser = Browser(listed, ["red", "green", "blue"], tmp_path / "p.csv")
+    server = start_server({"plain": make_predictor()}, browser=browser)
+    page.goto(f"{server.address}/data")
+    page.wait_for_selector(".clip img")
+    assert page.locator(".clip").count() == 3
+    page.click("[data-order=suspect]")
+    page.wait_for_function("document.querySelectorAll('.clip').length == 1")
+    assert "blue.mp4" in page.locator(".clip").inner_text()
+    page.locator(".frames").click()
+    page.wait_for_function("document.querySelector('.clip video')?.readyState >= 2")

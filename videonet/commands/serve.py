@@ -1,0 +1,116 @@
+"""A page and an HTTP API: labels over time beside the video, explanations, two models compared.
+
+%(prog)s --checkpoint runs/demo
+%(prog)s --checkpoint small=runs/s --checkpoint large=mvit_v2_b.k400 --port 8080
+
+Uploads are decoded in processes of their own, within limits, and deleted before the answer is sent.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from videonet.commands.arguments import Words, new_parser, parse
+from videonet.errors import ConfigError
+
+WORKERS = 2
+
+
+def add_server_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what every server is told: where it listens, and its limits.
+
+    Args:
+        parser: gets the arguments.
+    """
+    from videonet.serving.limits import LIMITS
+
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
+    parser.add_argument("--port", type=int, default=8000, help="0 for any that is free (8000)")
+    parser.add_argument(
+        "--allow-host", action="append", default=[], metavar="NAME",
+        help="a name that the server is reached by, may be repeated",
+    )  # fmt: skip
+    parser.add_argument(
+        "--allow-url-host", action="append", default=[], metavar="NAME",
+        help="a host that files may be fetched from, may be repeated (default: none)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--workers", type=int, default=WORKERS, help=f"processes that decode ({WORKERS})"
+    )
+    group = parser.add_argument_group("limits of a request")
+    for name, (default, text) in LIMITS.items():
+        flag = f"--{name.replace('_', '-')}"
+        group.add_argument(flag, type=float, default=default, help=f"{text} ({default:g})")
+
+
+def parse_arguments(argv: Words = None, prog: str | None = None) -> argparse.Namespace:
+    """The arguments of the command, see :func:`main`."""
+    parser = new_parser(__doc__, prog, overrides=True)
+    parser.add_argument(
+        "--checkpoint", action="append", required=True, metavar="[NAME=]CHECKPOINT",
+        help="a checkpoint, the folder of a run or of a saved model, or a name of videonet "
+        "weights; may be repeated to compare models",
+    )  # fmt: skip
+    add_server_arguments(parser)
+    return parse(parser, argv)
+
+
+def main(argv: Words = None, prog: str | None = None) -> int:
+    """Answer until a signal stops it.
+
+    Args:
+        argv: the words of the command line; None for those of the process.
+        prog: the command's name in the help.
+
+    Returns:
+        The exit code.
+    """
+    args = parse_arguments(argv, prog)
+    run_server(args)
+    return 0
+
+
+def run_server(args: argparse.Namespace) -> None:
+    """Serve the models of ``--checkpoint``, and the data set where ``browser`` makes one.
+
+    Args:
+        args: with those of :func:`add_server_arguments`, ``checkpoint`` and ``overrides``; of
+            ``videonet data browse`` with ``browser``, a function that makes what is browsed.
+
+    Raises:
+        ConfigError: a value cannot be used, or a package is missing.
+        VideonetError: it cannot listen there.
+    """
+    from videonet.serving.limits import LIMITS, Limits
+    from videonet.serving.server import (
+        MISSING,
+        address_of,
+        load_predictors,
+        open_socket,
+        reached_by,
+        serve,
+    )
+    from videonet.terminal import start_logging
+
+    start_logging()
+    if args.workers < 1:
+        raise ConfigError(f"--workers is {args.workers}, expected 1 or more")
+    limits = Limits(**{name: getattr(args, name) for name in LIMITS})
+    try:
+        from videonet.serving.app import create_app
+        from videonet.serving.service import Service
+    except ModuleNotFoundError as error:
+        raise ConfigError(MISSING.format(error)) from None
+    with open_socket(args.host, args.port) as listener:
+        make_browser = getattr(args, "browser", None)
+        browser = make_browser() if make_browser else None
+        predictors = load_predictors(args.checkpoint, args.overrides)
+        app = create_app(
+            Service(predictors, limits, workers=args.workers),
+            browser=browser,
+            hosts=reached_by(args.host, args.allow_host),
+            url_hosts=frozenset(name.lower() for name in args.allow_url_host),
+        )
+        page = "/data" if browser else "/"
+        print(f"videonet is at {address_of(listener)}{page} (Ctrl+C ends it)", flush=True)
+        serve(app, listener)
