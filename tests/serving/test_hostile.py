@@ -87,7 +87,7 @@ def hostile(videos, tmp_path_factory):
         "a playlist of a device": (M3U8.replace(b"{}", b"/dev/zero"), "Invalid data"),
         "a list of files": (CONCAT.replace(b"{}", secret), "Invalid argument"),
         "a manifest": (b"<MPD xmlns='urn:mpeg:dash:schema:mpd:2011'></MPD>", "Invalid data"),
-        "a session": (b"v=0\nm=video 5004 RTP/AVP 96\nc=IN IP4 127.0.0.1\n", "Invalid data"),
+        "a session": (b"v=0\nm=video 5004 RTP/AVP 96\nc=IN IP4 127.0.0.1\n", "cannot read"),
         "a page": (b"<html><script>alert(1)</script></html>", "Invalid data"),
         "ten hours of header": (with_claimed_hours(good, 10), "claims to last 36,000 s"),
         "ten hours of two frames": (

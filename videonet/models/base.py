@@ -18,13 +18,13 @@ from videonet.errors import ConfigError
 from videonet.heads.attentive import AttentiveHead, AttentivePooler
 from videonet.heads.classification import ClassificationHead
 from videonet.models.arguments import checked_arguments
+from videonet.ops.conv import BATCH_NORMS as BATCH_NORMS
 from videonet.ops.grid import Grid, volume
 from videonet.ops.linear import init_linear as init_linear
 from videonet.ops.pooling import to_volume
 from videonet.ops.windows import Windows, join_windows
 
 RunBlock = Callable[..., Any]  # VideoModel.run_block
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 Kind = TypeVar("Kind", bound=nn.Module)
 
 if TYPE_CHECKING:

@@ -10,6 +10,8 @@ from videonet.ops.depthwise import depthwise_conv, depthwise_sizes
 from videonet.ops.grid import same_padding, volume
 from videonet.ops.kernels import cpu
 
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
 
 class FastConv3d(nn.Conv3d):
     """``nn.Conv3d`` that is fast for a single clip on a CPU too.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +17,6 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
-from videonet import __version__
 from videonet.errors import ConfigError
 from videonet.serving.browsing import Browser
 from videonet.serving.browsing_routes import add_browsing
@@ -92,7 +92,7 @@ def create_app(
 
     app = FastAPI(
         title="videonet",
-        version=__version__,
+        version=importlib.import_module("videonet").__version__,
         description="What is in a video: send its bytes, and get labels over time.",
         docs_url=None,  # FastAPI's own pages load scripts from another host
         redoc_url=None,
@@ -157,7 +157,7 @@ def _add_facts(app: FastAPI, service: Service, browser: Browser | None, urls: bo
             for name, predictor in service.predictors.items()
         ]
         return ServerFacts(
-            version=__version__,
+            version=importlib.import_module("videonet").__version__,
             models=models,
             limits=asdict(service.limits),
             search=service.search is not None,

@@ -269,5 +269,5 @@ def test_batches_are_as_large_as_their_largest_picture(coco_folder, split, crop)
 
 
 def test_an_unknown_crop_is_named(coco_folder):
-    with pytest.raises(ConfigError, match="DATA.CROP is 'lsj', expected one of square, short_side"):
+    with pytest.raises(ConfigError, match="DATA.CROP is 'lsj', expected one of square, patches"):
         batches(coco_folder, "train", 0, "lsj")

@@ -11,10 +11,9 @@ from contextlib import contextmanager
 
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from videonet.heads.conv_norm import ConvNorm
-from videonet.ops.conv import FastConv3d
+from videonet.ops.conv import BATCH_NORMS, FastConv3d
 
 FROZEN = "frozen"
 
@@ -58,7 +57,7 @@ def zero_bias(layer: nn.Conv3d | nn.ConvTranspose3d) -> None:
 @contextmanager
 def usable_without_regions(head: nn.Module, regions: Tensor) -> Iterator[None]:
     """Where there are no regions, batch norms take their running statistics and keep them."""
-    norms = [m for m in head.modules() if isinstance(m, _BatchNorm) and m.training]
+    norms = [m for m in head.modules() if isinstance(m, BATCH_NORMS) and m.training]
     norms = [] if len(regions) else norms
     for norm in norms:
         norm.training = False
