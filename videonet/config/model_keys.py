@@ -123,7 +123,11 @@ MODEL = Group(
             "is known.",
         ),
         "NUM_CLASSES": Key(0, "Number of classes; 0: as many as the data have."),
-        "TASK": Key("classification", "What is learnt: classification.", own=True),
+        "TASK": Key(
+            "classification",
+            "What is learnt: classification, instance_segmentation or semantic_segmentation.",
+            own=True,
+        ),
         "LOSS_FUNC": Key(
             "cross_entropy",
             "Loss: cross_entropy, soft_cross_entropy (takes soft targets), or bce_logit (binary "

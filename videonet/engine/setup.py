@@ -19,14 +19,13 @@ from videonet.engine.parallel import shard
 from videonet.engine.resume import newest_of_this_run, resume
 from videonet.engine.state import TrainingState
 from videonet.engine.step import gradient_scaler
-from videonet.models.base import VideoModel
 from videonet.models.weights import load_weights
-from videonet.tasks.task import Task
+from videonet.tasks.task import Model, Task
 
 logger = logging.getLogger(__name__)
 
 
-def build_model(cfg: CfgNode, process: Process, task: Task) -> VideoModel:
+def build_model(cfg: CfgNode, process: Process, task: Task) -> Model:
     """The model with random weights, the same on all processes.
 
     Args:
@@ -48,7 +47,7 @@ def build_model(cfg: CfgNode, process: Process, task: Task) -> VideoModel:
 def start_state(
     cfg: CfgNode,
     process: Process,
-    model: VideoModel,
+    model: Model,
     task: Task,
     dtype: torch.dtype | None,
     facts: Mapping,

@@ -8,6 +8,8 @@ from fvcore.common.config import CfgNode
 
 from videonet.errors import ConfigError
 from videonet.tasks.classification import Classification
+from videonet.tasks.instance_segmentation import InstanceSegmentation
+from videonet.tasks.semantic_segmentation import SemanticSegmentation
 from videonet.tasks.task import Evaluation, RecordEvaluation, RecordTask, Results, Task, Trained
 
 __all__ = [
@@ -20,7 +22,11 @@ __all__ = [
     "build_task",
 ]
 
-TASKS: dict[str, type[Task]] = {"classification": Classification}
+TASKS: dict[str, type[Task]] = {
+    "classification": Classification,
+    "instance_segmentation": InstanceSegmentation,
+    "semantic_segmentation": SemanticSegmentation,
+}
 
 
 def build_task(cfg: CfgNode, split: str | None = "train", trained: Trained | None = None) -> Task:
