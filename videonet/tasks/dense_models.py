@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from typing import Any, cast
 
 from fvcore.common.config import CfgNode
@@ -16,6 +17,7 @@ from videonet.heads.detection import CONVENTIONS, Detector, build_detector
 from videonet.heads.detection.conventions import BoxLoss, Conventions
 from videonet.heads.necks import is_plain, make_neck
 from videonet.models import create_model
+from videonet.models.backbones import DETECTION, detection_arguments
 from videonet.models.base import StageInfo, VideoModel
 from videonet.models.segmenter import SemanticSegmenter, make_segmenter
 
@@ -25,11 +27,17 @@ PLAIN_LEVELS = 4  # that regions are pooled from on a backbone of one resolution
 def backbone_of(cfg: CfgNode) -> VideoModel:
     """The configuration's model without a classifier.
 
+    It has the options of published detectors, where there are some and ``MODEL.ARGUMENTS`` says
+    nothing else.
+
     Args:
         cfg: a complete configuration.
     """
     name, arguments = model_arguments(cfg)
-    return cast("VideoModel", create_model(name, **arguments | {"num_classes": 0}))
+    arguments["num_classes"] = 0
+    if any(fnmatchcase(name, pattern) for pattern in DETECTION):
+        arguments = detection_arguments(name, arguments["num_frames"]) | arguments
+    return cast("VideoModel", create_model(name, **arguments))
 
 
 def detector_of(cfg: CfgNode, num_classes: int) -> Detector:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from videonet.data.datasets.mask_folders import MaskFiles
-from videonet.data.datasets.objects import Box, Frames, VideoObjects
+from videonet.data.datasets.objects import Box, Frames, VideoObjects, chosen_frames
 from videonet.data.masks import Rle, decode_masks
 from videonet.tasks.average_precision import AveragePrecision
 from videonet.tasks.boundaries import DILATION, contour_accuracy, region_similarity
@@ -90,9 +90,14 @@ def record_of(
         number, crowd, area = objects.ids[k], objects.crowd[k], objects.areas[k]
         truth.append(Track(label, number, boxes, shapes, crowd=crowd, area=area))
     start = objects.start + frames[0]
-    names = None if objects.frames is None else tuple(objects.frames[frame] for frame in frames)
     return ObjectRecord(
-        objects.video, start, objects.size, tuple(truth), tuple(found), len(frames), names
+        objects.video,
+        start,
+        objects.size,
+        tuple(truth),
+        tuple(found),
+        len(frames),
+        chosen_frames(objects.frames, frames),
     )
 
 

@@ -142,7 +142,12 @@ def frame_of(path: str, frames: Frames, start: int, place: int) -> np.ndarray | 
 
 
 def drawn_tracks(
-    tracks: Iterable[Track], frame: int, names: Sequence[str], *, scores: bool = True
+    tracks: Iterable[Track],
+    frame: int,
+    names: Sequence[str],
+    *,
+    scores: bool = True,
+    least_score: float = DRAWN_SCORE,
 ) -> list[DrawnObject]:
     """What :func:`draw_objects` draws of the tracks in a frame, the best first.
 
@@ -150,14 +155,14 @@ def drawn_tracks(
         tracks: true ones, or those that were found.
         frame: its place.
         names: of the classes.
-        scores: write the scores, and leave out what is below :data:`DRAWN_SCORE`.
+        scores: write the scores, and leave out what is below `least_score`.
     """
     several = len(names) > 1
     found: list[tuple[float, DrawnObject]] = []
     for track in tracks:
         box = track.boxes[frame]
         score = track.scores[frame] if track.scores else track.score
-        if box is None or (scores and score < DRAWN_SCORE):
+        if box is None or (scores and score < least_score):
             continue
         words = [names[track.label]] if several else []
         if scores:

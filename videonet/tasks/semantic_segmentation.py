@@ -20,7 +20,7 @@ from videonet.data.datasets.classes import class_names, with_classes
 from videonet.data.datasets.coco import CocoJson
 from videonet.data.datasets.lists import VideoList
 from videonet.data.datasets.mask_folders import LabelMapFolders, MaskFiles
-from videonet.data.datasets.objects import PAINTED, Frames, painted_objects
+from videonet.data.datasets.objects import PAINTED, Frames, chosen_frames, painted_objects
 from videonet.data.datasets.registry import dataset_form
 from videonet.data.loading.dataset import annotations_of
 from videonet.data.targets import Annotations, Targets
@@ -199,8 +199,7 @@ class SemanticSegmentation(RecordTask):
             pixels += confusion(found[place].long(), truth.long() - 1, self.num_outputs, -1)
             pictures = pictures or (_small(truth.long() - 1), _small(found[place].long()))
         assert pictures is not None  # a clip shows one frame or more
-        names = annotation.frames
-        names = None if names is None else names[frames[0] : frames[0] + 1]
+        names = chosen_frames(annotation.frames, frames[:1])
         return MapRecord(pixels, annotation.start + frames[0], *pictures, names)
 
     def write(self, folder: Path, evaluation: Results, paths: Sequence[str]) -> None:

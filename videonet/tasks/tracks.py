@@ -86,33 +86,30 @@ class TrackJoiner:
             start: the place of its first frame in the video.
         """
         self._ends = {n: e for n, e in self._ends.items() if start - e.frame <= PATIENCE + 1}
-        begins = [next(k for k, box in enumerate(t.boxes) if box is not None) for t in tracks]
+        begins = [next((k, box) for k, box in enumerate(t.boxes) if box) for t in tracks]
         numbers = self._pairs(tracks, begins, start)
         joined = []
         for place, track in enumerate(tracks):
             number = numbers.get(place)
             number = next(self._new) if number is None else number
-            last = max(k for k, box in enumerate(track.boxes) if box is not None)
-            box = track.boxes[last]
-            assert box is not None
+            last, box = [(k, box) for k, box in enumerate(track.boxes) if box][-1]
             self._ends[number] = _End(track.label, box, start + last)
             joined.append(replace(track, number=number))
         return joined
 
     def _pairs(
-        self, tracks: Sequence[Track], begins: Sequence[int], start: int
+        self, tracks: Sequence[Track], begins: Sequence[tuple[int, Box]], start: int
     ) -> dict[int, int]:
         """Place of a track -> number of the one that it continues."""
         ends = list(self._ends.items())
-        boxes = [track.boxes[begin] for track, begin in zip(tracks, begins, strict=True)]
-        ious = mask_overlaps(boxes, [end.box for _, end in ends], [False] * len(ends))
+        ious = mask_overlaps([box for _, box in begins], [end.box for _, end in ends], [False] * len(ends))
         candidates = [
             (-float(ious[place, k]), place, number)
             for place, track in enumerate(tracks)
             for k, (number, end) in enumerate(ends)
             if end.label == track.label
             and ious[place, k] >= LEAST_OVERLAP
-            and 0 < start + begins[place] - end.frame <= PATIENCE + 1
+            and 0 < start + begins[place][0] - end.frame <= PATIENCE + 1
         ]
         pairs: dict[int, int] = {}
         for _, place, number in sorted(candidates):

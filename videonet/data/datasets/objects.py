@@ -216,6 +216,15 @@ def check_size(objects: VideoObjects, clip: ClipFrames) -> None:
         )
 
 
+def chosen_frames(frames: Frames, places: Sequence[int]) -> Frames:
+    """Those in some places; None where they have no names."""
+    if frames is None:
+        return None
+    chosen = [frames[place] for place in places]
+    numbers = tuple(frame for frame in chosen if isinstance(frame, int))
+    return numbers or tuple(frame for frame in chosen if isinstance(frame, str))
+
+
 def frames_of(annotation: Any) -> Frames:
     """The frames of a video that its annotation is about, see :class:`VideoObjects`."""
     return annotation.frames
