@@ -19,7 +19,7 @@ NECK = Group(
         "TEMPORAL_KERNEL": Key(
             1,
             "Taps along time of the 3x3 convolutions of the neck and of a segmenter's heads; 1 "
-            "keeps the frames of a clip apart.",
+            "keeps the frames of a clip apart, and holds with DATA.NUM_FRAMES 1 in any case.",
             own=True,
         ),
         "ARGUMENTS": Key({}, "Further arguments of the neck, by name.", own=True),

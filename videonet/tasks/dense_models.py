@@ -99,11 +99,17 @@ def _pyramid(
         name = "simple_pyramid" if plain else "fpn"
     if name == "none":
         return None, len(infos)
-    options: dict[str, Any] = {"temporal_kernel": keys.TEMPORAL_KERNEL}
+    options: dict[str, Any] = {"temporal_kernel": _taps(cfg)}
     if name != "multi_level":
         options["num_outs"] = 1 + (PLAIN_LEVELS if plain else len(infos))
     neck = make_neck(name, infos, keys.CHANNELS, **options | without_nodes(keys.ARGUMENTS))
     return neck, neck.num_outs
+
+
+def _taps(cfg: CfgNode) -> int:
+    """Taps along time: the image model, of clips of one frame, has nothing along time."""
+    taps: int = cfg.NECK.TEMPORAL_KERNEL
+    return taps if cfg.DATA.NUM_FRAMES > 1 else 1
 
 
 def _rules(cfg: CfgNode) -> Conventions:
@@ -136,7 +142,7 @@ def segmenter_of(cfg: CfgNode, num_classes: int) -> SemanticSegmenter:
         "neck_channels": neck.CHANNELS,
         "indices": list(neck.INDICES) or None,
         "neck_options": without_nodes(neck.ARGUMENTS),
-        "temporal_kernel": neck.TEMPORAL_KERNEL,
+        "temporal_kernel": _taps(cfg),
     }
     return make_segmenter(
         backbone_of(cfg),
