@@ -17,7 +17,10 @@ SMALL = [
 ]
 INSTANCES = [
     *("MODEL.TASK", "instance_segmentation", "DETECTOR.ANCHOR_SCALE", "4"),
-    *("DETECTOR.HEADS", "{box_fcs: [32], mask_convs: [16], mask_deconv: 16, num_sampled: 32, most: 10}"),
+    *(
+        "DETECTOR.HEADS",
+        "{box_fcs: [32], mask_convs: [16], mask_deconv: 16, num_sampled: 32, most: 10}",
+    ),
 ]
 SEMANTICS = [
     *("MODEL.TASK", "semantic_segmentation", "SEGMENTER.AUXILIARY", "1"),

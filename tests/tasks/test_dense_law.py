@@ -39,7 +39,9 @@ def test_a_still_clip_has_the_objects_of_its_image(family, neck):
     for head in (*image.roi_heads.box_heads, image.rpn):
         for name, parameter in head.named_parameters():
             if name.startswith(("scores", "objectness", "deltas")):
-                parameter.mul_(0.1)  # as those of trained ones: neither 0 or 1, nor boxes of any size
+                parameter.mul_(
+                    0.1
+                )  # as those of trained ones: neither 0 or 1, nor boxes of any size
     clip = model_of(family, 4, neck)
     load_checkpoint(clip, image.state_dict())
     pixels = torch.randn(1, 3, 59, 67)

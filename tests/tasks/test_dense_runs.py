@@ -102,7 +102,9 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(small, images, tmp_path
 
 
 def test_weights_that_are_not_finite_have_no_result(small, images, tmp_path, of_images):
-    content = torch.load(of_images[0] / "checkpoints/checkpoint_epoch_00002.pyth", weights_only=True)
+    content = torch.load(
+        of_images[0] / "checkpoints/checkpoint_epoch_00002.pyth", weights_only=True
+    )
     next(iter(content["model_state"].values())).fill_(float("nan"))
     torch.save(content, tmp_path / "broken.pyth")
     words = ["TRAIN.ENABLE", False, "TEST.CHECKPOINT_FILE_PATH", tmp_path / "broken.pyth"]

@@ -28,9 +28,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "TEST.NUM_SPATIAL_CROPS": (1, 3),
     "TEST.INTERPOLATION": ("bilinear", "bicubic"),
     "TEST.ENSEMBLE": ("softmax", "logits", "max"),
-    "NECK.NAME": (
-        *("auto", "none", "fpn", "hor_fpn", "hrfpn", "simple_pyramid", "multi_level"),
-    ),
+    "NECK.NAME": (*("auto", "none", "fpn", "hor_fpn", "hrfpn", "simple_pyramid", "multi_level"),),
     "DETECTOR.RULES": ("detectron2", "mmdet", "torchvision"),
     "DETECTOR.SAMPLE_PER": ("frame", "clip"),
     "SEGMENTER.HEAD": ("uper", "semantic_fpn", "fcn", "hrnet"),
@@ -207,9 +205,7 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
     ),
     (
         "rising numbers, 0 or more",
-        lambda v: (
-            _numbers(len(v))(v) and list(v) == sorted(set(v)) and min(v, default=0) >= 0
-        ),
+        lambda v: _numbers(len(v))(v) and list(v) == sorted(set(v)) and min(v, default=0) >= 0,
         ("SOLVER.STEP_EPOCHS",),
     ),
     (

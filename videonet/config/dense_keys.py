@@ -31,7 +31,7 @@ DETECTOR = Group(
     {
         "RULES": Key(
             "detectron2",
-            "Whose rules of anchors, losses, pooling and pasting: detectron2, mmdet or torchvision.",
+            "Whose anchors, losses, pooling and pasting: detectron2, mmdet or torchvision.",
             own=True,
         ),
         "CONVENTIONS": Key({}, "Single rules that differ from those of RULES, by name.", own=True),
@@ -69,7 +69,9 @@ SEGMENTER = Group(
     {
         "HEAD": Key("uper", "uper, semantic_fpn, fcn or hrnet.", own=True),
         "NORM": Key(
-            "batch", "Norm of the heads: batch, group (group:8 for 8 groups), layer or none.", own=True
+            "batch",
+            "Norm of the heads: batch, group (group:8 for 8 groups), layer or none.",
+            own=True,
         ),
         "ALIGN_CORNERS": Key(False, "Of every bilinear resizing.", own=True),
         "AUXILIARY": Key(

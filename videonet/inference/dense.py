@@ -25,8 +25,8 @@ from videonet.inference.pretrained import read_pretrained
 from videonet.tasks import RecordTask
 from videonet.tasks.instance_segmentation import InstanceSegmentation
 from videonet.tasks.object_scores import Track
-from videonet.tasks.trained_model import load_trained_model
 from videonet.tasks.tracks import TrackJoiner, tracks_of
+from videonet.tasks.trained_model import load_trained_model
 from videonet.terminal import ShortRepr
 
 READ = 16  # frames at a time, where they do not come one after the other

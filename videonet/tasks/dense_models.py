@@ -57,6 +57,11 @@ def detector_of(cfg: CfgNode, num_classes: int) -> Detector:
     neck, levels = _pyramid(cfg, infos, plain=plain)
     strides = list(keys.STRIDES) or [info.strides[1] for info in infos]
     if plain and not keys.STRIDES:
+        if strides[0] % 4:
+            raise ConfigError(
+                f"the cells of {cfg.MODEL.NAME} are {strides[0]} pixels wide, of which a quarter "
+                "is no whole number: give DETECTOR.STRIDES, and NECK.ARGUMENTS.scales that fit"
+            )
         strides = [strides[0] // 4]  # pyramids of one resolution begin at a quarter of it
     while len(strides) < levels:
         strides.append(2 * strides[-1])

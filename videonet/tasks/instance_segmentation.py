@@ -88,9 +88,7 @@ class InstanceSegmentation(RecordTask):
         self.names, self.num_outputs = list(names), len(names)
 
     @classmethod
-    def from_config(
-        cls, cfg: CfgNode, split: str | None, trained: Trained
-    ) -> InstanceSegmentation:
+    def from_config(cls, cfg: CfgNode, split: str | None, trained: Trained) -> InstanceSegmentation:
         """The task of a data set, which names the classes, or of a checkpoint.
 
         Raises:
@@ -111,9 +109,7 @@ class InstanceSegmentation(RecordTask):
     ) -> Mapping[str, Tensor]:
         """The losses of a detector, by name."""
         sizes = sizes_of(targets)
-        truth = [
-            _truth(targets, clip, size, clips.shape[2]) for clip, size in enumerate(sizes)
-        ]
+        truth = [_truth(targets, clip, size, clips.shape[2]) for clip, size in enumerate(sizes)]
         losses: Mapping[str, Tensor] = model(pictures_of(clips, sizes), truth)
         return losses
 

@@ -172,5 +172,3 @@ def drawn_tracks(
         drawn = DrawnObject((x, y, x + width, y + height), " ".join(words), mask, track.number)
         found.append((score, drawn))
     return [one for _, one in sorted(found, key=lambda pair: -pair[0])]
-
-

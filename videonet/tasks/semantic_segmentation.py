@@ -100,9 +100,7 @@ class SemanticSegmentation(RecordTask):
         self.names, self.num_outputs = list(names), len(names)
 
     @classmethod
-    def from_config(
-        cls, cfg: CfgNode, split: str | None, trained: Trained
-    ) -> SemanticSegmentation:
+    def from_config(cls, cfg: CfgNode, split: str | None, trained: Trained) -> SemanticSegmentation:
         """The task of a data set, which names the classes, or of a checkpoint.
 
         Raises:

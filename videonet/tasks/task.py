@@ -18,8 +18,8 @@ from videonet.config.reading import read_text
 from videonet.data.datasets.lists import VideoList
 from videonet.data.loading.dataset import Failure, annotations_of
 from videonet.data.targets import Annotations, Targets
-from videonet.models import create_model
 from videonet.heads.detection import Detector
+from videonet.models import create_model
 from videonet.models.base import VideoModel
 from videonet.models.segmenter import SemanticSegmenter
 from videonet.tasks.segments import Hysteresis, Segment
@@ -173,9 +173,7 @@ class Task(ABC):
             model.use_attentive_head(**without_nodes(self.cfg.MODEL.HEAD_ARGUMENTS))
         return model
 
-    def run_in_training(
-        self, model: Callable[..., Any], clips: Tensor, targets: Targets
-    ) -> Any:
+    def run_in_training(self, model: Callable[..., Any], clips: Tensor, targets: Targets) -> Any:
         """What :meth:`loss` takes; by default the model's outputs for the clips.
 
         Args:

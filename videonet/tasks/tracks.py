@@ -102,7 +102,9 @@ class TrackJoiner:
     ) -> dict[int, int]:
         """Place of a track -> number of the one that it continues."""
         ends = list(self._ends.items())
-        ious = mask_overlaps([box for _, box in begins], [end.box for _, end in ends], [False] * len(ends))
+        ious = mask_overlaps(
+            [box for _, box in begins], [end.box for _, end in ends], [False] * len(ends)
+        )
         candidates = [
             (-float(ious[place, k]), place, number)
             for place, track in enumerate(tracks)

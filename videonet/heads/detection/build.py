@@ -85,7 +85,13 @@ def build_detector(
         backbone,
         neck,
         RPN(channels, anchors, **of_rpn | (rpn or {})),
-        RoIHeads(channels, num_classes, strides[: pooled or len(infos)], rules, **of_heads | (heads or {})),
+        RoIHeads(
+            channels,
+            num_classes,
+            strides[: pooled or len(infos)],
+            rules,
+            **of_heads | (heads or {}),
+        ),
         indices=indices,
         **options,
     )

@@ -145,7 +145,7 @@ class Detector(nn.Module):
         frames = frames_of_clips(sizes, padded, steps)
         if not all(bool(level.isfinite().all()) for level in pyramid):
             raise ScoreError(
-                "the maps of a detector are not finite numbers: its weights are not, or its numbers "
+                "the maps of a detector are not finite: its weights are not, or its numbers "
                 f"are too large for {pyramid[0].dtype}"
             )
         found = self.detect(pyramid, frames, embed=linker is not None)
