@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,59 +16,12 @@ from videonet.data.datasets.mask_folders import MaskFiles
 from videonet.data.targets import Targets
 from videonet.errors import ConfigError, ScoreError
 from videonet.heads.detection import Detections, Detector, Linker
-from videonet.tasks.average_precision import AveragePrecision
 from videonet.tasks.dense import one_view, pictures_of, shown_frames, sizes_of
 from videonet.tasks.dense_models import detector_of
-from videonet.tasks.object_scores import ObjectRecord, davis_scores, object_scores, record_of
-from videonet.tasks.task import RecordEvaluation, RecordTask, Results, Trained
-from videonet.tasks.tracks import joined_records, tracks_of
-
-SHOWN = ("AP", "AP50")  # of each kind of scores, in validations
-
-
-@dataclass(repr=False)
-class ObjectEvaluation(RecordEvaluation):
-    """Records of the objects that were found, see :class:`ObjectRecord`.
-
-    Tracks of the pieces of a video have been joined.
-    """
-
-    videos: Tensor
-    records: list[ObjectRecord]
-    task: RecordTask
-    failures: list = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.records = joined_records(self.records)
-
-    @cached_property
-    def scores(self) -> dict[str, AveragePrecision]:
-        """Average precision by its kind, see :func:`object_scores`."""
-        return object_scores(self.records, self.task.num_outputs)
-
-    def measures(self) -> dict[str, float]:
-        """AP and AP50 of boxes, masks, boundaries and videos in percent, without those of none."""
-        return {
-            f"{kind}_{name}": 100 * value
-            for kind, found in self.scores.items()
-            for name, value in found.stats().items()
-            if name in SHOWN and value >= 0
-        }
-
-    def summary(self) -> dict[str, float]:
-        """All figures of COCO, and J and F of DAVIS for videos of one object each."""
-        figures = {
-            f"{kind}_{name}": 100 * value
-            for kind, found in self.scores.items()
-            for name, value in found.stats().items()
-            if value >= 0
-        }
-        objects: dict[int, set[int]] = {}
-        for record in self.records:
-            objects.setdefault(record.video, set()).update(one.number for one in record.truth)
-        if "video" in self.scores and all(len(numbers) == 1 for numbers in objects.values()):
-            figures |= {name: 100 * value for name, value in davis_scores(self.records).items()}
-        return figures
+from videonet.tasks.object_evaluation import ObjectEvaluation
+from videonet.tasks.object_scores import ObjectRecord, record_of
+from videonet.tasks.task import RecordTask, Results, Trained
+from videonet.tasks.tracks import tracks_of
 
 
 class InstanceSegmentation(RecordTask):

@@ -13,8 +13,8 @@ from PIL import Image
 from videonet.data.tables import write_table
 from videonet.tasks.class_plots import plot_confusion
 from videonet.tasks.dense_plots import draw_labels, plot_worst
+from videonet.tasks.map_evaluation import MapEvaluation, MapRecord
 from videonet.tasks.object_tables import PICTURES, frame_of
-from videonet.tasks.semantic_segmentation import MapEvaluation, MapRecord
 
 MOST_CONFUSED = 60  # classes of a picture of their pairs
 

@@ -22,7 +22,7 @@ from videonet.tasks.dense_plots import (
     plot_precision_recall,
     plot_worst,
 )
-from videonet.tasks.instance_segmentation import ObjectEvaluation
+from videonet.tasks.object_evaluation import ObjectEvaluation
 from videonet.tasks.object_scores import ObjectRecord, Track, image_tables, video_tables
 
 logger = logging.getLogger(__name__)

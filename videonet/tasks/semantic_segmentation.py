@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ from videonet.data.datasets.classes import class_names, with_classes
 from videonet.data.datasets.coco import CocoJson
 from videonet.data.datasets.lists import VideoList
 from videonet.data.datasets.mask_folders import LabelMapFolders, MaskFiles
-from videonet.data.datasets.objects import PAINTED, Frames, chosen_frames, painted_objects
+from videonet.data.datasets.objects import PAINTED, chosen_frames, painted_objects
 from videonet.data.datasets.registry import dataset_form
 from videonet.data.loading.dataset import annotations_of
 from videonet.data.targets import Annotations, Targets
@@ -30,58 +28,12 @@ from videonet.models.segmenter import SemanticSegmenter
 from videonet.ops.resize import resize_space
 from videonet.tasks.dense import one_view, shown_frames, sizes_of
 from videonet.tasks.dense_models import segmenter_of
-from videonet.tasks.semantic_scores import IGNORED, SemanticScores, confusion
-from videonet.tasks.task import RecordEvaluation, RecordTask, Results, Trained
+from videonet.tasks.map_evaluation import MapEvaluation, MapRecord
+from videonet.tasks.semantic_scores import IGNORED, confusion
+from videonet.tasks.task import RecordTask, Results, Trained
 
 BACKGROUND = "background"
 PICTURE_SIDE = 320  # of the label maps that an evaluation keeps for its pictures
-
-
-@dataclass(frozen=True)
-class MapRecord:
-    """What an evaluation keeps of a video or image.
-
-    Attributes:
-        confusion: pixels (K, K), a row per true class.
-        number: of its first frame that was seen, in the file or folder.
-        truth, found: small label maps of that frame, as PNG; what does not count is 255.
-        frames: its name or number as in :class:`VideoObjects`, alone; None for an image, or a file
-            whose frames are counted.
-    """
-
-    confusion: Tensor
-    number: int
-    truth: bytes
-    found: bytes
-    frames: Frames = None
-
-
-@dataclass(repr=False)
-class MapEvaluation(RecordEvaluation):
-    """Records of label maps."""
-
-    videos: Tensor
-    records: list[MapRecord]
-    task: RecordTask
-    failures: list = field(default_factory=list)
-
-    @cached_property
-    def scores(self) -> SemanticScores:
-        """Over all pixels of the data set."""
-        return SemanticScores.of(record.confusion for record in self.records)
-
-    def measures(self) -> dict[str, float]:
-        """Mean IoU, mean accuracy and accuracy of pixels in percent."""
-        return {name: 100 * value for name, value in self.scores.stats().items()}
-
-    def summary(self) -> dict[str, float]:
-        """The same, and those of answering with the most frequent class everywhere."""
-        truth = self.scores.confusion.sum(dim=1)
-        constant = torch.zeros_like(self.scores.confusion)
-        constant[:, int(truth.argmax())] = truth
-        baseline = SemanticScores(constant).stats()
-        chance = {f"majority_{name}": 100 * value for name, value in baseline.items()}
-        return self.measures() | chance
 
 
 class SemanticSegmentation(RecordTask):
