@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         WriteError,
     )
     from videonet.inference import Prediction, Predictor, WindowScores
+    from videonet.inference.dense import DensePredictor
     from videonet.models import create_model, get_weights, list_models, list_weights
 
 __version__ = "0.1.0"
@@ -39,6 +40,7 @@ _PLACES = {
     ),
     "videonet.models": ("create_model", "get_weights", "list_models", "list_weights"),
     "videonet.inference": ("Prediction", "Predictor", "WindowScores"),
+    "videonet.inference.dense": ("DensePredictor",),
 }
 _MODULES = {name: module for module, names in _PLACES.items() for name in names}
 
@@ -47,6 +49,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "DecodeError",
+    "DensePredictor",
     "Interrupted",
     "LoadReport",
     "Prediction",

@@ -14,6 +14,7 @@ from videonet.engine.optim import (
     parameter_groups,
     set_learning_rate,
 )
+from videonet.errors import ConfigError
 
 
 def k400(*overrides):
@@ -92,3 +93,19 @@ def test_optimizer_of_the_config(name, kind):
     assert type(optimizer) is kind
     set_learning_rate(optimizer, 0.1)
     assert {round(g["lr"] / 0.1, 6) for g in optimizer.param_groups} == {0.5**i for i in range(5)}
+
+
+def test_steps_and_powers():
+    """After the warm-up, which ends where the schedule is by then."""
+    words = ["SOLVER.BASE_LR", "1.0", "SOLVER.MAX_EPOCH", "10", "SOLVER.WARMUP_EPOCHS", "2"]
+    words += ["SOLVER.WARMUP_START_LR", "0.2", "MODEL.NAME", "vit_xs"]
+    steps = ["SOLVER.SCHEDULE", "steps", "SOLVER.STEP_EPOCHS", "[4, 8.5]"]
+    solver = load_config(None, words + steps).SOLVER
+    rates = [learning_rate(solver, epoch) for epoch in (0, 1, 2, 3.9, 4, 8.4, 8.5, 10)]
+    assert rates == pytest.approx([0.2, 0.6, 1.0, 1.0, 0.1, 0.1, 0.01, 0.01])
+    power = ["SOLVER.SCHEDULE", "poly", "SOLVER.POLY_POWER", "2.0"]
+    solver = load_config(None, words + power).SOLVER
+    rates = [learning_rate(solver, epoch) for epoch in (0, 2, 5, 10)]
+    assert rates == pytest.approx([0.2, 0.64, 0.25, 0.0])
+    with pytest.raises(ConfigError, match="SOLVER.STEP_EPOCHS"):
+        load_config(None, [*words, "SOLVER.STEP_EPOCHS", "[4, 3]"])

@@ -3,6 +3,7 @@
 %(prog)s clip.mp4 --checkpoint runs/demo
 %(prog)s videos/ 'more/**/*.mkv' list.txt --checkpoint runs/demo --output all.jsonl
 %(prog)s match.mp4 --checkpoint runs/demo --stride 0.5 --timeline match.png
+%(prog)s match.mp4 --task instances --checkpoint runs/players --overlay out.mp4 --output out.json
 
 The exit code is 0 where all videos could be read, 3 where some could not, 1 where none could. A run
 that was stopped goes on when the same command is given again (.jsonl and .csv); another checkpoint
@@ -26,6 +27,7 @@ from videonet.commands.arguments import (
     new_parser,
     parse,
 )
+from videonet.commands.predict_dense import add_dense_arguments, predict_frames
 from videonet.errors import exit_code
 
 
@@ -45,6 +47,7 @@ def parse_arguments(argv: Words = None, prog: str | None = None) -> argparse.Nam
     parser.add_argument("--head", type=Path, help="head of tools/train_head.py, for attention")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     add_bulk_arguments(parser)
+    add_dense_arguments(parser)
     group = parser.add_argument_group("segments of a sliding window")
     group.add_argument("--on", type=float, default=0.5, help="score that begins one (0.5)")
     group.add_argument("--off", type=float, default=0.3, help="score that ends one (0.3)")
@@ -71,6 +74,8 @@ def main(argv: Words = None, prog: str | None = None) -> int:
         The exit code, as the help says.
     """
     args = parse_arguments(argv, prog)
+    if args.task:
+        return predict_frames(args)
     from videonet.inference.description import describe_results
     from videonet.inference.options import Options
     from videonet.inference.pictures import Pictures

@@ -193,6 +193,8 @@ def _backbone(cfg: CfgNode) -> VideoModel:
     """The configuration's model without a head, with the weights to start from."""
     torch.manual_seed(cfg.RNG_SEED)
     model = build_task(_with(cfg, HEAD="linear", HEAD_ARGUMENTS=CfgNode())).build_model()
+    if not isinstance(model, VideoModel):
+        raise ConfigError(f"MODEL.TASK is {cfg.MODEL.TASK}, but probes are of classifications")
     if cfg.TRAIN.CHECKPOINT_FILE_PATH:
         source = newest_checkpoint(cfg.TRAIN.CHECKPOINT_FILE_PATH)
         report = load_weights(model, source, new_head=True, inflation=cfg.TRAIN.INFLATION)

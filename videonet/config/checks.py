@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from videonet.config.keys import MAPPINGS
 from videonet.config.reading import shown
 from videonet.errors import ConfigError
 
@@ -28,6 +29,11 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "TEST.NUM_SPATIAL_CROPS": (1, 3),
     "TEST.INTERPOLATION": ("bilinear", "bicubic"),
     "TEST.ENSEMBLE": ("softmax", "logits", "max"),
+    "NECK.NAME": (*("auto", "none", "fpn", "hor_fpn", "hrfpn", "simple_pyramid", "multi_level"),),
+    "DETECTOR.RULES": ("detectron2", "mmdet", "torchvision"),
+    "DETECTOR.SAMPLE_PER": ("frame", "clip"),
+    "SEGMENTER.HEAD": ("uper", "semantic_fpn", "fcn", "hrnet"),
+    "SOLVER.SCHEDULE": ("cosine", "steps", "poly"),
     "SOLVER.OPTIMIZING_METHOD": ("sgd", "adam", "adamw"),
     "VIDEO_HEAD.LEVELS": (1, 2),
     "VIDEO_HEAD.SCORE": ("additive", "dot"),
@@ -111,6 +117,9 @@ LARGEST: dict[str, int] = {
     "PROBE.AUGMENTED": 1_000,
     "PROBE.FOLDS": 1_000,
     "VIDEO_HEAD.HIDDEN": 100_000,
+    "NECK.CHANNELS": 100_000,
+    "NECK.TEMPORAL_KERNEL": 99,
+    "DETECTOR.PAD_SQUARE": 10_000,
     "DATA_LOADER.NUM_WORKERS": 10_000,
 }
 MOST_BYTES_OF_A_VIDEO = 16 << 30  # of all views together
@@ -128,7 +137,7 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
             *("TRAIN.BATCH_SIZE", "TRAIN.CHECKPOINT_PERIOD", "TRAIN.GRAD_ACCUM_STEPS"),
             *("TEST.BATCH_SIZE", "TEST.NUM_ENSEMBLE_VIEWS", "SOLVER.MAX_EPOCH", "LOG_PERIOD"),
             *("MVIT.DEPTH", "MVIT.EMBED_DIM", "MVIT.NUM_HEADS", "VIDEO_HEAD.HIDDEN"),
-            "BN.NUM_BATCHES_PRECISE",
+            *("BN.NUM_BATCHES_PRECISE", "NECK.CHANNELS", "NECK.TEMPORAL_KERNEL"),
         ),
     ),
     (
@@ -143,12 +152,16 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
             *("DATA_LOADER.NUM_WORKERS", "DATA_LOADER.VIDEO_TIMEOUT", "NUM_GPUS", "RNG_SEED"),
             *("MODEL.NUM_CLASSES", "MODEL.LORA.RANK", "PROBE.AUGMENTED", "DATA.TARGET_FPS"),
             "BOUNDARY.PADDING",
+            *("DETECTOR.PAD_SQUARE", "SEGMENTER.AUXILIARY_WEIGHT"),
         ),
     ),
     (
         "above 0",
         lambda v: v > 0,
-        ("DATA.FRAMES_FPS", "MVIT.MLP_RATIO", "MVIT.HEAD_INIT_SCALE", "MODEL.LORA.ALPHA"),
+        (
+            *("DATA.FRAMES_FPS", "MVIT.MLP_RATIO", "MVIT.HEAD_INIT_SCALE", "MODEL.LORA.ALPHA"),
+            *("DETECTOR.ANCHOR_SCALE", "SOLVER.STEP_FACTOR", "SOLVER.POLY_POWER"),
+        ),
     ),
     ("2 or more", lambda v: v >= 2, ("PROBE.FOLDS",)),
     (
@@ -184,6 +197,26 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
         ),
     ),
     ("above 0 and at most 1", lambda v: 0 < v <= 1, ("SOLVER.LAYER_DECAY", "TEST.CROP_RATIO")),
+    (
+        "empty, or two whole numbers above 0",
+        lambda v: not v or (_numbers(2)(v) and all(type(n) is int and n > 0 for n in v)),
+        ("SEGMENTER.WINDOW", "SEGMENTER.STRIDE"),
+    ),
+    (
+        "one or more numbers above 0",
+        lambda v: bool(v) and _numbers(len(v))(v) and min(v) > 0,
+        ("SEGMENTER.SCALES",),
+    ),
+    (
+        "rising numbers, 0 or more",
+        lambda v: _numbers(len(v))(v) and list(v) == sorted(set(v)) and min(v, default=0) >= 0,
+        ("SOLVER.STEP_EPOCHS",),
+    ),
+    (
+        "whole numbers",
+        lambda v: all(type(number) is int for number in v),
+        ("NECK.INDICES", "DETECTOR.STRIDES"),
+    ),
     ("three numbers (RGB)", _numbers(3), ("DATA.MEAN",)),
     ("three numbers above 0 (RGB)", lambda v: _numbers(3)(v) and min(v) > 0, ("DATA.STD",)),
     (
@@ -277,14 +310,13 @@ def _problems(cfg: CfgNode) -> Iterator[tuple[str, str]]:
     for key, most in LARGEST.items():
         if get(cfg, key) > most:
             yield key, f"at most {most:,}"
-    for group in ("ARGUMENTS", "HEAD_ARGUMENTS"):
-        for name, value in cfg.MODEL[group].items():
-            if not name.isidentifier() or not _is_argument(value):
-                yield (
-                    f"MODEL.{group}.{name}",
-                    f"named as an argument of Python is, of text, numbers up to "
-                    f"{LARGEST_ARGUMENT:,}, lists or mappings",
-                )
+    for key, name, value in ((k, *item) for k in MAPPINGS for item in get(cfg, k).items()):
+        if not name.isidentifier() or not _is_argument(value):
+            yield (
+                f"{key}.{name}",
+                f"named as an argument of Python is, of text, numbers up to {LARGEST_ARGUMENT:,}, "
+                "lists or mappings",
+            )
     if cfg.MODEL.HEAD_ARGUMENTS and cfg.MODEL.HEAD != "attentive":
         yield "MODEL.HEAD_ARGUMENTS", "empty unless MODEL.HEAD is attentive"
     if cfg.MODEL.LORA.RANK and cfg.MODEL.FROZEN_LAYERS:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from videonet.config.dense_keys import DETECTOR, NECK, SEGMENTER
 from videonet.config.key import Group, Key, dotted, walk_groups
 from videonet.config.model_keys import MODEL, MVIT
 
@@ -224,8 +225,9 @@ TRAIN = Group(
         "DATASET": Key(
             "kinetics",
             "Kind of the training data: kinetics (lists), ssv2 (Something-Something's JSON files, "
-            "or lists), folder (one folder per class, of videos or of images) or multilabel "
-            "(lists with several labels per line).",
+            "or lists), folder (one folder per class, of videos or of images), multilabel "
+            "(lists with several labels per line), or for dense tasks coco, youtube_vis, masks or "
+            "label_maps.",
         ),
         "BATCH_SIZE": Key(64, "Videos per step, over all processes together."),
         "EVAL_PERIOD": Key(
@@ -400,6 +402,15 @@ SOLVER = Group(
         "BASE_LR_SCALE_NUM_SHARDS": Key(
             False, "Multiply the learning rates by --num_shards; not used with BASE_LR_CLIPS."
         ),
+        "SCHEDULE": Key(
+            "cosine",
+            "Learning rate after the warm-up: cosine, steps (multiplied by STEP_FACTOR at each of "
+            "STEP_EPOCHS) or poly (a power of the share of the training that is left).",
+            own=True,
+        ),
+        "STEP_EPOCHS": Key([], "Epochs at which SCHEDULE steps lowers the rate.", own=True),
+        "STEP_FACTOR": Key(0.1, "Factor on the rate at each of them.", own=True),
+        "POLY_POWER": Key(1.0, "Power of SCHEDULE poly; 1: a line down to 0.", own=True),
         "COSINE_END_LR": Key(0.0, "Learning rate at the end of the cosine schedule."),
         "COSINE_AFTER_WARMUP": Key(
             False, "Begin the cosine at its peak after the warm-up, instead of at epoch 0."
@@ -567,6 +578,9 @@ ROOT = Group(
         "SOLVER": SOLVER,
         "BN": BN,
         "BOUNDARY": BOUNDARY,
+        "NECK": NECK,
+        "DETECTOR": DETECTOR,
+        "SEGMENTER": SEGMENTER,
         "DATA_LOADER": DATA_LOADER,
         "TENSORBOARD": TENSORBOARD,
         "VIDEO_HEAD": VIDEO_HEAD,

@@ -125,7 +125,8 @@ MODEL = Group(
         "NUM_CLASSES": Key(0, "Number of classes; 0: as many as the data have."),
         "TASK": Key(
             "classification",
-            "What is learnt: classification, or boundary_refinement (HRNets that refine masks).",
+            "What is learnt: classification, instance_segmentation, semantic_segmentation, or "
+            "boundary_refinement (HRNets that refine masks).",
             own=True,
         ),
         "LOSS_FUNC": Key(

@@ -18,6 +18,7 @@ from torch import Tensor
 from videonet.errors import ConfigError, DataError
 
 Rle = dict[str, Any]  # {"size": [H, W], "counts": str}
+Shape = Rle | Sequence[float]
 
 
 def coco_masks() -> Any:
@@ -72,8 +73,10 @@ def mask_boxes(rles: Sequence[Rle]) -> np.ndarray:
     return coco_masks().toBbox(list(rles)).reshape(-1, 4) if rles else np.zeros((0, 4))
 
 
-def mask_overlaps(first: Sequence[Rle], second: Sequence[Rle], crowd: Sequence[bool]) -> np.ndarray:
-    """Intersection over union of each pair of masks, (N, M).
+def mask_overlaps(
+    first: Sequence[Shape], second: Sequence[Shape], crowd: Sequence[bool]
+) -> np.ndarray:
+    """Intersection over union of each pair of masks, or of boxes (x, y, width, height), (N, M).
 
     Args:
         first: N masks.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -13,6 +14,7 @@ from torch.autograd.function import once_differentiable
 from videonet.engine.distributed import Process
 from videonet.models.base import BATCH_NORMS, statistics_kept
 
+Batch = TypeVar("Batch")
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm  # BATCH_NORMS
 
 
@@ -159,8 +161,8 @@ def average_statistics(
 @torch.no_grad()
 def precise_statistics(
     model: nn.Module,
-    batches: Iterable[Tensor],
-    forward: Callable[[Tensor], object],
+    batches: Iterable[Batch],
+    forward: Callable[[Batch], object],
     process: Process,
 ) -> None:
     """Replace running statistics by those of all clips in `batches`, with the current weights.
@@ -170,7 +172,7 @@ def precise_statistics(
 
     Args:
         model: with batch norms, in training mode.
-        batches: clips of this process; every process has the same number of batches.
+        batches: of this process; every process has the same number of them.
         forward: runs the model on one of them.
         process: this process.
     """
@@ -188,8 +190,8 @@ def precise_statistics(
     hooks = [norm.register_forward_pre_hook(note) for norm in norms]
     try:
         with statistics_kept(model):
-            for clips in batches:
-                forward(clips)
+            for batch in batches:
+                forward(batch)
     finally:
         for hook in hooks:
             hook.remove()

@@ -122,11 +122,21 @@ def lr_factor(cfg: CfgNode, clips_per_step: int) -> float:
 def learning_rate(solver: CfgNode, epoch: float) -> float:
     """The learning rate at a (fractional) epoch, before linear scaling.
 
-    A line from ``WARMUP_START_LR`` during the warm-up, then half a cosine from ``BASE_LR`` to
-    ``COSINE_END_LR`` at ``MAX_EPOCH`` (arXiv 1608.03983, Eq. 5 without restarts). The cosine
-    begins after the warm-up with ``COSINE_AFTER_WARMUP``, else at epoch 0.
+    A line from ``WARMUP_START_LR`` during the warm-up, then as ``SCHEDULE`` says: half a cosine
+    from ``BASE_LR`` to ``COSINE_END_LR`` at ``MAX_EPOCH`` (arXiv 1608.03983, Eq. 5 without
+    restarts), which begins after the warm-up with ``COSINE_AFTER_WARMUP``, else at epoch 0; or
+    steps; or a power of the share of the epochs that are left.
     """
     offset = solver.WARMUP_EPOCHS if solver.COSINE_AFTER_WARMUP else 0.0
+
+    def after_warmup(at: float) -> float:
+        if solver.SCHEDULE == "steps":
+            passed = sum(at >= step for step in solver.STEP_EPOCHS)
+            return float(solver.BASE_LR * solver.STEP_FACTOR**passed)
+        if solver.SCHEDULE == "poly":
+            left = max(1 - at / solver.MAX_EPOCH, 0.0)
+            return float(solver.BASE_LR * left**solver.POLY_POWER)
+        return cosine(at)
 
     def cosine(at: float) -> float:
         length = solver.MAX_EPOCH - offset
@@ -135,9 +145,9 @@ def learning_rate(solver: CfgNode, epoch: float) -> float:
         return solver.COSINE_END_LR + span * (math.cos(math.pi * progress) + 1.0) / 2.0
 
     if epoch < solver.WARMUP_EPOCHS:
-        start, end = solver.WARMUP_START_LR, cosine(solver.WARMUP_EPOCHS)
+        start, end = solver.WARMUP_START_LR, after_warmup(solver.WARMUP_EPOCHS)
         return start + (end - start) * epoch / solver.WARMUP_EPOCHS
-    return cosine(epoch)
+    return after_warmup(epoch)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

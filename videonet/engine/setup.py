@@ -19,14 +19,15 @@ from videonet.engine.parallel import shard
 from videonet.engine.resume import newest_of_this_run, resume
 from videonet.engine.state import TrainingState
 from videonet.engine.step import gradient_scaler
+from videonet.errors import ConfigError
 from videonet.models.base import VideoModel
 from videonet.models.weights import load_weights
-from videonet.tasks.task import Task
+from videonet.tasks.task import Model, Task
 
 logger = logging.getLogger(__name__)
 
 
-def build_model(cfg: CfgNode, process: Process, task: Task) -> VideoModel:
+def build_model(cfg: CfgNode, process: Process, task: Task) -> Model:
     """The model with random weights, the same on all processes.
 
     Args:
@@ -48,7 +49,7 @@ def build_model(cfg: CfgNode, process: Process, task: Task) -> VideoModel:
 def start_state(
     cfg: CfgNode,
     process: Process,
-    model: VideoModel,
+    model: Model,
     task: Task,
     dtype: torch.dtype | None,
     facts: Mapping,
@@ -67,6 +68,7 @@ def start_state(
 
     Raises:
         CheckpointError: a checkpoint cannot be read or belongs to another run.
+        ConfigError: the model takes no adapters.
     """
     saved = newest_of_this_run(cfg, process)
     if saved is None and cfg.TRAIN.CHECKPOINT_FILE_PATH:
@@ -83,6 +85,8 @@ def start_state(
         frozen = freeze(model, cfg.MODEL.FROZEN_LAYERS)
         logger.info("%d parameters keep their values: %s", len(frozen), ", ".join(frozen))
     if cfg.MODEL.LORA.RANK:
+        if not isinstance(model, VideoModel):
+            raise ConfigError(f"MODEL.LORA.RANK must be 0 with MODEL.TASK {cfg.MODEL.TASK}")
         names = add_adapters(model, cfg.MODEL.LORA)
         logger.info("adapters beside %d linear layers: %s", len(names), ", ".join(names))
     if cfg.TRAIN.PARALLEL == "fsdp" and process.world_size > 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,11 @@ from videonet.engine.parallel import gradient_sync
 def gradient_scaler(dtype: torch.dtype | None, device: torch.device) -> torch.amp.GradScaler:
     """Scales losses so that fp16 gradients do not vanish; does nothing in other precisions."""
     return torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
+
+
+def _outputs(model: Callable[..., Any], clips: Tensor, targets: Targets) -> Any:
+    """The outputs of a model that needs no targets for them."""
+    return model(clips)
 
 
 class TrainingStep:
@@ -39,6 +45,8 @@ class TrainingStep:
         clip_value: limit of each entry of the gradient; None or 0 for no limit.
         draws: tells the model's random layers which clips they see.
         forward: what is called in place of the model, such as a compiled one; None for the model.
+        run: calls it: (model, clips, targets) -> what ``loss`` takes; None for its outputs of the
+            clips.
     """
 
     def __init__(
@@ -49,18 +57,20 @@ class TrainingStep:
         process: Process,
         *,
         clips_per_step: int,
-        loss: Callable[[Tensor, Targets], Tensor],
+        loss: Callable[[Any, Targets], Tensor],
         parts: int = 1,
         dtype: torch.dtype | None = None,
         clip_norm: float | None = None,
         clip_value: float | None = None,
         draws: ClipDraws | None = None,
-        forward: Callable[[Tensor], Tensor] | None = None,
+        forward: Callable[..., Any] | None = None,
+        run: Callable[[Callable[..., Any], Tensor, Targets], Any] | None = None,
     ):
         self.model, self.optimizer, self.scaler = model, optimizer, scaler
         self.process, self.clips_per_step, self.parts = process, clips_per_step, parts
         self.dtype, self.clip_norm, self.clip_value = dtype, clip_norm, clip_value
         self.loss, self.draws, self.forward = loss, draws, model if forward is None else forward
+        self.run = _outputs if run is None else run
 
     def backward(
         self, clips: Tensor, targets: Targets, rows: Tensor | None = None, seed: int = 0
@@ -90,7 +100,7 @@ class TrainingStep:
                 with torch.autocast(
                     clips.device.type, dtype=self.dtype, enabled=self.dtype is not None
                 ):
-                    loss = self.loss(self.forward(part), wanted)
+                    loss = self.loss(self.run(self.forward, part, wanted), wanted)
                 loss = loss * (len(part) / self.clips_per_step)
                 # Gradients are averaged over the processes, but the shares are to be added.
                 self.scaler.scale(loss * self.process.world_size).backward()

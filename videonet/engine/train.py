@@ -23,6 +23,7 @@ from videonet.checkpoint.sharded import write_sharded
 from videonet.config import save_config
 from videonet.data import Batch, VideoLoader, build_loader
 from videonet.data.loading.loader import positions
+from videonet.data.targets import Targets
 from videonet.data.transforms.batch import normalize
 from videonet.devices import autocast_dtype
 from videonet.engine.adapters import adapter_scale
@@ -152,6 +153,7 @@ class Trainer:
             clip_value=cfg.SOLVER.CLIP_GRAD_VAL,
             draws=self.draws,
             forward=training_forward(self.model, module, cfg, process),
+            run=self.task.run_in_training,
         )
         self.lr_factor = lr_factor(cfg, clips)
         logger.info(
@@ -322,7 +324,6 @@ class Trainer:
         if self.task.mixing is not None:
             torch.manual_seed(seed)  # the same draw on all processes
             clips, targets = self.task.mixing(clips, targets, self.share.partners)
-        clips = self.task.inputs(clips, targets)
         set_learning_rate(self.state.optimizer, rate)
         share = self.train_step.backward(clips, targets, self.share.rows, seed)
         asked = torch.full_like(share, float(self.stop.received > 0))
@@ -398,10 +399,15 @@ class Trainer:
         with torch.autocast(
             self.process.device.type, dtype=self.dtype, enabled=self.dtype is not None
         ):
-            precise_statistics(self.model, self._clips_to_measure(epoch), self.model, self.process)
+            precise_statistics(
+                self.model,
+                self._batches_to_measure(epoch),
+                lambda batch: self.task.run_in_training(self.model, *batch),
+                self.process,
+            )
 
-    def _clips_to_measure(self, epoch: int) -> Iterator[Tensor]:
-        """The first batches of the next epoch, as they are trained on but unmixed."""
+    def _batches_to_measure(self, epoch: int) -> Iterator[tuple[Tensor, Targets]]:
+        """The first clips of the next epoch, as they are trained on but unmixed."""
         cfg = self.cfg
         number = min(cfg.BN.NUM_BATCHES_PRECISE, self.steps_per_epoch)
         self.loader.set_position(epoch)
@@ -412,8 +418,8 @@ class Trainer:
                     raise _StopRequested
                 self.draws.begin(self.share.rows, step_seed(cfg.RNG_SEED, epoch, k))
                 clips = batch.clips.to(self.process.device, non_blocking=True)
-                clips = normalize(clips, cfg.DATA.MEAN, cfg.DATA.STD)
-                yield self.task.inputs(clips, batch.targets.to(self.process.device))
+                targets = batch.targets.to(self.process.device)
+                yield normalize(clips, cfg.DATA.MEAN, cfg.DATA.STD), targets
 
     def _validate(self, log: MetricLogger, epoch: int) -> bool:
         """Record the measures of the weights ("val") and of their averages ("val_ema").

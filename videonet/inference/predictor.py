@@ -154,6 +154,11 @@ class Predictor:
         """
         content, config, origin = read_pretrained(checkpoint, cfg, overrides)
         trained = load_trained_model(content, config, origin=origin)
+        if not isinstance(trained.model, VideoModel):
+            raise ConfigError(
+                f"{origin} is a model of {config.MODEL.TASK}: use videonet.DensePredictor, or "
+                "videonet predict with --task"
+            )
         predictor = cls(trained.model, trained.task.cfg, trained.task)
         predictor.origin = origin
         return predictor

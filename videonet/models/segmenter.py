@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
@@ -90,9 +90,21 @@ class SemanticSegmenter(nn.Module):
         maps = self.backbone.forward_intermediates(clip, self.indices)
         return maps if self.neck is None else self.neck(maps)
 
-    def forward(self, clip: Tensor) -> Tensor:
-        """(B, C, T, H, W), or an image (B, C, H, W), -> logits (B, num_classes, T, H, W)."""
-        return self.forward_heads(clip, auxiliary=False)[0]
+    @overload
+    def forward(self, clip: Tensor, every_head: Literal[False] = ...) -> Tensor: ...
+
+    @overload
+    def forward(self, clip: Tensor, every_head: bool) -> Tensor | list[Tensor]: ...
+
+    def forward(self, clip: Tensor, every_head: bool = False) -> Tensor | list[Tensor]:
+        """(B, C, T, H, W), or an image (B, C, H, W), -> logits (B, num_classes, T, H, W).
+
+        Args:
+            clip: a batch of clips or images.
+            every_head: give those of all heads instead, which training learns from.
+        """
+        logits = self.forward_heads(clip, auxiliary=every_head)
+        return logits if every_head else logits[0]
 
     def forward_heads(self, clip: Tensor, auxiliary: bool = True) -> list[Tensor]:
         """A clip -> the logits (B, num_classes, T, H, W) of every head.

@@ -9,6 +9,8 @@ from fvcore.common.config import CfgNode
 from videonet.errors import ConfigError
 from videonet.tasks.boundary_refinement import BoundaryRefinement
 from videonet.tasks.classification import Classification
+from videonet.tasks.instance_segmentation import InstanceSegmentation
+from videonet.tasks.semantic_segmentation import SemanticSegmentation
 from videonet.tasks.task import Evaluation, RecordEvaluation, RecordTask, Results, Task, Trained
 
 __all__ = [
@@ -24,6 +26,8 @@ __all__ = [
 TASKS: dict[str, type[Task]] = {
     "classification": Classification,
     BoundaryRefinement.name: BoundaryRefinement,
+    "instance_segmentation": InstanceSegmentation,
+    "semantic_segmentation": SemanticSegmentation,
 }
 
 

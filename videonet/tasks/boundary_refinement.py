@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -74,9 +74,10 @@ class BoundaryRefinement(RecordTask):
         name, arguments = model_arguments(self.cfg)
         return cast("VideoModel", make_boundary_refiner(name, **arguments | {"num_classes": 0}))
 
-    def inputs(self, clips: Tensor, targets: Targets) -> Tensor:
-        """The patches (N, 3, T, H, W) with their coarse masks, (N, 4, T, H, W)."""
-        return with_masks(clips, targets[COARSE].to(clips.device))
+    def run_in_training(self, model: Callable[..., Any], clips: Tensor, targets: Targets) -> Tensor:
+        """The logits (N, 2, T, H, W) of patches (N, 3, T, H, W) with their coarse masks."""
+        logits: Tensor = model(with_masks(clips, targets[COARSE].to(clips.device)))
+        return logits
 
     def loss(self, outputs: Tensor, targets: Targets) -> Tensor:
         """Cross entropy of logits (N, 2, T, H, W) over all pixels."""
@@ -84,7 +85,7 @@ class BoundaryRefinement(RecordTask):
 
     def run(self, model: nn.Module, clips: Tensor, targets: Targets) -> list[Tensor]:
         """The logits (2, T, H, W) of each patch, on the CPU."""
-        return list(model(self.inputs(clips, targets)).float().cpu())
+        return list(self.run_in_training(model, clips, targets).float().cpu())
 
     def record(self, outputs: list[Tensor], targets: Targets, annotation: Any) -> list[int]:
         """Numbers of pixels of a patch: see :class:`PatchScores`."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from videonet.data.datasets.mask_folders import MaskFiles
-from videonet.data.datasets.objects import Box, VideoObjects
+from videonet.data.datasets.objects import Box, Frames, VideoObjects, chosen_frames
 from videonet.data.masks import Rle, decode_masks
 from videonet.tasks.average_precision import AveragePrecision
 from videonet.tasks.boundaries import DILATION, contour_accuracy, region_similarity
@@ -57,6 +57,8 @@ class ObjectRecord:
         truth: the annotated tracks.
         found: the tracks that were found.
         length: the number of frames.
+        frames: what they are called in their folder or file, see :class:`VideoObjects`; None for an
+            image, or a file whose frames are counted from `start`.
     """
 
     video: int
@@ -65,6 +67,7 @@ class ObjectRecord:
     truth: tuple[Track, ...]
     found: tuple[Track, ...]
     length: int = 1
+    frames: Frames = None
 
 
 def record_of(
@@ -87,7 +90,15 @@ def record_of(
         number, crowd, area = objects.ids[k], objects.crowd[k], objects.areas[k]
         truth.append(Track(label, number, boxes, shapes, crowd=crowd, area=area))
     start = objects.start + frames[0]
-    return ObjectRecord(objects.video, start, objects.size, tuple(truth), tuple(found), len(frames))
+    return ObjectRecord(
+        objects.video,
+        start,
+        objects.size,
+        tuple(truth),
+        tuple(found),
+        len(frames),
+        chosen_frames(objects.frames, frames),
+    )
 
 
 Tables = tuple[dict[str, Any], list[dict[str, Any]]]  # truth and detections, as JSON of COCO

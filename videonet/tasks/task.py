@@ -18,14 +18,17 @@ from videonet.config.reading import read_text
 from videonet.data.datasets.lists import VideoList
 from videonet.data.loading.dataset import Failure, annotations_of
 from videonet.data.targets import Annotations, Targets
+from videonet.heads.detection import Detector
 from videonet.models import create_model
 from videonet.models.base import VideoModel
+from videonet.models.segmenter import SemanticSegmenter
 from videonet.tasks.segments import Hysteresis, Segment
 from videonet.terminal import ShortRepr
 
 # (clips, targets, partners) -> mixed clips and targets. `partners` takes a tensor with one row per
 # clip and returns, in each row, that of the clip which it is mixed with.
 Mixing = Callable[[Tensor, Targets, Callable[[Tensor], Tensor]], tuple[Tensor, Targets]]
+Model = VideoModel | Detector | SemanticSegmenter
 Top = list[tuple[str, float]]  # (name, value), the most important first
 
 
@@ -160,7 +163,7 @@ class Task(ABC):
         """
         return annotations_of(videos)
 
-    def build_model(self) -> VideoModel:
+    def build_model(self) -> Model:
         """The configuration's model with a head for this task, with random weights."""
         name, arguments = model_arguments(self.cfg)
         model = cast(
@@ -170,21 +173,23 @@ class Task(ABC):
             model.use_attentive_head(**without_nodes(self.cfg.MODEL.HEAD_ARGUMENTS))
         return model
 
-    def inputs(self, clips: Tensor, targets: Targets) -> Tensor:
-        """What the model gets in training; by default the clips.
+    def run_in_training(self, model: Callable[..., Any], clips: Tensor, targets: Targets) -> Any:
+        """What :meth:`loss` takes; by default the model's outputs for the clips.
 
         Args:
-            clips: normalised, (N, 3, T, H, W).
-            targets: of the clips, for models that see a part of them, such as coarse masks.
+            model: that of :meth:`build_model` in training mode, or what stands for it: compiled,
+                or averaging gradients over processes. It is to be called once.
+            clips: normalised, (N, 3, T, H, W), on the model's device.
+            targets: of the clips, there too.
         """
-        return clips
+        return model(clips)
 
     @abstractmethod
-    def loss(self, outputs: Tensor, targets: Targets) -> Tensor:
+    def loss(self, outputs: Any, targets: Targets) -> Tensor:
         """The mean loss over clips.
 
         Args:
-            outputs: of the model, (N, …).
+            outputs: see :meth:`run_in_training`; those of most models are (N, …).
             targets: of the clips.
         """
 

@@ -11,8 +11,8 @@ from videonet.checkpoint import LoadReport, load_trained
 from videonet.checkpoint.contents import class_names_of, evaluation_weights
 from videonet.checkpoint.load import refuse_larger_model
 from videonet.errors import CheckpointError
-from videonet.models.base import VideoModel
 from videonet.tasks import Task, Trained, build_task
+from videonet.tasks.task import Model
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class TrainedModel:
         report: what became of every tensor of the checkpoint.
     """
 
-    model: VideoModel
+    model: Model
     task: Task
     report: LoadReport
 

@@ -164,17 +164,24 @@ def label_map_of_clip(objects: VideoObjects, clip: ClipFrames) -> dict[str, Tens
     Crowds do not count, unless an object covers them.
     """
     check_size(objects, clip)
-    painted = torch.ones(len(clip.indices), *clip.size, dtype=torch.uint8)
-    for place, frame in enumerate(clip.indices.tolist()):
+    frames = clip.indices.tolist()
+    seen = np.array(objects.seen)[frames]
+    painted = painted_objects(objects, frames)
+    return {"label_map": Mask(painted), **places_of_clip(clip, seen, objects.start)}
+
+
+def painted_objects(objects: VideoObjects, frames: Sequence[int]) -> Tensor:
+    """The label maps of some frames, uint8 (T, H, W), see :func:`label_map_of_clip`."""
+    painted = torch.ones(len(frames), *objects.size, dtype=torch.uint8)
+    for place, frame in enumerate(frames):
         rles = [(k, rle) for k in range(len(objects.labels)) if (rle := objects.rle(k, frame))]
         sizes = mask_areas([rle for _, rle in rles])
         order = sorted(range(len(rles)), key=lambda n: (not objects.crowd[rles[n][0]], -sizes[n]))
         for k, rle in (rles[n] for n in order):
             mask = decode_masks([rle], objects.size)[0]
             painted[place][mask] = 0 if objects.crowd[k] else objects.labels[k] + 2
-    seen = np.array(objects.seen)
-    painted[torch.from_numpy(~seen[clip.indices])] = 0
-    return {"label_map": Mask(painted), **places_of_clip(clip, seen[clip.indices], objects.start)}
+    painted[torch.tensor([not objects.seen[frame] for frame in frames])] = 0
+    return painted
 
 
 def places_of_clip(clip: ClipFrames, seen: np.ndarray, start: int) -> dict[str, Tensor]:
@@ -220,6 +227,15 @@ def check_size(objects: Framed, clip: ClipFrames) -> None:
             f"{clip.size[0]} pixels, but {len(objects.seen)} of {objects.size[1]} x "
             f"{objects.size[0]} are annotated"
         )
+
+
+def chosen_frames(frames: Frames, places: Sequence[int]) -> Frames:
+    """Those in some places; None where they have no names."""
+    if frames is None:
+        return None
+    chosen = [frames[place] for place in places]
+    numbers = tuple(frame for frame in chosen if isinstance(frame, int))
+    return numbers or tuple(frame for frame in chosen if isinstance(frame, str))
 
 
 def frames_of(annotation: Any) -> Frames:

@@ -29,6 +29,7 @@ def build_detector(
     neck: nn.Module | None = None,
     indices: Sequence[int] | None = None,
     strides: Sequence[int] | None = None,
+    pooled: int | None = None,
     anchor_scale: float = ANCHOR_SCALE,
     cascade: bool = False,
     class_agnostic: bool | None = None,
@@ -49,6 +50,8 @@ def build_detector(
         indices: of the stage maps that are used; None for all.
         strides: pixels from cell to cell of every level of the pyramid; None for those of the
             stage maps, and twice the one before for the level behind them.
+        pooled: number of the levels that regions are pooled from, the first ones; None for as
+            many as there are stage maps.
         anchor_scale: sides of the anchors in units of the stride.
         cascade: three stages with four convolutions each, in place of one.
         class_agnostic: one box for all classes; None for cascades of detectron2 alone.
@@ -82,7 +85,13 @@ def build_detector(
         backbone,
         neck,
         RPN(channels, anchors, **of_rpn | (rpn or {})),
-        RoIHeads(channels, num_classes, strides[: len(infos)], rules, **of_heads | (heads or {})),
+        RoIHeads(
+            channels,
+            num_classes,
+            strides[: pooled or len(infos)],
+            rules,
+            **of_heads | (heads or {}),
+        ),
         indices=indices,
         **options,
     )

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from torchvision.ops import clip_boxes_to_image
 
-from videonet.errors import ConfigError, DataError
+from videonet.errors import ConfigError, DataError, ScoreError
 from videonet.heads.detection.anchors import Size
 from videonet.heads.detection.batches import (
     Clip,
@@ -121,6 +121,7 @@ class Detector(nn.Module):
         Raises:
             DataError: clips or targets that cannot be used.
             ConfigError: an unknown kind of masks.
+            ScoreError: in evaluation, maps that are not finite.
         """
         if masks not in MASKS:
             raise ConfigError(f"masks are {masks!r}, expected one of {', '.join(MASKS)}")
@@ -142,6 +143,11 @@ class Detector(nn.Module):
             )
             return self.losses(pyramid, frames_of_clips(sizes, padded, steps, truth))
         frames = frames_of_clips(sizes, padded, steps)
+        if not all(bool(level.isfinite().all()) for level in pyramid):
+            raise ScoreError(
+                "the maps of a detector are not finite: its weights are not, or its numbers "
+                f"are too large for {pyramid[0].dtype}"
+            )
         found = self.detect(pyramid, frames, embed=linker is not None)
         found = [
             self._finish(one, size, (output_sizes or sizes)[number // steps], masks)
