@@ -16,7 +16,6 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
-from videonet import __version__
 from videonet.errors import ConfigError
 from videonet.serving.browsing import Browser
 from videonet.serving.browsing_routes import add_browsing
@@ -69,6 +68,7 @@ def create_app(
     browser: Browser | None = None,
     hosts: frozenset[str] = LOCAL,
     url_hosts: frozenset[str] = frozenset(),
+    version: str = "",
 ) -> FastAPI:
     """The application; closing it closes the service.
 
@@ -77,6 +77,7 @@ def create_app(
         browser: of a data set; None for none.
         hosts: names that the server is reached by; none for any.
         url_hosts: hosts that addresses may be fetched from.
+        version: of the package, for the description.
     """
 
     @contextlib.asynccontextmanager
@@ -92,7 +93,7 @@ def create_app(
 
     app = FastAPI(
         title="videonet",
-        version=__version__,
+        version=version or "0",
         description="What is in a video: send its bytes, and get labels over time.",
         docs_url=None,  # FastAPI's own pages load scripts from another host
         redoc_url=None,
@@ -157,7 +158,7 @@ def _add_facts(app: FastAPI, service: Service, browser: Browser | None, urls: bo
             for name, predictor in service.predictors.items()
         ]
         return ServerFacts(
-            version=__version__,
+            version=app.version,
             models=models,
             limits=asdict(service.limits),
             search=service.search is not None,
