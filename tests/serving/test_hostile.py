@@ -83,23 +83,32 @@ def hostile(videos, tmp_path_factory):
     secret, good = str(videos["red"]).encode(), videos["red"].read_bytes()
     flat = "limit of this server"
     return {
-        "a playlist": (M3U8.replace(b"{}", secret), "Invalid data"),
-        "a playlist of a device": (M3U8.replace(b"{}", b"/dev/zero"), "Invalid data"),
-        "a list of files": (CONCAT.replace(b"{}", secret), "Invalid argument"),
-        "a manifest": (b"<MPD xmlns='urn:mpeg:dash:schema:mpd:2011'></MPD>", "Invalid data"),
-        "a session": (b"v=0\nm=video 5004 RTP/AVP 96\nc=IN IP4 127.0.0.1\n", "cannot read"),
-        "a page": (b"<html><script>alert(1)</script></html>", "Invalid data"),
+        "a playlist": (M3U8.replace(b"{}", secret), "cannot read clip.mp4: Invalid "),
+        "a playlist of a device": (
+            M3U8.replace(b"{}", b"/dev/zero"),
+            "cannot read clip.mp4: Invalid ",
+        ),
+        "a list of files": (CONCAT.replace(b"{}", secret), "cannot read clip.mp4: Invalid "),
+        "a manifest": (
+            b"<MPD xmlns='urn:mpeg:dash:schema:mpd:2011'></MPD>",
+            "cannot read clip.mp4: Invalid ",
+        ),
+        "a session": (
+            b"v=0\nm=video 5004 RTP/AVP 96\nc=IN IP4 127.0.0.1\n",
+            "cannot read clip.mp4: Invalid ",
+        ),
+        "a page": (b"<html><script>alert(1)</script></html>", "cannot read clip.mp4: Invalid "),
         "ten hours of header": (with_claimed_hours(good, 10), "claims to last 36,000 s"),
         "ten hours of two frames": (
             write_spread(folder / "long.mp4", 36000),
             "claims to last 36,0",
         ),
-        "a zip bomb": (zip_bomb(), "Invalid data"),
+        "a zip bomb": (zip_bomb(), "cannot read clip.mp4: Invalid "),
         "a picture bomb": (png_bomb(60_000), "pixels"),
         "a large picture": (write_spread(folder / "big.mp4", 1, (1024, 1024)), flat),
         "truncated": (good[: len(good) // 2], "cannot read"),
         "truncated behind its header": (faststart(good)[:-400], "bytes after the file"),
-        "zeros": (b"\0" * 500_000, "Invalid data"),
+        "zeros": (b"\0" * 500_000, "cannot read clip.mp4: Invalid "),
     }
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 
+from videonet import __version__
 from videonet.commands.arguments import Words, new_parser, parse
 from videonet.errors import ConfigError
 
@@ -110,6 +111,7 @@ def run_server(args: argparse.Namespace) -> None:
             browser=browser,
             hosts=reached_by(args.host, args.allow_host),
             url_hosts=frozenset(name.lower() for name in args.allow_url_host),
+            version=__version__,
         )
         page = "/data" if browser else "/"
         print(f"videonet is at {address_of(listener)}{page} (Ctrl+C ends it)", flush=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 from pathlib import Path
@@ -69,6 +68,7 @@ def create_app(
     browser: Browser | None = None,
     hosts: frozenset[str] = LOCAL,
     url_hosts: frozenset[str] = frozenset(),
+    version: str = "",
 ) -> FastAPI:
     """The application; closing it closes the service.
 
@@ -77,6 +77,7 @@ def create_app(
         browser: of a data set; None for none.
         hosts: names that the server is reached by; none for any.
         url_hosts: hosts that addresses may be fetched from.
+        version: of the package, for the description.
     """
 
     @contextlib.asynccontextmanager
@@ -92,7 +93,7 @@ def create_app(
 
     app = FastAPI(
         title="videonet",
-        version=importlib.import_module("videonet").__version__,
+        version=version or "0",
         description="What is in a video: send its bytes, and get labels over time.",
         docs_url=None,  # FastAPI's own pages load scripts from another host
         redoc_url=None,
@@ -157,7 +158,7 @@ def _add_facts(app: FastAPI, service: Service, browser: Browser | None, urls: bo
             for name, predictor in service.predictors.items()
         ]
         return ServerFacts(
-            version=importlib.import_module("videonet").__version__,
+            version=app.version,
             models=models,
             limits=asdict(service.limits),
             search=service.search is not None,
