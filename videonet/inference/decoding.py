@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -66,7 +66,8 @@ class Decoder:
     """
 
     def __init__(self, reader: ClipReader, workers: int, *, timeout: float = 0.0, ahead: int = 2):
-        self._reader, self._ahead = reader, ahead
+        self._reader, self._ahead, self._closed = reader, ahead, False
+        self._iterator: Generator[Decoded | Pause, None, None] | None = None
         self._pool: WorkerPool[tuple[Job, int], _Task, Span | str] | None = None
         if workers:
             slots = workers * TASKS_AHEAD + 1
@@ -84,10 +85,14 @@ class Decoder:
         """
         if self._pool is None:
             return self._read_here(jobs)
-        return in_background(partial(self._read, iter(jobs)), ahead=self._ahead)
+        self._iterator = in_background(partial(self._read, iter(jobs)), ahead=self._ahead)
+        return self._iterator
 
     def close(self) -> None:
-        """End the processes."""
+        """End the processes, and the thread that waits for them."""
+        self._closed = True
+        if self._iterator is not None:
+            self._iterator.close()
         if self._pool is not None:
             self._pool.close()
 
@@ -148,7 +153,8 @@ class Decoder:
                     films.append((job, outcome.first + len(outcome.times), pool.latest))
                 yield job, Piece(outcome, clips)
         finally:
-            pool.discard()  # nobody may write into the ring when it is used again
+            if not self._closed:  # nobody may write into the ring when it is used again
+                pool.discard()
 
 
 class ReadInto:

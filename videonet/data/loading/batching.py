@@ -12,7 +12,7 @@ import logging
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, Full, Queue
@@ -220,7 +220,7 @@ def read_bad_list(path: Path, paths: Iterable[str]) -> dict[int, str]:
 
 def in_background(
     make: Callable[[threading.Event], Iterator[Made]], ahead: int = 1
-) -> Iterator[Made]:
+) -> Generator[Made, None, None]:
     """Iterate in a thread, so many items ahead, so that the workers are kept busy all the time."""
     stop = threading.Event()
     ready: Queue[Made | BaseException | None] = Queue(maxsize=ahead)  # None: the end

@@ -157,7 +157,7 @@ class WorkerPool(Generic[Key, Content, Result]):
     def discard(self) -> None:
         """Drop the tasks that wait, and wait for those that are under way."""
         self._queue.clear()
-        while len(self):
+        while len(self) and self._finalizer.alive:
             with contextlib.suppress(Exception):  # nobody asks for these results any more
                 self.result()
 
