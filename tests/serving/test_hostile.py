@@ -47,13 +47,9 @@ def write_spread(path, seconds: int, size: tuple[int, int] = (48, 32)):
 
 
 def with_claimed_hours(content: bytes, hours: int) -> bytes:
-    """An MP4 whose headers say that it lasts so long."""
-    data = bytearray(content)
-    for box, place in ((b"mvhd", 16), (b"mdhd", 16)):  # version 0: scale, then duration
-        at = content.index(box) + 4
-        scale = struct.unpack(">I", data[at + place - 4 : at + place])[0]
-        data[at + place : at + place + 4] = struct.pack(">I", scale * 3600 * hours)
-    return bytes(data)
+    """A Matroska file whose header says that it lasts so long."""
+    at = content.index(b"\x44\x89\x88") + 3  # Duration, a double in milliseconds
+    return content[:at] + struct.pack(">d", 3.6e6 * hours) + content[at + 8 :]
 
 
 def png_bomb(side: int) -> bytes:
@@ -98,7 +94,10 @@ def hostile(videos, tmp_path_factory):
             "cannot read clip.mp4: Invalid ",
         ),
         "a page": (b"<html><script>alert(1)</script></html>", "cannot read clip.mp4: Invalid "),
-        "ten hours of header": (with_claimed_hours(good, 10), "claims to last 36,000 s"),
+        "ten hours of header": (
+            with_claimed_hours(as_matroska(good), 10),
+            "claims to last 36,000 s",
+        ),
         "ten hours of two frames": (
             write_spread(folder / "long.mp4", 36000),
             "claims to last 36,0",
@@ -107,12 +106,12 @@ def hostile(videos, tmp_path_factory):
         "a picture bomb": (png_bomb(60_000), "pixels"),
         "a large picture": (write_spread(folder / "big.mp4", 1, (1024, 1024)), flat),
         "truncated": (good[: len(good) // 2], "cannot read"),
-        "truncated behind its header": (faststart(good)[:-400], "bytes after the file"),
+        "truncated behind its header": (as_matroska(good)[:-400], "bytes after the file"),
         "zeros": (b"\0" * 500_000, "cannot read clip.mp4: Invalid "),
     }
 
 
-def faststart(content: bytes) -> bytes:
+def as_matroska(content: bytes) -> bytes:
     """The same MP4 as Matroska, whose header comes first."""
     with av.open(io.BytesIO(content)) as old:
         file = io.BytesIO()
@@ -270,7 +269,7 @@ class Process(Step):
     ("step", "timeout", "error", "said"),
     [
         (Crash("a.mp4"), 60, DecodeError, "cannot read a.mp4: it ended its process with SIGSEGV"),
-        (Hang("a.mp4"), 1, DecodeError, "cannot read a.mp4: it took longer than 1 s"),
+        (Hang("a.mp4"), 3, DecodeError, "cannot read a.mp4: it took longer than 3 s"),
         (Greed("a.mp4"), 60, DecodeError, "a.mp4 needs more than 1000 MB to decode"),
         (Bug("a.mp4"), 60, RuntimeError, "ZeroDivisionError"),
     ],
