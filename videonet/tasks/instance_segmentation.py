@@ -88,6 +88,7 @@ class InstanceSegmentation(RecordTask):
                 masks="run_lengths",
                 output_sizes=sizes_of(targets, "whole"),
                 linker=linker,
+                strict=True,
             )
         except ScoreError:
             return [None] * len(clips)

@@ -98,6 +98,7 @@ class Detector(nn.Module):
         masks: str = "bitmaps",
         output_sizes: Sequence[Size] | None = None,
         linker: Linker | None = None,
+        strict: bool = False,
     ) -> Any:
         """Losses in training mode, detections in evaluation.
 
@@ -113,6 +114,7 @@ class Detector(nn.Module):
             output_sizes: (height, width) of every clip that boxes and masks are given in; None
                 for the size that the clip has here.
             linker: gives detections of a clip ``instance_ids`` over its frames.
+            strict: in evaluation, refuse maps that are not finite, in which nothing is found.
 
         Returns:
             In training a dictionary of losses. Else for every clip a list of the
@@ -121,7 +123,7 @@ class Detector(nn.Module):
         Raises:
             DataError: clips or targets that cannot be used.
             ConfigError: an unknown kind of masks.
-            ScoreError: in evaluation, maps that are not finite.
+            ScoreError: maps that are not finite, with `strict`.
         """
         if masks not in MASKS:
             raise ConfigError(f"masks are {masks!r}, expected one of {', '.join(MASKS)}")
@@ -143,7 +145,7 @@ class Detector(nn.Module):
             )
             return self.losses(pyramid, frames_of_clips(sizes, padded, steps, truth))
         frames = frames_of_clips(sizes, padded, steps)
-        if not all(bool(level.isfinite().all()) for level in pyramid):
+        if strict and not all(bool(level.isfinite().all()) for level in pyramid):
             raise ScoreError(
                 "the maps of a detector are not finite: its weights are not, or its numbers "
                 f"are too large for {pyramid[0].dtype}"
