@@ -87,7 +87,7 @@ def test_damaged_and_large_files_are_one_sentence(page, server, tmp_path):
     with (tmp_path / "large.mp4").open("wb") as file:
         file.truncate(500_000_000)
     upload(page, tmp_path / "large.mp4")
-    page.wait_for_function("document.querySelector('#error').innerText.includes('large.mp4')")
+    page.wait_for_function("() => document.querySelector('#error').innerText.includes('large.mp4')")
     assert "larger than 2 MB" in page.locator("#error").inner_text()
 
 
@@ -149,7 +149,7 @@ def test_clips_of_a_list(page, start_server, videos, tmp_path):
     page.wait_for_selector(".clip img")
     assert page.locator(".clip").count() == 3
     page.click("[data-order=suspect]")
-    page.wait_for_function("document.querySelectorAll('.clip').length == 1")
+    page.wait_for_function("() => document.querySelectorAll('.clip').length == 1")
     assert "blue.mp4" in page.locator(".clip").inner_text()
     page.locator(".frames").click()
-    page.wait_for_function("document.querySelector('.clip video')?.readyState >= 2")
+    page.wait_for_function("() => document.querySelector('.clip video')?.readyState >= 2")

@@ -11,12 +11,14 @@ export function borders(windows) {
   return [windows[0].start, ...between, windows.at(-1).end];
 }
 
+const ROUNDED = 1e-3; // by which times may differ: those of windows and of segments are rounded
+
 /** The number of the window that stands for a time. */
 export function windowAt(edges, time) {
   let low = 0, high = edges.length - 2;
   while (low < high) {
     const middle = (low + high + 1) >> 1;
-    if (edges[middle] <= time) low = middle;
+    if (edges[middle] <= time + ROUNDED) low = middle;
     else high = middle - 1;
   }
   return low;
