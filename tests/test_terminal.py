@@ -86,7 +86,12 @@ def holds_arrays(found: type) -> bool:
 
 def test_objects_with_tensors_show_shapes():
     for module in pkgutil.walk_packages(videonet.__path__, "videonet."):
-        for name, found in vars(importlib.import_module(module.name)).items():
+        try:
+            content = vars(importlib.import_module(module.name))
+        except ModuleNotFoundError as error:  # an extra
+            assert not str(error.name).startswith("videonet"), error
+            continue
+        for name, found in content.items():
             if name in PUBLIC and found.__module__ == module.name and holds_arrays(found):
                 assert issubclass(found, terminal.ShortRepr), name
                 assert "__repr__" not in vars(found), f"{name} has the one of its dataclass"
