@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from triton.runtime.interpreter import InterpreterBuilder
 
 from videonet.ops.kernels.cuda.attention import plain_two_part_attention, two_part_attention
 from videonet.ops.kernels.cuda.clip_norm import clip_norm, plain_clip_norm
@@ -22,6 +23,20 @@ HALVES = (torch.bfloat16, torch.float16)
 TYPES = pytest.mark.parametrize(
     "dtype", [torch.float32, *(pytest.param(t, marks=SLOW) for t in HALVES)]
 )
+
+
+@pytest.fixture(autouse=True)
+def conditions_stay_conditions(monkeypatch):
+    """Triton 3.9 interprets a condition on a number, spread over a block, as no mask but int32."""
+    spread = InterpreterBuilder.create_splat
+
+    def create_splat(self, ret_ty, arg):
+        result = spread(self, ret_ty, arg)
+        if arg.data.dtype == bool:
+            result.data = result.data.astype(bool)
+        return result
+
+    monkeypatch.setattr(InterpreterBuilder, "create_splat", create_splat)
 
 
 def numbers(*shape: int) -> Tensor:
