@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-if TYPE_CHECKING:
-    from videonet.benchmark.candidates import Candidate
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -63,11 +60,23 @@ class Subject(Protocol):
         """The context in which its passes run."""
 
 
+class Computed(Protocol):
+    """How a model computes: see the attributes of the same names of a candidate."""
+
+    @property
+    def dtype(self) -> str:
+        """A name of :data:`DTYPES`."""
+
+    @property
+    def compiled(self) -> bool:
+        """By ``torch.compile``."""
+
+
 def _clip(task: Task) -> Tensor:
     return torch.randn(task.shape, device=task.device)
 
 
-def inference_step(model: nn.Module, candidate: Candidate, task: Task) -> Callable[[], Tensor]:
+def inference_step(model: nn.Module, candidate: Computed, task: Task) -> Callable[[], Tensor]:
     """A forward pass with weights and clip in the candidate's type."""
     dtype = DTYPES[candidate.dtype]
     model, clip = model.eval().to(dtype), _clip(task).to(dtype)
@@ -80,7 +89,7 @@ def inference_step(model: nn.Module, candidate: Candidate, task: Task) -> Callab
     return step
 
 
-def training_step(model: nn.Module, candidate: Candidate, task: Task) -> Callable[[], object]:
+def training_step(model: nn.Module, candidate: Computed, task: Task) -> Callable[[], object]:
     """Forward under autocast of the candidate's type, loss, backward, and AdamW in fp32."""
     dtype = DTYPES[candidate.dtype]
     model.train()
