@@ -8,7 +8,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # The rooms from the bottom to the top; a module imports from its own room and from those below.
 ROOMS = (
-    *("terminal", "errors", "choices", "files", "figures"),
+    *("terminal", "errors", "choices", "files", "figures", "fork_server"),
     *("config", "ops", "data", "checkpoint", "heads", "models", "devices", "tasks"),
     *("engine", "benchmark", "inference", "predict", "serving", "finetuning"),
     *("commands", "environment", "cli", "__main__"),

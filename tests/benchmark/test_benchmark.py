@@ -15,7 +15,8 @@ from videonet.benchmark.candidates import Candidate, parse_candidate
 from videonet.benchmark.flops import multiply_adds
 from videonet.benchmark.machine import describe, product_rate
 from videonet.benchmark.report import plot_models, plot_scaling, table
-from videonet.benchmark.worker import Task, Worker
+from videonet.benchmark.steps import Task
+from videonet.benchmark.worker import Worker
 from videonet.errors import ConfigError, VideonetError
 
 

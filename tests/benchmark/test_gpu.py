@@ -10,7 +10,7 @@ from videonet.benchmark import gpu
 from videonet.benchmark.arguments import add_gpu
 from videonet.benchmark.candidates import parse_candidate
 from videonet.benchmark.gpu import GROUPS, Group, Plan, Row
-from videonet.benchmark.worker import Task
+from videonet.benchmark.steps import Task
 from videonet.errors import ConfigError
 from videonet.models import registry
 

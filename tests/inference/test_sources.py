@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,29 @@ def test_a_folder_is_searched_below(folder):
         "deep/c.avi",
         "deep/er/d e.webm",
     ]
+
+
+def test_a_link_that_leads_nowhere_is_told_and_others_go_to_their_files(folder):
+    (folder / "broken.mp4").symlink_to(folder / "gone.mp4")
+    (folder / "linked.mp4").symlink_to(folder / "b.mp4")
+    (folder / "again").symlink_to(folder / "deep", target_is_directory=True)
+    (folder / "named.mp4").mkdir()
+    found = names(folder, find_videos([folder]))
+    assert {"broken.mp4", "linked.mp4"} <= set(found)
+    assert not any(name.startswith(("again", "named")) for name in found)
+
+
+def test_a_folder_that_cannot_be_listed_is_told(folder, monkeypatch):
+    scandir = os.scandir
+
+    def refuse(place):
+        if Path(place).name == "er":
+            raise PermissionError(13, "Permission denied")
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DataError, match="cannot list the folder .*er: Permission denied"):
+        find_videos([folder])
 
 
 def test_patterns_and_files_keep_their_order_and_come_once(folder):

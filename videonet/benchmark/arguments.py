@@ -36,6 +36,21 @@ def add_scaling(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, help="write PREFIX.json and PREFIX.png")
 
 
+def add_detectors(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``videonet benchmark detectors``."""
+    parser.add_argument(
+        "candidates",
+        nargs="+",
+        metavar="RECIPE",
+        help="a recipe of an instance segmentation, or torchvision:maskrcnn_resnet50_fpn and the "
+        "like; ratios are to the first one",
+    )
+    parser.add_argument("--batch", type=int, default=1, help="in inference (default 1)")
+    parser.add_argument("--train-batch", type=int, default=1, help="in training (default 1)")
+    _add_task(parser)
+    parser.set_defaults(frames=1, size=512, rounds=3)
+
+
 def add_gpu(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``videonet benchmark gpu``."""
     parser.add_argument(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from videonet.benchmark.flops import written_out_attention
+from videonet.benchmark.steps import DTYPES, Task, inference_step, training_step
 from videonet.errors import ConfigError
 from videonet.models import create_model
 
@@ -24,7 +24,6 @@ LIBRARIES = (
     "transformers",
     "hiera",
 )
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 GRAMMAR = re.compile(
     r"(?:(?P<library>\w+):)?(?P<model>\w+)(?:@(?P<dtype>\w+))?(?P<compiled>\+compile)?"
 )
@@ -57,6 +56,10 @@ class Candidate:
             return BUILDERS[self.library](self.model, frames, size)
         except ImportError as error:
             raise ConfigError(f"{self.text}: {self.library} cannot be imported: {error}") from error
+
+    def step(self, model: nn.Module, task: Task) -> Callable[[], object]:
+        """What is repeated: a forward pass, or a step of training."""
+        return (training_step if task.training else inference_step)(model, self, task)
 
     def computing(self) -> AbstractContextManager:
         """The context in which its passes run."""

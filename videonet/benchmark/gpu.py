@@ -23,11 +23,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from videonet.benchmark.candidates import DTYPES, Candidate, parse_candidate
+from videonet.benchmark.candidates import Candidate, parse_candidate
 from videonet.benchmark.machine import PeakMemory, describe, product_rate, synchronize
 from videonet.benchmark.model import count
 from videonet.benchmark.report import table
-from videonet.benchmark.worker import Task, inference_step, training_step
+from videonet.benchmark.steps import DTYPES, Task, inference_step, training_step
 from videonet.ops.kernels.replay import CudaGraphs
 
 logger = logging.getLogger(__name__)

@@ -20,7 +20,8 @@ import torch
 from videonet.benchmark.candidates import Candidate, parse_candidate
 from videonet.benchmark.flops import multiply_adds, written_out_attention
 from videonet.benchmark.report import plot_models, table
-from videonet.benchmark.worker import Task, Turn, Worker
+from videonet.benchmark.steps import Task
+from videonet.benchmark.worker import Turn, Worker
 from videonet.errors import ConfigError
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,8 @@ import torch
 from videonet.benchmark.candidates import Candidate, parse_candidate
 from videonet.benchmark.model import count
 from videonet.benchmark.report import plot_scaling, table
-from videonet.benchmark.worker import Task, Worker
+from videonet.benchmark.steps import Task
+from videonet.benchmark.worker import Worker
 from videonet.errors import VideonetError
 
 logger = logging.getLogger(__name__)

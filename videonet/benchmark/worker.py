@@ -4,48 +4,20 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
-from videonet.benchmark.candidates import DTYPES, Candidate
 from videonet.benchmark.machine import PeakMemory, describe, product_rate, synchronize
+from videonet.benchmark.steps import DTYPES, Subject, Task
 from videonet.errors import VideonetError
 
 logger = logging.getLogger(__name__)
 
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
-
-
-@dataclass(frozen=True)
-class Task:
-    """What all candidates do.
-
-    Attributes:
-        training: forward, backward and AdamW, else a forward pass alone.
-        batch, frames, size: of the clips (batch, 3, frames, size, size).
-        device: "cpu" or "cuda".
-        threads: of the CPU.
-    """
-
-    training: bool
-    batch: int
-    frames: int
-    size: int
-    device: str
-    threads: int
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of the clips; one frame is an image."""
-        side = (self.size, self.size)
-        return (self.batch, 3, *((self.frames,) if self.frames > 1 else ()), *side)
 
 
 @dataclass(frozen=True)
@@ -62,7 +34,7 @@ class Worker:
     Every method raises :class:`VideonetError` with the error of that process.
     """
 
-    def __init__(self, candidate: Candidate, task: Task):
+    def __init__(self, candidate: Subject, task: Task):
         self.candidate, self.task = candidate, task
 
     def __enter__(self) -> Worker:
@@ -107,7 +79,7 @@ class Worker:
         return answer
 
 
-def _serve(pipe: Connection, candidate: Candidate, task: Task) -> None:
+def _serve(pipe: Connection, candidate: Subject, task: Task) -> None:
     """Answer questions until the pipe closes."""
     torch.set_num_threads(task.threads)
     torch.manual_seed(0)
@@ -125,15 +97,14 @@ def _serve(pipe: Connection, candidate: Candidate, task: Task) -> None:
 
 
 class _Bench:
-    def __init__(self, candidate: Candidate, task: Task):
+    def __init__(self, candidate: Subject, task: Task):
         self.candidate, self.task = candidate, task
 
     def ready(self) -> dict:
         memory = PeakMemory(self.task.device)
         model = self.candidate.build(self.task.frames, self.task.size).to(self.task.device)
         parameters = sum(p.numel() for p in model.parameters())
-        prepare = training_step if self.task.training else inference_step
-        self.step = prepare(model, self.candidate, self.task)
+        self.step = self.candidate.step(model, self.task)
         memory.restart()
         self._run()
         return {"parameters": parameters, "memory": memory.peak()}
@@ -155,38 +126,3 @@ class _Bench:
 
     def machine(self) -> dict:
         return describe(self.task.device)
-
-
-def _clip(task: Task) -> Tensor:
-    return torch.randn(task.shape, device=task.device)
-
-
-def inference_step(model: nn.Module, candidate: Candidate, task: Task) -> Callable[[], Tensor]:
-    """A forward pass with weights and clip in the candidate's type."""
-    dtype = DTYPES[candidate.dtype]
-    model, clip = model.eval().to(dtype), _clip(task).to(dtype)
-    forward = torch.compile(model) if candidate.compiled else model
-
-    @torch.inference_mode()
-    def step() -> Tensor:
-        return forward(clip)
-
-    return step
-
-
-def training_step(model: nn.Module, candidate: Candidate, task: Task) -> Callable[[], object]:
-    """Forward under autocast of the candidate's type, loss, backward, and AdamW in fp32."""
-    dtype = DTYPES[candidate.dtype]
-    model.train()
-    forward = torch.compile(model) if candidate.compiled else model
-    optimizer = torch.optim.AdamW(model.parameters())
-    clip, labels = _clip(task), torch.zeros(task.batch, dtype=torch.long, device=task.device)
-
-    def step() -> None:
-        with torch.autocast(task.device, dtype, enabled=dtype != torch.float32):
-            loss = F.cross_entropy(forward(clip).float(), labels)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return step

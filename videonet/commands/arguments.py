@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from videonet.config.command_line import OVERRIDES_HELP, parse_with_overrides
 from videonet.errors import ConfigError
+from videonet.fork_server import start_fork_server
 
 if TYPE_CHECKING:
     from videonet.inference.predictor import Predictor
 
+LISTS = ("", ".csv", ".list", ".tsv", ".txt")  # suffixes of folders and of lists of videos
 Words = Sequence[str] | None  # of a command line behind its verb; None for those of the process
 
 
@@ -96,6 +98,18 @@ def add_bulk_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--devices", nargs="+", default=(), help="a copy of the model on each")
     group.add_argument("--unordered", action="store_true", help="write files as they are finished")
+
+
+def start_workers(args: argparse.Namespace, *, sliding: bool) -> None:
+    """Begin what worker processes need, where :func:`bulk_options` will probably want some.
+
+    Args:
+        args: with the videos and those of :func:`add_bulk_arguments`.
+        sliding: whether windows are scored.
+    """
+    several = len(args.videos) > 1 or Path(args.videos[0]).suffix.lower() in LISTS
+    if args.workers or (args.workers is None and (sliding or several)):
+        start_fork_server("videonet.inference.decoding")
 
 
 def bulk_options(args: argparse.Namespace, files: int, *, sliding: bool) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 %(prog)s model torchvision:mvit_v2_s mvit_v2_s mvit_v2_s@bf16
 %(prog)s scaling mvit_v2_s --all-frames 8 16 32 64
+%(prog)s detectors torchvision:maskrcnn_resnet50_fpn COCO/MaskRCNN_Swin_T.yaml
 %(prog)s gpu --output results/card
 %(prog)s data --cfg K400/MVITv2_B.yaml DATA.PATH_TO_DATA_DIR /data/k400
 """
@@ -17,6 +18,7 @@ from videonet.commands.arguments import Words, new_parser, parse
 SUBJECTS = {  # each is a module of videonet.benchmark
     "model": ("models side by side: speed and memory", arguments.add_model),
     "scaling": ("how time and memory grow with the clip", arguments.add_scaling),
+    "detectors": ("detectors with masks side by side", arguments.add_detectors),
     "gpu": ("every family on one card beside its peers, in minutes", arguments.add_gpu),
     "data": ("clips per second of the loader, and what they cost", arguments.add_data),
 }

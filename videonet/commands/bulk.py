@@ -23,6 +23,7 @@ from videonet.commands.arguments import (
     parse,
 )
 from videonet.errors import ConfigError, exit_code
+from videonet.fork_server import start_fork_server
 
 
 def main(argv: Words = None, prog: str | None = None) -> int:
@@ -59,6 +60,8 @@ def main(argv: Words = None, prog: str | None = None) -> int:
     group.add_argument("--address", help="of a cluster, or auto (default: this machine alone)")
     group.add_argument("--models", type=int, help="copies of the model (default: one per GPU)")
     args = parse(parser, argv)
+    if args.engine == "processes" and args.workers != 0:
+        start_fork_server("videonet.inference.decoding")
     try:
         from videonet.inference.bulk import bulk_here, describe_bulk, paths_of
     except ImportError as error:

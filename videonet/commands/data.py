@@ -28,6 +28,9 @@ from videonet.errors import PARTIAL, ConfigError, exit_code
 from videonet.terminal import printable
 
 if TYPE_CHECKING:
+    from fvcore.common.config import CfgNode
+
+    from videonet.data.datasets.lists import VideoList
     from videonet.serving.browsing import Browser
 
     Run = Callable[[argparse.Namespace], int]
@@ -284,15 +287,13 @@ def run_prepare(args: argparse.Namespace) -> int:
         The exit code, as the help says.
     """
     from videonet.config.loading import load_config
-    from videonet.data.loading.build import read_videos
     from videonet.data.preparing.prepare import Encoder, prepare
 
     cfg = load_config(args.cfg, args.overrides)
     encode = Encoder(args.short_side, args.gop, args.crf, cfg.DATA.FRAMES_FPS)
-    bad = total = 0
-    for split in args.split or SPLITS[:2]:
-        videos = read_videos(cfg, split)
-        path, failed = prepare(
+
+    def write(split: str, videos: VideoList) -> tuple[Path, dict[str, str]]:
+        return prepare(
             videos,
             args.output,
             f"{split}.csv",
@@ -301,11 +302,8 @@ def run_prepare(args: argparse.Namespace) -> int:
             timeout=args.timeout,
             overwrite=args.overwrite,
         )
-        bad, total = bad + len(failed), total + len(videos)
-        for reason in failed.values():
-            print(printable(reason))
-        print(f"{printable(str(path))}: {len(failed)} videos could not be read")
-    return exit_code(bad, total)
+
+    return _write_splits(args, cfg, write)
 
 
 def run_shard(args: argparse.Namespace) -> int:
@@ -320,7 +318,6 @@ def run_shard(args: argparse.Namespace) -> int:
     from videonet.config.loading import load_config
     from videonet.data.datasets.classes import class_names
     from videonet.data.datasets.form import tells_names
-    from videonet.data.loading.build import read_videos
     from videonet.data.preparing.prepare import Encoder
     from videonet.data.preparing.shard import write_shards
 
@@ -331,10 +328,9 @@ def run_shard(args: argparse.Namespace) -> int:
     encode = None
     if args.short_side:
         encode = Encoder(args.short_side, args.gop, args.crf, cfg.DATA.FRAMES_FPS)
-    bad = total = 0
-    for split in args.split or SPLITS[:2]:
-        videos = read_videos(cfg, split)
-        path, failed = write_shards(
+
+    def write(split: str, videos: VideoList) -> tuple[Path, dict[str, str]]:
+        return write_shards(
             videos,
             args.output,
             split,
@@ -345,6 +341,22 @@ def run_shard(args: argparse.Namespace) -> int:
             timeout=args.timeout,
             overwrite=args.overwrite,
         )
+
+    return _write_splits(args, cfg, write)
+
+
+def _write_splits(
+    args: argparse.Namespace,
+    cfg: CfgNode,
+    write: Callable[[str, VideoList], tuple[Path, dict[str, str]]],
+) -> int:
+    """Write the splits that are asked for, and say which videos could not be read; exit code."""
+    from videonet.data.loading.build import read_videos
+
+    bad = total = 0
+    for split in args.split or SPLITS[:2]:
+        videos = read_videos(cfg, split)
+        path, failed = write(split, videos)
         bad, total = bad + len(failed), total + len(videos)
         for reason in failed.values():
             print(printable(reason))

@@ -23,6 +23,7 @@ from videonet.commands.arguments import (
     make_predictor,
     new_parser,
     parse,
+    start_workers,
 )
 from videonet.errors import ConfigError, exit_code
 
@@ -50,6 +51,8 @@ def main(argv: Words = None, prog: str | None = None) -> int:
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     add_bulk_arguments(parser)
     args = parse(parser, argv)
+    sliding = is_sliding(args)
+    start_workers(args, sliding=sliding)
     from videonet.data.feature_store import FeatureWriter
     from videonet.inference.extraction import describe_features, extract_features
     from videonet.inference.options import Options
@@ -58,7 +61,6 @@ def main(argv: Words = None, prog: str | None = None) -> int:
 
     start_logging(main=False)
     sources = find_videos(args.videos)
-    sliding = is_sliding(args)
     if sliding and args.frames:
         raise ConfigError("--frames goes with the views of testing, not with a sliding window")
     predictor = make_predictor(args)

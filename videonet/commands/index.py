@@ -14,12 +14,15 @@ from pathlib import Path
 
 from videonet.commands.arguments import (
     Words,
+    add_bulk_arguments,
     add_model_arguments,
     add_window_arguments,
+    bulk_options,
     is_sliding,
     make_predictor,
     new_parser,
     parse,
+    start_workers,
 )
 from videonet.errors import exit_code
 from videonet.terminal import printable
@@ -44,9 +47,13 @@ def main(argv: Words = None, prog: str | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True, help="folder of the index")
     parser.add_argument("--overwrite", action="store_true", help="begin anew what is in --output")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_bulk_arguments(parser)
     args = parse(parser, argv)
     if bool(args.videos) != bool(args.checkpoint):
         parser.error("videos and --checkpoint go together")
+    sliding = is_sliding(args)
+    if args.videos:
+        start_workers(args, sliding=sliding)
     from videonet.data.feature_store import FeatureWriter
     from videonet.inference.extraction import describe_features, extract_features
     from videonet.inference.run import Options
@@ -59,11 +66,17 @@ def main(argv: Words = None, prog: str | None = None) -> int:
     if args.videos:
         sources = find_videos(args.videos)
         predictor = make_predictor(args)
-        sliding = is_sliding(args)
         options = Options(sliding=sliding, window=args.window, stride=args.stride, crops=args.crops)
         about = describe_features(predictor, options, frames=False)
         with FeatureWriter(args.output, about, overwrite=args.overwrite) as writer:
-            failed = extract_features(predictor, sources, writer, options, progress=not args.quiet)
+            failed = extract_features(
+                predictor,
+                sources,
+                writer,
+                options,
+                progress=not args.quiet,
+                **bulk_options(args, len(sources), sliding=sliding),
+            )
         total = len(sources)
     if not total or failed < total:
         index = build_index(args.output)

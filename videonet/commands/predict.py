@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from videonet.commands.arguments import (
     Words,
@@ -26,9 +27,14 @@ from videonet.commands.arguments import (
     make_predictor,
     new_parser,
     parse,
+    start_workers,
 )
 from videonet.commands.predict_dense import add_dense_arguments, predict_frames
 from videonet.errors import exit_code
+
+if TYPE_CHECKING:
+    from videonet.inference.pictures import Pictures
+    from videonet.inference.predictor import Predictor
 
 
 def parse_arguments(argv: Words = None, prog: str | None = None) -> argparse.Namespace:
@@ -76,9 +82,10 @@ def main(argv: Words = None, prog: str | None = None) -> int:
     args = parse_arguments(argv, prog)
     if args.task:
         return predict_frames(args)
+    sliding = is_sliding(args) or bool(args.timeline or args.overlay)
+    start_workers(args, sliding=sliding)
     from videonet.inference.description import describe_results
     from videonet.inference.options import Options
-    from videonet.inference.pictures import Pictures
     from videonet.inference.result_files import open_results
     from videonet.inference.run import predict_videos
     from videonet.inference.sources import find_videos
@@ -89,7 +96,7 @@ def main(argv: Words = None, prog: str | None = None) -> int:
     sources = find_videos(args.videos)
     options = Options(
         top_k=args.top_k,
-        sliding=is_sliding(args) or bool(args.timeline or args.overlay),
+        sliding=sliding,
         window=args.window,
         stride=args.stride,
         crops=args.crops,
@@ -97,15 +104,7 @@ def main(argv: Words = None, prog: str | None = None) -> int:
         segments=Hysteresis(args.on, args.off, args.max_gap, args.min_length, args.smooth),
     )
     predictor = make_predictor(args)
-    pictures = Pictures(
-        predictor,
-        several=len(sources) > 1,
-        picture=args.picture,
-        timeline=args.timeline,
-        overlay=args.overlay,
-        explain=args.explain,
-        method=args.explain_by,
-    )
+    pictures = _pictures(args, predictor, several=len(sources) > 1)
     about = describe_results(predictor, options)
     with open_results(
         args.output, args.format, sys.stdout, about, overwrite=args.overwrite
@@ -117,6 +116,23 @@ def main(argv: Words = None, prog: str | None = None) -> int:
             options,
             pictures,
             progress=not args.quiet,
-            **bulk_options(args, len(sources), sliding=options.sliding),
+            **bulk_options(args, len(sources), sliding=sliding),
         )
     return exit_code(failed, len(sources))
+
+
+def _pictures(args: argparse.Namespace, predictor: Predictor, *, several: bool) -> Pictures | None:
+    """Draws what the arguments ask for, if they do; matplotlib takes a second to import."""
+    if not (args.picture or args.timeline or args.overlay or args.explain):
+        return None
+    from videonet.inference.pictures import Pictures
+
+    return Pictures(
+        predictor,
+        several=several,
+        picture=args.picture,
+        timeline=args.timeline,
+        overlay=args.overlay,
+        explain=args.explain,
+        method=args.explain_by,
+    )

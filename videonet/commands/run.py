@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from videonet.commands.arguments import Words
 from videonet.config.command_line import load_configs, training_arguments
+from videonet.fork_server import start_fork_server
 
 if TYPE_CHECKING:
     from fvcore.common.config import CfgNode
@@ -66,6 +67,8 @@ def _run(argv: Words, prog: str | None, overrides: Sequence[str]) -> None:
     if command := torchrun_command(args, configs):
         logger.info("several machines: %s", shlex.join(command))
         os.execv(command[0], command)
+    if any(cfg.DATA_LOADER.NUM_WORKERS for cfg in configs):
+        start_fork_server("videonet.data.loading.build")
     with end_with_torchrun():
         for cfg in configs:
             if results := run_config(cfg, quiet=args.options.quiet):

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from videonet.engine.distributed import Process
-from videonet.models.base import BATCH_NORMS, statistics_kept
+from videonet.models.recomputing import statistics_kept
+from videonet.ops.conv import BATCH_NORMS
 
 Batch = TypeVar("Batch")
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm  # BATCH_NORMS

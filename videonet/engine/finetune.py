@@ -6,7 +6,7 @@ from torch import nn
 
 from videonet.engine.optim import LayeredModel
 from videonet.errors import ConfigError
-from videonet.models.base import BATCH_NORMS
+from videonet.ops.conv import BATCH_NORMS
 
 
 def freeze(model: LayeredModel, layers: int) -> list[str]:

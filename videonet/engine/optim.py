@@ -11,7 +11,7 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from videonet.errors import ConfigError
-from videonet.models.base import BATCH_NORMS
+from videonet.ops.conv import BATCH_NORMS
 
 # What each kind of optimiser keeps of a parameter.
 KINDS = {

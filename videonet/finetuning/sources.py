@@ -170,6 +170,10 @@ def _beside_folders(folder: Path) -> Iterator[tuple[str, str]]:
             yield entry.path, "lies in no folder of a class"
 
 
+def _refuse(error: OSError) -> None:
+    raise DataError(f"cannot list the folder {error.filename}: {error.strerror}") from error
+
+
 def _videos_below(folder: Path) -> Iterator[tuple[str, str]]:
     """(path, why it is left out) of all files below a class's folder; the videos without a why.
 
@@ -177,7 +181,7 @@ def _videos_below(folder: Path) -> Iterator[tuple[str, str]]:
     where they are more than the videos.
     """
     seen = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
+    for place, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
         real = os.path.realpath(place)
         if real in seen:  # a link to a folder above
             folders.clear()

@@ -1,5 +1,6 @@
 """Video files and streams in, labels over time out."""
 
-from videonet.inference.predictor import Prediction, Predictor, WindowScores
+from videonet.inference.predictions import Prediction, WindowScores
+from videonet.inference.predictor import Predictor
 
 __all__ = ["Prediction", "Predictor", "WindowScores"]

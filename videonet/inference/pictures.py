@@ -14,7 +14,8 @@ from videonet.data.texts import short_stem
 from videonet.errors import ConfigError
 from videonet.files import make_folder
 from videonet.inference.explain import grad_cam
-from videonet.inference.predictor import Prediction, Predictor
+from videonet.inference.predictions import Prediction
+from videonet.inference.predictor import Predictor
 from videonet.inference.rendering import (
     plot_heat,
     plot_prediction,

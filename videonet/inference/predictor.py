@@ -7,7 +7,6 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -23,9 +22,9 @@ from videonet.devices import apply_to_clips, autocast_dtype, replays_for, select
 from videonet.errors import ConfigError, ScoreError
 from videonet.heads.aggregation import VideoAttentionHead
 from videonet.inference.clips import file_windows, picture_crops
-from videonet.inference.display import as_html, as_text
 from videonet.inference.inputs import File, Video, is_several, open_input
 from videonet.inference.model_card import Described
+from videonet.inference.predictions import Prediction, WindowScores
 from videonet.inference.pretrained import push, read_pretrained, save
 from videonet.inference.windows import Picture, SlidingPlan, Window, WindowBuffer, sliding_windows
 from videonet.models.base import VideoModel
@@ -33,52 +32,6 @@ from videonet.tasks import Task, Trained, build_task
 from videonet.tasks.task import Top
 from videonet.tasks.trained_model import load_trained_model
 from videonet.tasks.views import join_scores
-from videonet.terminal import ShortRepr
-
-
-@dataclass(frozen=True, repr=False)
-class Prediction(ShortRepr):
-    """What a model says of a video.
-
-    Attributes:
-        top: (name, score) of what :meth:`videonet.tasks.Task.show` shows; of a classification the
-            classes with the highest scores, best first.
-        scores: one score per output over all views, (K,).
-        clip_scores: the same of each view on its own, (V, K); of a classification with one label
-            per video each row sums to 1.
-        clip: the frames of the view in the middle of time and space, uint8 (3, T, H, W).
-    """
-
-    top: Top
-    scores: Tensor
-    clip_scores: Tensor
-    clip: Tensor
-
-    def __str__(self) -> str:
-        return as_text(self.top)
-
-    def _repr_html_(self) -> str:
-        """What a notebook shows: names, scores and frames."""
-        return as_html(self.top, self.clip)
-
-
-@dataclass(frozen=True, repr=False)
-class WindowScores(ShortRepr):
-    """What a model says of one window of a video.
-
-    Attributes:
-        index: number of the window, from 0.
-        start: seconds from the first frame.
-        end: seconds from the first frame.
-        scores: one score per output, (K,), over the window's crops.
-        embedding: see :meth:`Predictor.run`; the mean over the crops.
-    """
-
-    index: int
-    start: float
-    end: float
-    scores: Tensor
-    embedding: Tensor
 
 
 class Predictor:

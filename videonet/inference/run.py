@@ -11,7 +11,8 @@ import torch
 from videonet.inference.clips import Piece
 from videonet.inference.many import Action, Collector, Run
 from videonet.inference.options import Options
-from videonet.inference.predictor import Prediction, Predictor, WindowScores
+from videonet.inference.predictions import Prediction, WindowScores
+from videonet.inference.predictor import Predictor
 from videonet.inference.result_files import ResultWriter, VideoResult, WindowResult
 from videonet.inference.scoring import Scored
 from videonet.inference.sources import Source

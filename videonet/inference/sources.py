@@ -87,12 +87,31 @@ def _fitting(pattern: str) -> set[str]:
 
 
 def _videos_below(folder: Path) -> list[Source]:
-    """The videos in a folder and the folders in it, except in hidden ones."""
-    found = []
-    for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not is_hidden(name))
-        found += [os.path.join(place, name) for name in names if is_video(name)]
-    return [Source(path) for path in sorted(found) if os.path.isfile(path)]
+    """The videos in a folder and the folders in it, except in hidden ones and behind links.
+
+    A link to a file that is gone is one of them: it fails when it is read.
+
+    Raises:
+        DataError: a folder cannot be listed.
+    """
+    found, folders = [], [os.fspath(folder)]
+    while folders:
+        place = folders.pop()
+        try:
+            with os.scandir(place) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        if not is_hidden(entry.name):
+                            folders.append(entry.path)
+                    elif is_video(entry.name) and (entry.is_file() or _leads_nowhere(entry)):
+                        found.append(entry.path)
+        except OSError as error:
+            raise DataError(f"cannot list the folder {place}: {error.strerror}") from error
+    return [Source(path) for path in sorted(found)]
+
+
+def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
+    return entry.is_symlink() and not os.path.exists(entry.path)
 
 
 def _some(sources: list[Source], otherwise: str) -> list[Source]:

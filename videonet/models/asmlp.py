@@ -22,14 +22,14 @@ from videonet.models.base import (
     StageInfo,
     StageOutput,
     VideoModel,
-    init_linear,
     refuse_class_token,
     run_stages_in_turn,
-    stage_drop_path_rates,
 )
+from videonet.models.initial import stage_drop_path_rates
 from videonet.models.variants import published
 from videonet.ops.clip_norm import ClipNorm
 from videonet.ops.conv import TokenConv
+from videonet.ops.linear import init_linear
 from videonet.ops.mlp import Mlp
 from videonet.ops.patch_embed import PatchEmbed
 from videonet.ops.patch_merging import PatchMerging

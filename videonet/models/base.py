@@ -6,21 +6,17 @@ import re
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from videonet.errors import ConfigError
 from videonet.heads.attentive import AttentiveHead, AttentivePooler
 from videonet.heads.classification import ClassificationHead
 from videonet.models.arguments import checked_arguments
-from videonet.ops.conv import BATCH_NORMS as BATCH_NORMS
+from videonet.models.recomputing import recomputed
 from videonet.ops.grid import Grid, volume
-from videonet.ops.linear import init_linear as init_linear
 from videonet.ops.pooling import to_volume
 from videonet.ops.windows import Windows, join_windows
 
@@ -148,72 +144,6 @@ def refuse_class_token(model: nn.Module, cls_token: bool | None) -> None:
     """
     if cls_token:
         raise ConfigError(f"{type(model).__name__} has no class token: leave out cls_token=True")
-
-
-def drop_path_rates(last: float, depth: int) -> list[float]:
-    """Drop path rates of `depth` blocks, rising linearly from 0 to `last` (arXiv 1603.09382)."""
-    return [last * i / max(depth - 1, 1) for i in range(depth)]
-
-
-def stage_drop_path_rates(last: float, depths: Sequence[int]) -> list[list[float]]:
-    """The same for blocks in stages: `depths` are their numbers, the rates go on rising."""
-    rates = iter(drop_path_rates(last, sum(depths)))
-    return [list(islice(rates, depth)) for depth in depths]
-
-
-def init_linear_xavier(module: nn.Module) -> None:
-    """Initialise a linear layer by Xavier's uniform distribution, for ``model.apply``.
-
-    Glorot and Bengio 2010, Eq. 16; biases are 0.
-    """
-    if isinstance(module, nn.Linear):
-        nn.init.xavier_uniform_(module.weight)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-
-
-def linear_initializer(name: str) -> Callable[[nn.Module], None]:
-    """The function to ``apply`` to a model.
-
-    Args:
-        name: "normal", see :func:`init_linear`, or "xavier", see :func:`init_linear_xavier`. The
-            two are alike in wide models; in narrow ones a deviation of 0.02 makes the branches
-            of the residuals so small that a network is nearly linear at first.
-
-    Raises:
-        ConfigError: another name.
-    """
-    if name not in ("normal", "xavier"):
-        raise ConfigError(f"linear_init is {name!r}, expected normal or xavier")
-    return init_linear if name == "normal" else init_linear_xavier
-
-
-@contextmanager
-def statistics_kept(block: nn.Module) -> Iterator[None]:
-    """A context in which the batch norms of `block` do not update their running statistics."""
-    norms = [m for m in block.modules() if isinstance(m, BATCH_NORMS)]
-    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
-    for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
-    try:
-        yield
-    finally:
-        for norm, (momentum, batches) in zip(norms, kept, strict=True):
-            norm.momentum, norm.num_batches_tracked = momentum, batches
-
-
-def recomputed(block: nn.Module, *inputs: Any) -> Any:
-    """Call a block whose activations are computed again in the backward pass, not stored.
-
-    Batch norms update their running statistics in the first call alone.
-    """
-
-    def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
-        return nullcontext(), statistics_kept(block)
-
-    if not any(isinstance(module, BATCH_NORMS) for module in block.modules()):
-        return checkpoint(block, *inputs, use_reentrant=False)  # compilers know this form alone
-    return checkpoint(block, *inputs, use_reentrant=False, context_fn=contexts)
 
 
 class VideoModel(nn.Module):

@@ -16,18 +16,13 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from videonet.errors import ConfigError
-from videonet.models.base import (
-    RunBlock,
-    StageInfo,
-    StageOutput,
-    VideoModel,
-    drop_path_rates,
-    init_linear,
-)
+from videonet.models.base import RunBlock, StageInfo, StageOutput, VideoModel
+from videonet.models.initial import drop_path_rates
 from videonet.models.positions import learned_tokens
 from videonet.models.variants import published
 from videonet.ops.conv_attention import ConvAttention
 from videonet.ops.grid import Grid
+from videonet.ops.linear import init_linear
 from videonet.ops.mlp import Mlp
 from videonet.ops.patch_embed import PatchEmbed
 

@@ -21,10 +21,9 @@ from videonet.models.base import (
     StageInfo,
     StageOutput,
     VideoModel,
-    linear_initializer,
     refuse_class_token,
-    stage_drop_path_rates,
 )
+from videonet.models.initial import linear_initializer, stage_drop_path_rates
 from videonet.models.variants import published
 from videonet.ops.conv import TokenConv
 from videonet.ops.mlp import Mlp

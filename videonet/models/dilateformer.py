@@ -21,15 +21,15 @@ from videonet.models.base import (
     StageInfo,
     StageOutput,
     VideoModel,
-    init_linear,
     refuse_class_token,
     run_stages_in_turn,
-    stage_drop_path_rates,
 )
+from videonet.models.initial import stage_drop_path_rates
 from videonet.models.variants import published
 from videonet.ops.conv import FastConv3d, depthwise
 from videonet.ops.dilated_attention import MultiScaleDilatedAttention
 from videonet.ops.grid import Grid, as_grid, same_padding
+from videonet.ops.linear import init_linear
 from videonet.ops.mlp import Mlp
 from videonet.ops.self_attention import FullAttention
 

@@ -23,16 +23,15 @@ from videonet.models.base import (
     StageInfo,
     StageOutput,
     VideoModel,
-    drop_path_rates,
-    init_linear,
     refuse_class_token,
 )
+from videonet.models.initial import drop_path_rates
 from videonet.models.patch_tokens import token_numbers
 from videonet.models.positions import AbsolutePositions, learned_tokens
 from videonet.models.variants import published
 from videonet.ops.grid import Grid, tiled, volume
 from videonet.ops.layer_scale import LayerScale
-from videonet.ops.linear import call_linear
+from videonet.ops.linear import call_linear, init_linear
 from videonet.ops.mask_units import (
     MaskUnitAttention,
     Units,

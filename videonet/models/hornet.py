@@ -24,15 +24,15 @@ from videonet.models.base import (
     StageInfo,
     StageOutput,
     VideoModel,
-    init_linear,
     refuse_class_token,
-    stage_drop_path_rates,
 )
+from videonet.models.initial import stage_drop_path_rates
 from videonet.models.variants import published
 from videonet.ops.conv import TokenConv
 from videonet.ops.gated_conv import RecursiveGatedConv
 from videonet.ops.global_filter import filter_size
 from videonet.ops.grid import Grid
+from videonet.ops.linear import init_linear
 
 NORM_EPS = 1e-6
 PATCH = 4

@@ -28,8 +28,8 @@ from videonet.models.base import (
     StageOutput,
     VideoModel,
     refuse_class_token,
-    stage_drop_path_rates,
 )
+from videonet.models.initial import stage_drop_path_rates
 from videonet.models.variants import published
 from videonet.ops.conv import FastConv3d
 from videonet.ops.grid import as_grid

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from videonet.errors import ConfigError
-from videonet.models.base import StageInfo, VideoModel, init_linear
+from videonet.models.base import StageInfo, VideoModel
 from videonet.models.positions import AbsolutePositions, learned_tokens
 from videonet.ops.grid import Grid, strided, volume
+from videonet.ops.linear import init_linear
 from videonet.ops.patch_embed import PatchEmbed
 from videonet.ops.pooling import max_pool
 from videonet.ops.pooling_attention import NORM_EPS

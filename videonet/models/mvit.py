@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from videonet.errors import ConfigError
-from videonet.models.base import RunBlock, StageOutput, drop_path_rates
+from videonet.models.base import RunBlock, StageOutput
+from videonet.models.initial import drop_path_rates
 from videonet.models.multiscale import (
     BlockPlan,
     MultiscaleTransformer,

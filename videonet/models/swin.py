@@ -22,11 +22,10 @@ from videonet.models.base import (
     StageInfo,
     StageOutput,
     VideoModel,
-    linear_initializer,
     refuse_class_token,
     run_stages_in_turn,
-    stage_drop_path_rates,
 )
+from videonet.models.initial import linear_initializer, stage_drop_path_rates
 from videonet.models.positions import AbsolutePositions
 from videonet.models.variants import published
 from videonet.ops.grid import Grid, as_grid, volume

@@ -15,13 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from videonet.errors import ConfigError
-from videonet.models.base import (
-    RunBlock,
-    StageInfo,
-    StageOutput,
-    drop_path_rates,
-    linear_initializer,
-)
+from videonet.models.base import RunBlock, StageInfo, StageOutput
+from videonet.models.initial import drop_path_rates, linear_initializer
 from videonet.models.patch_tokens import PatchTokens
 from videonet.models.variants import published
 from videonet.models.vit_blocks import BLOCKS

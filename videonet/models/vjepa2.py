@@ -22,13 +22,13 @@ from videonet.models.base import (
     StageInfo,
     StageOutput,
     VideoModel,
-    drop_path_rates,
-    init_linear,
     refuse_class_token,
 )
+from videonet.models.initial import drop_path_rates
 from videonet.models.patch_tokens import token_numbers
 from videonet.models.variants import published
 from videonet.ops.grid import Grid
+from videonet.ops.linear import init_linear
 from videonet.ops.patch_embed import PatchEmbed
 from videonet.ops.rotary import Rotation, channels_per_axis, rotation_of
 from videonet.ops.transformer_block import TransformerBlock, scale_down

@@ -20,7 +20,8 @@ from videonet.data.loading.build import clip_sampler
 from videonet.data.transforms.sampling import SEGMENTS
 from videonet.errors import ConfigError, DecodeError, ScoreError
 from videonet.inference.display import film_strip
-from videonet.inference.predictor import Predictor, WindowScores
+from videonet.inference.predictions import WindowScores
+from videonet.inference.predictor import Predictor
 from videonet.inference.result_files import VideoResult, WindowResult
 from videonet.inference.windows import Window
 from videonet.serving.decoding import (
