@@ -19,7 +19,7 @@ class Net(torch.nn.Sequential):
     def __init__(self):
         super().__init__(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2), torch.nn.BatchNorm1d(2))
 
-    def layer_groups(self):
+    def layer_groups(self, by="blocks"):
         return [[n for n, _ in self.named_parameters() if n[0] == layer] for layer in "012"]
 
 

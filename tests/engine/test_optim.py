@@ -74,9 +74,33 @@ def test_layer_decay_counts_back_from_the_head():
     assert scale[id(model.patch_embed.proj.weight)] == 0.5**4
 
 
+@pytest.mark.parametrize(
+    "by, exponents",
+    [
+        ("layers", {"downsample_layers.0.": 13, "stages.0.": 12, "stages.2.0.": 10, "norm.": 0}),
+        ("stages", {"downsample_layers.0.": 7, "stages.0.": 6, "stages.3.": 3, "norm.": 0}),
+    ],
+)
+def test_layers_of_published_recipes(by, exponents):
+    """mmcv_custom/layer_decay_optimizer_constructor.py of HorNet's repository."""
+    model = videonet.create_model(
+        "hornet_t", base_dim=16, num_frames=1, crop_size=32, num_classes=2
+    )
+    groups = parameter_groups(model, 0.0, layer_decay=0.5, layers_by=by)
+    scale = {id(p): g["lr_scale"] for g in groups for p in g["params"]}
+    for start, exponent in exponents.items():
+        found = {scale[id(p)] for name, p in model.named_parameters() if name.startswith(start)}
+        assert found == {0.5**exponent}, start
+
+
+def test_an_unknown_grouping_is_refused():
+    with pytest.raises(ConfigError, match="layers are grouped by 'stages', expected"):
+        parameter_groups(small_model(), 0.0, layers_by="stages")
+
+
 def test_batch_norms_have_a_decay_of_their_own():
     class Net(torch.nn.Sequential):
-        def layer_groups(self):
+        def layer_groups(self, by="blocks"):
             return [[name for name, _ in self.named_parameters()]]
 
     model = Net(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))

@@ -94,6 +94,9 @@ def test_an_address(colour_predictor, video, server, tmp_path):
     assert torch.equal(predict(f"{server}/v.mp4?x=1").scores, predict(video).scores)
     with pytest.raises(DecodeError, match=rf"cannot read {server}/none\.mp4: .*404"):
         predict(f"{server}/none.mp4")
+    Path(tmp_path, "bad.mp4").write_bytes(b"no video at all")
+    with pytest.raises(DecodeError, match=rf"^cannot read {server}/bad\.mp4: "):
+        predict(f"{server}/bad.mp4")
 
 
 def test_pictures_as_bytes(colour_predictor, frames):
@@ -138,7 +141,7 @@ def test_other_things_get_one_sentence(colour_predictor, frames):
     for empty in (b"", io.BytesIO()):
         with pytest.raises(DecodeError, match="no bytes"):
             predict(empty)
-    with pytest.raises(DecodeError):
+    with pytest.raises(DecodeError, match="^cannot read the video: "):
         predict(b"no video at all")
 
 

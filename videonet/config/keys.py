@@ -235,6 +235,12 @@ SOLVER = Group(
         "LAYER_DECAY": Key(
             1.0, "Factor on the learning rate from each layer to the one below; 1: none."
         ),
+        "LAYER_GROUPS": Key(
+            "blocks",
+            "What a layer is: blocks, or a grouping of the family's published recipes (HorNet's "
+            "layers and stages).",
+            own=True,
+        ),
         "EMA_DECAY": Key(
             0.0,
             "Decay per step of a moving average of the weights, such as 0.9999; 0: no average.",

@@ -30,7 +30,7 @@ class LayeredModel(Protocol):
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Torch's."""
 
-    def layer_groups(self) -> list[list[str]]:
+    def layer_groups(self, by: str = "blocks") -> list[list[str]]:
         """Names of the parameters of each layer, from the stem to the head."""
 
     def no_weight_decay(self) -> set[str]:
@@ -44,6 +44,7 @@ def parameter_groups(
     no_decay_1d: bool = True,
     no_decay: frozenset[str] | set[str] = frozenset(),
     layer_decay: float = 1.0,
+    layers_by: str = "blocks",
     batch_norm_decay: float = 0.0,
 ) -> list[dict]:
     """Parameters grouped by weight decay and learning-rate factor.
@@ -54,13 +55,14 @@ def parameter_groups(
         no_decay_1d: norms, biases and other vectors are not decayed.
         no_decay: names of further parameters that are not decayed (positions, class token).
         layer_decay: factor on the learning rate per layer, counted back from the head, over
-            ``model.layer_groups()``.
+            ``model.layer_groups(layers_by)``.
+        layers_by: what a layer is.
         batch_norm_decay: weight decay of batch norms, whatever the other rules say.
 
     Returns:
         Groups for a torch optimiser; ``lr_scale`` is the factor on the learning rate.
     """
-    layers = model.layer_groups()
+    layers = model.layer_groups(layers_by)
     depth_of = {name: i for i, names in enumerate(layers) for name in names}
     batch_norms = {
         id(parameter)
@@ -93,6 +95,7 @@ def build_optimizer(cfg: CfgNode, model: LayeredModel) -> torch.optim.Optimizer:
         no_decay_1d=solver.ZERO_WD_1D_PARAM,
         no_decay=model.no_weight_decay() if cfg.MVIT.ZERO_DECAY_POS_CLS else frozenset(),
         layer_decay=solver.LAYER_DECAY,
+        layers_by=solver.LAYER_GROUPS,
         batch_norm_decay=cfg.BN.WEIGHT_DECAY,
     )
     name = solver.OPTIMIZING_METHOD

@@ -117,8 +117,8 @@ class VideoAttentionHead(nn.Module):
         """Names of the learned queries."""
         return {name for name, _ in self.named_parameters() if name.endswith("query")}
 
-    def layer_groups(self) -> list[list[str]]:
-        """All parameters are one layer."""
+    def layer_groups(self, by: str = "blocks") -> list[list[str]]:
+        """All parameters are one layer, whatever `by` says."""
         return [[name for name, _ in self.named_parameters()]]
 
 

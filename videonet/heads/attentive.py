@@ -278,6 +278,6 @@ class AttentiveProbe(nn.Module):
         names = [name for name, _ in self.named_parameters()]
         return {name for name in names if name.endswith(AttentiveHead.undecayed)}
 
-    def layer_groups(self) -> list[list[str]]:
-        """All parameters are one layer."""
+    def layer_groups(self, by: str = "blocks") -> list[list[str]]:
+        """All parameters are one layer, whatever `by` says."""
         return [[name for name, _ in self.named_parameters()]]

@@ -89,7 +89,8 @@ def local_file(path: str) -> Iterator[str | Path]:
             _download(path, copy)
         else:
             fetch(path, copy)
-        yield copy
+        with _named(copy, path):
+            yield copy
 
 
 def _rate(views: EvaluationViews, fps: float | None) -> float:
@@ -113,7 +114,17 @@ def _stored(content: Any) -> Iterator[Path]:
         with path.open("wb") as file:
             file.write(first)
             file.writelines(rest)
-        yield path
+        with _named(path, "the video"):
+            yield path
+
+
+@contextlib.contextmanager
+def _named(copy: Path, name: str) -> Iterator[None]:
+    """What cannot be read has the name by which it was given, and not that of a passing copy."""
+    try:
+        yield
+    except DecodeError as error:
+        raise DecodeError(str(error).replace(str(copy), name)) from error
 
 
 def picture_suffix(first: bytes) -> str:

@@ -138,9 +138,14 @@ class SemanticSegmenter(nn.Module):
         """Names of the backbone's class tokens and positions."""
         return {f"backbone.{name}" for name in self.backbone.no_weight_decay()}
 
-    def layer_groups(self) -> list[list[str]]:
-        """Parameter names from input to output; neck and heads are in the last group."""
-        groups = [[f"backbone.{name}" for name in group] for group in self.backbone.layer_groups()]
+    def layer_groups(self, by: str = "blocks") -> list[list[str]]:
+        """Parameter names from input to output; neck and heads are in the last group.
+
+        Args:
+            by: see :meth:`VideoModel.layer_groups`.
+        """
+        layers = self.backbone.layer_groups(by)
+        groups = [[f"backbone.{name}" for name in group] for group in layers]
         on_top = [name for name, _ in self.named_parameters() if name.startswith(self.parts_on_top)]
         return [*groups[:-1], groups[-1] + on_top]
 

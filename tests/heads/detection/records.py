@@ -88,7 +88,7 @@ class StubBackbone(nn.Module):
         """No names."""
         return set()
 
-    def layer_groups(self):
+    def layer_groups(self, by="blocks"):
         """One group."""
         return [[name for name, _ in self.named_parameters()]]
 

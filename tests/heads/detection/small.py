@@ -73,7 +73,7 @@ class TinyBackbone(torch.nn.Module):
         """No names."""
         return set()
 
-    def layer_groups(self):
+    def layer_groups(self, by="blocks"):
         """One group."""
         return [[name for name, _ in self.named_parameters()]]
 

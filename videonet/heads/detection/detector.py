@@ -223,11 +223,16 @@ class Detector(nn.Module):
         """Names of the backbone's class tokens and positions."""
         return {f"backbone.{name}" for name in self.backbone.no_weight_decay()}
 
-    def layer_groups(self) -> list[list[str]]:
-        """Parameter names from input to output: the backbone's groups, then neck and heads."""
-        groups = [[f"backbone.{name}" for name in group] for group in self.backbone.layer_groups()]
+    def layer_groups(self, by: str = "blocks") -> list[list[str]]:
+        """Parameter names from input to output; neck and heads are in the last group.
+
+        Args:
+            by: see the backbone's method of this name.
+        """
+        layers = self.backbone.layer_groups(by)
+        groups = [[f"backbone.{name}" for name in group] for group in layers]
         rest = [n for n, _ in self.named_parameters() if not n.startswith("backbone.")]
-        return [*groups, rest]
+        return [*groups[:-1], groups[-1] + rest]
 
     def set_grad_checkpointing(self, enabled: bool = True) -> None:
         """Whether training computes the backbone's activations twice, to save their memory."""
