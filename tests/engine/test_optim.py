@@ -131,5 +131,8 @@ def test_steps_and_powers():
     solver = load_config(None, words + power).SOLVER
     rates = [learning_rate(solver, epoch) for epoch in (0, 2, 5, 10)]
     assert rates == pytest.approx([0.2, 0.64, 0.25, 0.0])
+    solver = load_config(None, words + power + ["SOLVER.COSINE_END_LR", "0.1"]).SOLVER
+    assert learning_rate(solver, 5) == pytest.approx(0.1 + 0.9 * 0.25)
+    assert learning_rate(solver, 10) == pytest.approx(0.1)
     with pytest.raises(ConfigError, match="SOLVER.STEP_EPOCHS"):
         load_config(None, [*words, "SOLVER.STEP_EPOCHS", "[4, 3]"])

@@ -207,8 +207,10 @@ SOLVER = Group(
         ),
         "STEP_EPOCHS": Key([], "Epochs at which SCHEDULE steps lowers the rate.", own=True),
         "STEP_FACTOR": Key(0.1, "Factor on the rate at each of them.", own=True),
-        "POLY_POWER": Key(1.0, "Power of SCHEDULE poly; 1: a line down to 0.", own=True),
-        "COSINE_END_LR": Key(0.0, "Learning rate at the end of the cosine schedule."),
+        "POLY_POWER": Key(
+            1.0, "Power of SCHEDULE poly; 1: a line down to COSINE_END_LR.", own=True
+        ),
+        "COSINE_END_LR": Key(0.0, "Learning rate at the end of the cosine or poly schedule."),
         "COSINE_AFTER_WARMUP": Key(
             False, "Begin the cosine at its peak after the warm-up, instead of at epoch 0."
         ),

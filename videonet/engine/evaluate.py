@@ -94,21 +94,10 @@ def evaluate(
             rows.append(_batch_rows(outputs, batch, task))
     model.train(was_training)
 
-    videos = [video for part in rows for video in part.videos]
-    videos += [record.video for record in records]
-    lost = [video for part in rows for video in part.not_finite()]
-    lost += [record.video for record in records if record.is_lost]
-    everything = process.gather((videos, lost, failures, stopped))
-    if any(stopped for *_, stopped in everything):
+    found = _of_all_processes(rows, records, failures, process, stopped=stopped)
+    if found is None:
         return None
-    failures = sorted((f for _, _, part, _ in everything for f in part), key=lambda f: f.index)
-    videos = sorted(video for part, *_ in everything for video in part)
-    lost = sorted(video for _, part, *_ in everything for video in part)
-    if not videos:
-        raise DataError(
-            f"none of the {len(failures)} videos could be read; the first is "
-            f"{failures[0].path}: {failures[0].reason}"
-        )
+    videos, lost, failures = found
     if lost:
         raise TrainingError(
             f"the scores of {len(lost)} of {len(videos)} videos are not finite numbers (first "
@@ -123,6 +112,38 @@ def evaluate(
     assert issubclass(task.evaluation, Evaluation)
     kept, scores = _joined(rows, videos, process)
     return task.evaluation(torch.tensor(videos), kept, scores, failures)
+
+
+def _of_all_processes(
+    rows: deque[_Rows],
+    records: deque[_Record],
+    failures: list[Failure],
+    process: Process,
+    *,
+    stopped: bool,
+) -> tuple[list[int], list[int], list[Failure]] | None:
+    """The videos with results, those whose results are not finite, and those without any.
+
+    None where a process was stopped.
+
+    Raises:
+        DataError: not a single video could be read.
+    """
+    videos = [video for part in rows for video in part.videos]
+    videos += [record.video for record in records]
+    lost = [video for part in rows for video in part.not_finite()]
+    lost += [record.video for record in records if record.is_lost]
+    everything = process.gather((videos, lost, failures, stopped))
+    if any(stopped for *_, stopped in everything):
+        return None
+    failures = sorted((f for _, _, part, _ in everything for f in part), key=lambda f: f.index)
+    videos = sorted(video for part, *_ in everything for video in part)
+    if not videos:
+        raise DataError(
+            f"none of the {len(failures)} videos could be read; the first is "
+            f"{failures[0].path}: {failures[0].reason}"
+        )
+    return videos, sorted(video for _, part, *_ in everything for video in part), failures
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,7 @@ def learning_rate(solver: CfgNode, epoch: float) -> float:
     A line from ``WARMUP_START_LR`` during the warm-up, then as ``SCHEDULE`` says: half a cosine
     from ``BASE_LR`` to ``COSINE_END_LR`` at ``MAX_EPOCH`` (arXiv 1608.03983, Eq. 5 without
     restarts), which begins after the warm-up with ``COSINE_AFTER_WARMUP``, else at epoch 0; or
-    steps; or a power of the share of the epochs that are left.
+    steps; or by a power of the share of the epochs that are left, to ``COSINE_END_LR`` too.
     """
     offset = solver.WARMUP_EPOCHS if solver.COSINE_AFTER_WARMUP else 0.0
 
@@ -138,7 +138,8 @@ def learning_rate(solver: CfgNode, epoch: float) -> float:
             return float(solver.BASE_LR * solver.STEP_FACTOR**passed)
         if solver.SCHEDULE == "poly":
             left = max(1 - at / solver.MAX_EPOCH, 0.0)
-            return float(solver.BASE_LR * left**solver.POLY_POWER)
+            span = solver.BASE_LR - solver.COSINE_END_LR
+            return float(solver.COSINE_END_LR + span * left**solver.POLY_POWER)
         return cosine(at)
 
     def cosine(at: float) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -131,47 +132,13 @@ def bulk_on_ray(
     Returns:
         The number of files that failed.
     """
-    if not ray.is_initialized():
-        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
-    have = ray.cluster_resources()
-    gpus, cpus = int(have.get("GPU", 0)), int(have.get("CPU", 1))
-    device = "cuda" if gpus else "cpu"
-    models = models or max(1, gpus)
-    decoders = decoders or max(1, cpus - models)
-    test = predictor.cfg.TEST
-    size = test.BATCH_SIZE if gpus else min(test.BATCH_SIZE, CPU_BATCH)
-    reader = ClipReader.of(predictor.cfg, options, size, marks=True)
-    rows_each = max(1, size // (reader.crops if options.sliding else reader.views.count))
-
     todo = [path for path in paths if path not in parts.done]
     if not todo:
         return 0
+    if not ray.is_initialized():
+        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
     files = pa.table({"path": todo, "first": [parts.following.get(path, 0) for path in todo]})
-    step = max(FILES, -(-len(todo) // MOST_BLOCKS))
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.use_ray_tqdm = False
-    network = (predictor.model.cpu(), predictor.cfg, predictor.task, predictor.origin)
-    scored = (
-        ray.data.from_arrow([files.slice(start, step) for start in range(0, len(todo), step)])
-        .map_batches(
-            DecodeFiles,
-            fn_constructor_args=(reader, predictor.cfg.DATA_LOADER.VIDEO_TIMEOUT),
-            batch_size=FILES,
-            batch_format="numpy",
-            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=decoders),
-            num_cpus=1,
-        )
-        .map_batches(
-            ScoreClips,
-            fn_constructor_args=(network, options.top_k, device, threads),
-            batch_size=rows_each,
-            batch_format="numpy",
-            compute=ray.data.ActorPoolStrategy(size=models),
-            num_gpus=1 if gpus else None,
-            num_cpus=None if gpus else 1,
-        )
-    )
+    pools = _Pools.of_cluster(models, decoders, threads)
     failed = 0
     bar = progress_bar(
         total=len(paths),
@@ -182,6 +149,7 @@ def bulk_on_ray(
     )
     speed = Speed(bar)
     with logs_above_bars(), bar:
+        scored = _scored(predictor, files, options, pools)
         tables: Any = scored.iter_batches(batch_size=None, batch_format="pyarrow")
         for table in tables:
             finished, bad, seconds = parts.add(table)
@@ -190,3 +158,61 @@ def bulk_on_ray(
             for _ in range(finished):
                 speed.file()
     return failed
+
+
+@dataclass(frozen=True)
+class _Pools:
+    """How many actors there are, and of what kind; see :func:`bulk_on_ray`."""
+
+    models: int
+    decoders: int
+    threads: int
+    on_gpus: bool
+
+    @classmethod
+    def of_cluster(cls, models: int | None, decoders: int | None, threads: int) -> _Pools:
+        """Those that are asked for, or as many as the cluster has room for."""
+        have = ray.cluster_resources()
+        gpus, cpus = int(have.get("GPU", 0)), int(have.get("CPU", 1))
+        models = models or max(1, gpus)
+        return cls(models, decoders or max(1, cpus - models), threads, gpus > 0)
+
+
+def _scored(
+    predictor: Predictor, files: pa.Table, options: Options, pools: _Pools
+) -> ray.data.Dataset:
+    """The rows of files as they are computed: one pool of actors decodes, the other has the model.
+
+    Args:
+        files: path and first window of each.
+    """
+    test = predictor.cfg.TEST
+    size = test.BATCH_SIZE if pools.on_gpus else min(test.BATCH_SIZE, CPU_BATCH)
+    reader = ClipReader.of(predictor.cfg, options, size, marks=True)
+    rows_each = max(1, size // (reader.crops if options.sliding else reader.views.count))
+    step = max(FILES, -(-len(files) // MOST_BLOCKS))
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.use_ray_tqdm = False
+    network = (predictor.model.cpu(), predictor.cfg, predictor.task, predictor.origin)
+    device = "cuda" if pools.on_gpus else "cpu"
+    return (
+        ray.data.from_arrow([files.slice(start, step) for start in range(0, len(files), step)])
+        .map_batches(
+            DecodeFiles,
+            fn_constructor_args=(reader, predictor.cfg.DATA_LOADER.VIDEO_TIMEOUT),
+            batch_size=FILES,
+            batch_format="numpy",
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=pools.decoders),
+            num_cpus=1,
+        )
+        .map_batches(
+            ScoreClips,
+            fn_constructor_args=(network, options.top_k, device, pools.threads),
+            batch_size=rows_each,
+            batch_format="numpy",
+            compute=ray.data.ActorPoolStrategy(size=pools.models),
+            num_gpus=1 if pools.on_gpus else None,
+            num_cpus=None if pools.on_gpus else 1,
+        )
+    )
