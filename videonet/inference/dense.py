@@ -22,10 +22,12 @@ from videonet.data.transforms.batch import normalize
 from videonet.devices import autocast_dtype, select_device
 from videonet.errors import ConfigError, DecodeError, ScoreError
 from videonet.inference.inputs import Video, open_input
+from videonet.inference.predictor import Predictor
 from videonet.inference.pretrained import read_pretrained
 from videonet.tasks import RecordTask
 from videonet.tasks.instance_segmentation import InstanceSegmentation
 from videonet.tasks.object_scores import Track
+from videonet.tasks.semantic_segmentation import SemanticSegmentation
 from videonet.tasks.tracks import TrackJoiner, tracks_of
 from videonet.tasks.trained_model import TrainedModel, load_trained_model
 from videonet.terminal import ShortRepr
@@ -274,6 +276,25 @@ class DensePredictor:
                 "not finite"
             )
         return found
+
+
+def load_predictor(
+    checkpoint: str | Path, *, overrides: Sequence[str] = ()
+) -> Predictor | DensePredictor:
+    """A predictor of the kind that the model of a checkpoint needs.
+
+    Args:
+        checkpoint: see :meth:`Predictor.from_pretrained`.
+        overrides: ``KEY VALUE`` pairs on top of the configuration.
+
+    Raises:
+        ConfigError, CheckpointError: it cannot be fetched, read or used.
+    """
+    content, config, origin = read_pretrained(checkpoint, None, overrides)
+    trained = load_trained_model(content, config, origin=origin)
+    if isinstance(trained.task, InstanceSegmentation | SemanticSegmentation):
+        return DensePredictor.of(trained, origin)
+    return Predictor.of(trained, origin)
 
 
 def frames_of(reader: VideoReader) -> Iterator[np.ndarray]:
