@@ -6,7 +6,6 @@ import contextlib
 import queue
 import sys
 import threading
-from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import islice
@@ -15,7 +14,6 @@ from typing import Any, Generic, TypeVar
 
 import av
 import numpy as np
-import torch
 from fvcore.common.config import CfgNode
 
 from videonet.data.decode import open_video
@@ -30,8 +28,6 @@ from videonet.data.video.reader import VideoReader
 from videonet.errors import DecodeError, VideonetError
 from videonet.inference.clips import file_windows
 from videonet.inference.parts import frames_between, part_views, part_windows
-from videonet.inference.predictor import Predictor, WindowScores
-from videonet.inference.windows import Window
 from videonet.serving.limits import Limits
 
 Result = TypeVar("Result")
@@ -208,13 +204,6 @@ class Strip(Step[np.ndarray]):
             spread = np.linspace(0, len(numbers) - 1, min(len(numbers), STRIP_FRAMES))
             shown = numbers[spread.round().astype(int)]
             return reader.frames_at(shown).permute(3, 0, 1, 2).contiguous().numpy()
-
-
-def scores_of(predictor: Predictor, clips: Sequence[Clip]) -> list[WindowScores]:
-    """What a model says of some windows."""
-    windows = [Window(c.index, c.start, c.end, torch.from_numpy(c.pixels)) for c in clips]
-    batch = max(1, predictor.cfg.TEST.BATCH_SIZE // len(windows[0].clips))
-    return list(predictor.score_windows(iter(windows), batch))
 
 
 def chunk_size(cfg: CfgNode, crops: int) -> int:

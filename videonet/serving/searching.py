@@ -14,7 +14,7 @@ from videonet.errors import ConfigError, DecodeError
 from videonet.inference.buckets import is_address
 from videonet.inference.predictor import Predictor
 from videonet.inference.search import SearchIndex
-from videonet.serving.decoding import PartViews, PartWindows, chunk_size, scores_of
+from videonet.serving.decoding import PartViews, PartWindows, chunk_size
 from videonet.serving.limits import Refusal
 from videonet.serving.schemas import Moment
 from videonet.serving.uploads import Upload
@@ -163,7 +163,7 @@ async def _embeddings(
         )
 
     async for windows in service.steps(step, count):
-        scored = await service.compute(scores_of, predictor, windows)
+        scored = await service.score_windows(search.model, windows)
         vectors += [window.embedding for window in scored]
         service.check_windows(upload, len(vectors))
     return torch.stack(vectors)

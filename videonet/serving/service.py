@@ -24,6 +24,7 @@ from videonet.inference.display import film_strip
 from videonet.inference.predictions import WindowScores
 from videonet.inference.predictor import Predictor
 from videonet.inference.result_files import VideoResult, WindowResult
+from videonet.inference.windows import Window
 from videonet.serving.decoding import (
     Clip,
     Decoders,
@@ -35,7 +36,6 @@ from videonet.serving.decoding import (
     Views,
     Windows,
     chunk_size,
-    scores_of,
 )
 from videonet.serving.dense import dense_result
 from videonet.serving.explaining import explain_clip
@@ -299,7 +299,7 @@ class Service:
         total = predictor.plan(facts.fps, wanted.window, wanted.stride).count(facts.duration)
         self.check_windows(upload, total)
         async for clips in self._clips(upload, name, wanted):
-            scored = await self.compute(scores_of, predictor, clips)
+            scored = await self.score_windows(name, clips)
             windows += [_rounded(predictor, window, wanted.top_k) for window in scored]
             self.note(token, "scoring", len(windows), total)
         times = [(window.start, window.end) for window in windows]
@@ -351,7 +351,7 @@ class Service:
     ) -> Explanation:
         name, predictor = self.model(name)
         if isinstance(predictor, DensePredictor):
-            raise Refusal(422, f"{name} finds objects: a model that labels videos is explained")
+            raise Refusal(422, f"{name} labels no videos: only a model that does is explained")
         if label and label not in predictor.class_names:
             raise Refusal(422, f"{name} has no class of this name")
         facts = await self.look(upload)
@@ -397,6 +397,10 @@ class Service:
         if token in self._progress:
             self._progress[token] = Progress(state=state, ahead=0, done=done, total=total)
 
+    async def score_windows(self, name: str, clips: Sequence[Clip]) -> list[WindowScores]:
+        """What a model of labels says of some windows."""
+        return await self.compute(_scores_of, self.predictors[name], clips)
+
     def begin(self, step: Step[T]) -> asyncio.Future[T]:
         """Hand a step to the processes that decode."""
         return asyncio.wrap_future(self._decoders.submit(step))
@@ -409,6 +413,13 @@ class Service:
         """Call a function in the thread of the models."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._model_thread, functools.partial(function, *args))
+
+
+def _scores_of(predictor: Predictor, clips: Sequence[Clip]) -> list[WindowScores]:
+    """What a model says of some windows."""
+    windows = [Window(c.index, c.start, c.end, torch.from_numpy(c.pixels)) for c in clips]
+    batch = max(1, predictor.cfg.TEST.BATCH_SIZE // len(windows[0].clips))
+    return list(predictor.score_windows(iter(windows), batch))
 
 
 def _rounded(predictor: Predictor, window: WindowScores, top_k: int) -> WindowResult:

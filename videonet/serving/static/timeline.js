@@ -25,15 +25,19 @@ export function windowAt(edges, time) {
 }
 
 export class Timeline {
-  constructor(result, duration, title, onSeek) {
+  constructor(result, duration, title, onSeek, most = MOST) {
     this.result = result;
     this.duration = duration;
     this.edges = borders(result.windows);
-    const highest = result.classes.map((_, k) => Math.max(...result.windows.map((w) => w.scores[k])));
-    this.rows = highest.map((_, k) => k).sort((a, b) => highest[b] - highest[a]).slice(0, MOST);
-    const scores = result.windows.flatMap((w) => this.rows.map((k) => w.scores[k]));
-    this.low = Math.min(0, ...scores);
-    this.high = Math.max(1e-9, ...scores);
+    const highest = result.classes.map(
+      (_, k) => result.windows.reduce((best, w) => Math.max(best, w.scores[k]), -Infinity),
+    );
+    this.rows = highest.map((_, k) => k).sort((a, b) => highest[b] - highest[a]).slice(0, most);
+    const each = (best, start) => result.windows.reduce(
+      (value, w) => this.rows.reduce((all, k) => best(all, w.scores[k]), value), start,
+    );
+    this.low = each(Math.min, 0);
+    this.high = each(Math.max, 1e-9);
     this.time = 0;
     this.canvas = make("canvas", {
       role: "slider", tabindex: "0", "aria-label": `time in ${title}`,
