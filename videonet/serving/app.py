@@ -32,7 +32,7 @@ from videonet.serving.schemas import (
     ServerFacts,
 )
 from videonet.serving.searching import IndexSearch
-from videonet.serving.service import Service, Wanted
+from videonet.serving.service import NO_INDEX, Service, Wanted
 from videonet.serving.uploads import Upload, fetched, receive
 from videonet.tasks.segments import Hysteresis
 
@@ -270,7 +270,7 @@ def _add_prediction(app: FastAPI, service: Service, url_hosts: frozenset[str]) -
     ) -> list[Moment]:
         """Moments of the index that resemble a stretch of a video, the nearest first."""
         if service.search is None:
-            raise Refusal(404, "this server has no index to search: start it with --index")
+            raise Refusal(404, NO_INDEX)
         async with received(request, name) as upload:
             return await service.moments(upload, start, end, count)
 

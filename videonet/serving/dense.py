@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,15 +12,13 @@ from videonet.inference.dense import DensePredictor, class_tracks, whole_tracks
 from videonet.inference.dense_files import CocoContent
 from videonet.inference.predictor import Predictor
 from videonet.serving.decoding import CHUNK_BYTES, Facts, Frames
+from videonet.serving.jobs import Jobs
 from videonet.serving.limits import Refusal
 from videonet.serving.results import KEPT_BYTES
 from videonet.serving.schemas import FoundObject, ModelResult, Score
 from videonet.serving.uploads import Upload
 from videonet.tasks.object_scores import Track
 from videonet.tasks.tracks import TrackJoiner
-
-if TYPE_CHECKING:
-    from videonet.serving.service import Service
 
 
 def finds(model: Predictor | DensePredictor) -> str:
@@ -65,12 +62,12 @@ class _Found:
 
 
 async def dense_result(
-    service: Service, upload: Upload, facts: Facts, name: str, min_score: float, token: str
+    jobs: Jobs, upload: Upload, facts: Facts, name: str, min_score: float, token: str
 ) -> ModelResult:
     """What a detector or segmenter finds in an upload.
 
     Args:
-        service: has the models, and decodes.
+        jobs: has the models, and decodes.
         upload: the video or picture.
         facts: about it.
         name: of the model.
@@ -80,7 +77,7 @@ async def dense_result(
     Raises:
         Refusal, DecodeError, ScoreError: it cannot be answered, and why.
     """
-    predictor, most = service.dense[name], service.limits.max_frames
+    predictor, most = jobs.dense[name], jobs.limits.max_frames
     if facts.frames > most:
         raise Refusal(
             422,
@@ -89,16 +86,17 @@ async def dense_result(
         )
     count = _frames_of_a_step(predictor, facts)
     path, found = str(upload.path), _Found()
-    async for frames in service.steps(lambda first: Frames(path, first, count), count):
-        await service.compute(found.take, predictor, frames, facts.fps)
-        service.note(token, "scoring", len(found.times), facts.frames)
-        if found.size > KEPT_BYTES:
-            raise Refusal(
-                422,
-                f"the masks of {upload.name} take more than {KEPT_BYTES // 2**20} MiB, the limit "
-                "of this server: send fewer frames",
-            )
-    return await service.compute(_result, service, upload, facts, name, min_score, found)
+    async with jobs.steps(lambda first: Frames(path, first, count), count) as groups:
+        async for frames in groups:
+            await jobs.compute(found.take, predictor, frames, facts.fps)
+            jobs.note(token, "scoring", len(found.times), facts.frames)
+            if found.size > KEPT_BYTES:
+                raise Refusal(
+                    422,
+                    f"the masks of {upload.name} take more than {KEPT_BYTES // 2**20} MiB, the "
+                    "limit of this server: send fewer frames",
+                )
+    return await jobs.compute(_result, jobs, upload, facts, name, min_score, found)
 
 
 def _frames_of_a_step(predictor: DensePredictor, facts: Facts) -> int:
@@ -112,9 +110,9 @@ def _frames_of_a_step(predictor: DensePredictor, facts: Facts) -> int:
 
 
 def _result(
-    service: Service, upload: Upload, facts: Facts, name: str, min_score: float, found: _Found
+    jobs: Jobs, upload: Upload, facts: Facts, name: str, min_score: float, found: _Found
 ) -> ModelResult:
-    predictor = service.dense[name]
+    predictor = jobs.dense[name]
     maps, names = not predictor.finds_objects, predictor.class_names
     tracks = whole_tracks(found.tracks, found.lengths)
     if not maps:
@@ -124,7 +122,7 @@ def _result(
         1, upload.name, tracks, size=(facts.height, facts.width), length=len(found.times),
         fps=facts.fps, video=not facts.is_picture, maps=maps,
     )  # fmt: skip
-    kept = service.results.keep({"json": json.dumps(content.as_json())})
+    kept = jobs.results.keep({"json": json.dumps(content.as_json())})
     return ModelResult(
         model=name,
         classes=names,

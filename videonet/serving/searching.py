@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,13 +14,11 @@ from videonet.inference.buckets import is_address
 from videonet.inference.predictor import Predictor
 from videonet.inference.search import SearchIndex
 from videonet.serving.decoding import PartViews, PartWindows, chunk_size
+from videonet.serving.jobs import Jobs
 from videonet.serving.limits import Refusal
 from videonet.serving.schemas import Moment
 from videonet.serving.uploads import Upload
 from videonet.terminal import printable
-
-if TYPE_CHECKING:
-    from videonet.serving.service import Service
 
 
 class IndexSearch:
@@ -122,12 +119,13 @@ def shown_names(videos: Sequence[str]) -> list[str]:
 
 
 async def nearest_moments(
-    service: Service, upload: Upload, start: float, end: float | None, count: int
+    jobs: Jobs, search: IndexSearch, upload: Upload, start: float, end: float | None, count: int
 ) -> list[Moment]:
     """The moments of the index nearest to a stretch of an upload, with pictures.
 
     Args:
-        service: has the index, and decodes.
+        jobs: decodes.
+        search: the index.
         upload: the video.
         start: seconds.
         end: seconds; None for its end.
@@ -136,24 +134,21 @@ async def nearest_moments(
     Raises:
         Refusal, DecodeError: it cannot be answered, and why.
     """
-    search = service.search
-    if search is None:
-        raise Refusal(404, "this server has no index to search: start it with --index")
-    await service.look(upload)
-    vectors = await _embeddings(service, search, upload, start, end)
-    found = await service.compute(search.nearest, vectors, count)
-    return await asyncio.gather(*(_with_picture(service, search, moment) for moment in found))
+    await jobs.look(upload)
+    vectors = await _embeddings(jobs, search, upload, start, end)
+    found = await jobs.compute(search.nearest, vectors, count)
+    return await asyncio.gather(*(_with_picture(jobs, search, moment) for moment in found))
 
 
 async def _embeddings(
-    service: Service, search: IndexSearch, upload: Upload, start: float, end: float | None
+    jobs: Jobs, search: IndexSearch, upload: Upload, start: float, end: float | None
 ) -> Tensor:
     """Those of the stretch (M, C), which is treated as the index treats a video."""
-    path, model = str(upload.path), service.number(search.model)
-    predictor, clips = service.predictors[search.model], search.clips
+    path, model = str(upload.path), jobs.number(search.model)
+    predictor, clips = jobs.predictors[search.model], search.clips
     if not clips.get("sliding"):
-        pixels = await service.decode(PartViews(path, model, start, end))
-        return (await service.compute(predictor.run, torch.from_numpy(pixels)))[1]
+        pixels = await jobs.decode(PartViews(path, model, start, end))
+        return (await jobs.compute(predictor.run, torch.from_numpy(pixels)))[1]
     crops, vectors = clips["crops"], list[Tensor]()
     count = chunk_size(predictor.cfg, crops)
 
@@ -162,20 +157,21 @@ async def _embeddings(
             path, model, clips["window"], clips["stride"], crops, first, count, start, end
         )
 
-    async for windows in service.steps(step, count):
-        scored = await service.score_windows(search.model, windows)
-        vectors += [window.embedding for window in scored]
-        service.check_windows(upload, len(vectors))
+    async with jobs.steps(step, count) as groups:
+        async for windows in groups:
+            scored = await jobs.score_windows(search.model, windows)
+            vectors += [window.embedding for window in scored]
+            jobs.check_windows(upload, len(vectors))
     return torch.stack(vectors)
 
 
-async def _with_picture(service: Service, search: IndexSearch, moment: Moment) -> Moment:
+async def _with_picture(jobs: Jobs, search: IndexSearch, moment: Moment) -> Moment:
     try:
         path = search.path(moment.number)
     except Refusal as error:
         return moment.model_copy(update={"error": str(error)})
     try:
-        strip = await service.strip(path, moment.start, moment.end)
+        strip = await jobs.strip(path, moment.start, moment.end)
     except DecodeError as error:
         return moment.model_copy(
             update={"error": printable(str(error).replace(path, moment.video))}
