@@ -199,6 +199,8 @@ def test_boxes_and_masks_lie_on_the_frame(page, dense_server, dense_models, shap
         page.locator(".downloads a").click()
     content = json.loads(Path(download.value.path()).read_text())
     assert len(content["annotations"]) == len(found.tracks)
+    page.set_viewport_size({"width": 360, "height": 740})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
     page.locator(".panel input").uncheck()
     assert np.array(page.evaluate(ALPHA, list(SIZE))).max() == 0
 
@@ -232,6 +234,8 @@ def test_similar_moments_of_an_index(page, start_server, videos, tmp_path):
     names = page.locator("#moments .clip .quiet").all_inner_texts()
     assert names[0] in ("blue.mp4", "change.mp4") and len(names) > 5
     assert page.locator("#moments .tag").first.inner_text() == "1.000"
+    page.set_viewport_size({"width": 360, "height": 740})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
     page.locator("#moments .frames").first.click()
     page.wait_for_function("() => document.querySelector('#moments video')?.readyState >= 2")
     for path in paths:

@@ -6,7 +6,8 @@ import pytest
 
 from tests.serving.conftest import SLIDING, make_index, make_predictor
 from tests.serving.test_api import picture_of
-from videonet.errors import ConfigError
+from videonet.commands.serve import main
+from videonet.errors import ConfigError, DataError
 from videonet.inference.run import Options
 from videonet.serving import decoding
 from videonet.serving.searching import IndexSearch, shown_names
@@ -110,6 +111,17 @@ def test_the_model_of_an_index_is_found_among_others(index):
         ConfigError, match="searched with the model that made it: give --checkpoint"
     ):
         IndexSearch(index, {})
+
+
+def test_the_command_is_given_a_model_or_an_index(index, dense_models, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main([])
+    assert "give --checkpoint, or --index" in capsys.readouterr().err
+    words = ["--port", "0", "--checkpoint", dense_models["objects"].origin, "--index"]
+    with pytest.raises(ConfigError, match="is searched with the model that made it"):
+        main([*words, str(index.folder)])
+    with pytest.raises(DataError, match=r"features\.json"):
+        main([*words, str(tmp_path)])
 
 
 def test_names_of_videos_are_without_the_folder_that_they_share():

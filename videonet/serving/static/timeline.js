@@ -39,6 +39,7 @@ export class Timeline {
     this.low = each(Math.min, 0);
     this.high = each(Math.max, 1e-9);
     this.time = 0;
+    this.top = result.segments.length ? SEGMENTS : 4;
     this.canvas = make("canvas", {
       role: "slider", tabindex: "0", "aria-label": `time in ${title}`,
       "aria-valuemin": 0, "aria-valuemax": duration, "aria-valuenow": 0,
@@ -71,7 +72,7 @@ export class Timeline {
 
   draw() {
     const scale = devicePixelRatio, width = this.canvas.clientWidth;
-    const height = SEGMENTS + ROW * this.rows.length + AXIS;
+    const height = this.top + ROW * this.rows.length + AXIS;
     this.canvas.style.height = `${height}px`;
     this.canvas.width = width * scale;
     this.canvas.height = height * scale;
@@ -82,7 +83,7 @@ export class Timeline {
     pen.textBaseline = "middle";
     const x = (time) => (time / this.duration) * width;
     for (const segment of this.result.segments) this.drawSegment(pen, segment, x);
-    this.rows.forEach((number, row) => this.drawRow(pen, number, SEGMENTS + ROW * row, x, style.color));
+    this.rows.forEach((number, row) => this.drawRow(pen, number, this.top + ROW * row, x, style.color));
     this.drawAxis(pen, width, height, x);
     pen.fillStyle = style.color;
     pen.fillRect(Math.min(width - 2, x(this.time)), 0, 2, height - AXIS);
