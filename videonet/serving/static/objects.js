@@ -55,15 +55,17 @@ function valueOf(number) {
 
 export class FoundObjects {
   /** What a model found in the frames of a video: the timeline and the panel of it.
-   *  `redraw` is called when it is to be drawn or not. */
-  constructor(result, facts, { maps, title, drawn, seek, redraw }) {
+   *  Of a frame are shown the objects with at least the score `least` in it; `redraw` is called
+   *  when it is to be drawn or not. */
+  constructor(result, facts, { maps, title, least, drawn, seek, redraw }) {
     this.result = result;
     this.facts = facts;
     this.maps = maps;
+    this.least = maps ? 0 : least;
     this.time = 0;
     this.names = result.objects.map((o) => (maps ? o.label : `${o.label} ${o.number + 1}`));
     // Class 0 of label maps is the background, which stays as it is.
-    this.seen = result.objects.map((o, k) => k).filter((k) => !maps || result.objects[k].number);
+    this.seen = new Set(result.objects.flatMap((o, k) => (maps && o.number === 0 ? [] : [k])));
     const { times } = result;
     const windows = times.map((start, k) => ({
       start, end: times[k + 1] ?? Math.max(facts.duration, start + 1e-3), scores: result.objects.map((o) => o.scores[k]),
@@ -110,13 +112,19 @@ export class FoundObjects {
     return this.result.times.length > 1 ? windowAt(this.edges, this.time) : 0;
   }
 
+  /** The numbers of the objects in it. */
+  get here() {
+    const { frame, result, least } = this;
+    return result.objects.flatMap((o, k) => (o.boxes[frame] && o.scores[frame] >= least ? [k] : []));
+  }
+
   moveTo(time) {
     this.time = time;
     this.timeline?.moveTo(time);
     const { frame } = this;
-    const there = this.result.objects
-      .map((object, k) => ({ label: this.names[k], score: object.scores[frame], box: object.boxes[frame] }))
-      .filter((one) => one.box).sort((a, b) => b.score - a.score);
+    const there = this.here
+      .map((k) => ({ label: this.names[k], score: this.result.objects[k].scores[frame] }))
+      .sort((a, b) => b.score - a.score);
     const count = this.maps ? "" : `: ${there.length} object${there.length === 1 ? "" : "s"}`;
     this.at.textContent = `${this.facts.is_picture ? "in the picture" : `at ${clock(time)}`}${count}`;
     barsOf(this.bars, there.slice(0, SHOWN));
@@ -125,7 +133,7 @@ export class FoundObjects {
   /** Draw what is in the frame into a rectangle of a canvas. */
   draw(pen, left, top, width, height) {
     const { objects } = this.result, { frame, facts } = this;
-    const here = this.switch.checked ? this.seen.filter((k) => objects[k].boxes[frame]) : [];
+    const here = this.switch.checked ? this.here.filter((k) => this.seen.has(k)) : [];
     this.drawMasks(pen, here.filter((k) => objects[k].masks[frame]), [left, top, width, height]);
     if (this.maps) return;
     const [across, down] = [width / facts.width, height / facts.height];

@@ -13,6 +13,7 @@ let answer = null;
 let panels = [];
 let windowLength = "own";
 let usedStride = "";
+let least = 0;
 let shownTime = 0;
 
 const ownLength = () => (windowLength === "own" ? "" : windowLength);
@@ -63,6 +64,7 @@ async function label(chosen) {
   file = chosen;
   windowLength = $("window").value;
   usedStride = $("stride").value;
+  least = Number($("least").value);
   const token = crypto.randomUUID();
   show("busy");
   $("busy-name").textContent = file.name;
@@ -72,7 +74,7 @@ async function label(chosen) {
       "/api/predict",
       {
         model: chosenModels(), name: file.name, progress: token, sliding: windowLength !== "",
-        window: ownLength(), stride: windowLength ? usedStride : "", min_score: $("least").value,
+        window: ownLength(), stride: windowLength ? usedStride : "", min_score: least,
       },
       file,
       (share) => progress("is sent", share),
@@ -131,7 +133,7 @@ function present() {
     if (kind === "labels") return panel(result, several ? result.model : "labels over time");
     return new FoundObjects(result, facts, {
       maps: kind === "label_maps", title: `${title}${kind === "objects" ? "objects" : "classes"} over time`,
-      drawn: result === answer.results.find((r) => r.objects.length), seek, redraw: drawObjects,
+      least, drawn: result === answer.results.find((r) => r.objects.length), seek, redraw: drawObjects,
     });
   });
   $("timelines").replaceChildren(...panels.flatMap((p) => (p.timeline ? [p.timeline.element] : [])));
