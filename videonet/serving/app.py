@@ -96,7 +96,7 @@ def create_app(
     app = FastAPI(
         title="videonet",
         version=version or "0",
-        description="What is in a video: send its bytes, and get labels over time.",
+        description="What is in a video: send its bytes, and get labels over time or objects.",
         docs_url=None,  # FastAPI's own pages load scripts from another host
         redoc_url=None,
         lifespan=lifespan,

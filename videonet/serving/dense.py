@@ -62,7 +62,7 @@ class _Found:
 
 
 async def dense_result(
-    jobs: Jobs, upload: Upload, facts: Facts, name: str, min_score: float, token: str
+    jobs: Jobs, upload: Upload, facts: Facts, name: str, min_score: float, top_k: int, token: str
 ) -> ModelResult:
     """What a detector or segmenter finds in an upload.
 
@@ -72,6 +72,7 @@ async def dense_result(
         facts: about it.
         name: of the model.
         min_score: objects below are left out.
+        top_k: the most that are named as the best.
         token: of the request.
 
     Raises:
@@ -96,7 +97,7 @@ async def dense_result(
                     f"the masks of {upload.name} take more than {KEPT_BYTES // 2**20} MiB, the "
                     "limit of this server: send fewer frames",
                 )
-    return await jobs.compute(_result, jobs, upload, facts, name, min_score, found)
+    return await jobs.compute(_result, jobs, upload, facts, name, min_score, top_k, found)
 
 
 def _frames_of_a_step(predictor: DensePredictor, facts: Facts) -> int:
@@ -110,7 +111,7 @@ def _frames_of_a_step(predictor: DensePredictor, facts: Facts) -> int:
 
 
 def _result(
-    jobs: Jobs, upload: Upload, facts: Facts, name: str, min_score: float, found: _Found
+    jobs: Jobs, upload: Upload, facts: Facts, name: str, min_score: float, top_k: int, found: _Found
 ) -> ModelResult:
     predictor = jobs.dense[name]
     maps, names = not predictor.finds_objects, predictor.class_names
@@ -126,7 +127,7 @@ def _result(
     return ModelResult(
         model=name,
         classes=names,
-        top=[Score(label=names[t.label], score=round(t.score, 4)) for t in tracks],
+        top=[Score(label=names[t.label], score=round(t.score, 4)) for t in tracks[:top_k]],
         windows=[],
         segments=[],
         times=found.times,

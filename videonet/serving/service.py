@@ -160,7 +160,8 @@ class Service(Jobs):
         self, upload: Upload, facts: Facts, name: str, wanted: Wanted, token: str
     ) -> ModelResult:
         if name in self.dense:
-            return await dense_result(self, upload, facts, name, wanted.min_score, token)
+            score, top_k = wanted.min_score, wanted.top_k
+            return await dense_result(self, upload, facts, name, score, top_k, token)
         predictor = self.predictors[name]
         windows: list[WindowResult] = []
         if wanted.sliding and not facts.is_picture:
