@@ -9,12 +9,14 @@ import av
 import numpy as np
 import pytest
 import torch
+from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from videonet.config import load_config
 from videonet.heads.classification import ClassificationHead
 from videonet.inference import Predictor
 from videonet.models.base import RunBlock, StageInfo, StageOutput, VideoModel
+from videonet.tasks import build_task
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200)}
 
@@ -56,6 +58,15 @@ def write_colours(
                 frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
                 container.mux(stream.encode(frame))
         container.mux(stream.encode())
+    return path
+
+
+def write_model(cfg: CfgNode, path: Path, seed: int = 0) -> Path:
+    """A checkpoint with random weights."""
+    torch.manual_seed(seed)
+    task = build_task(cfg)
+    content = {"model_state": task.build_model().state_dict(), "cfg": task.cfg.dump()}
+    torch.save(content | {"class_names": task.names}, path)
     return path
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.inference.conftest import write_model
 from tests.tasks.conftest import INSTANCES, SEMANTICS, clips, images, small  # noqa: F401
 from tests.tasks.drawn import CLASSES, SIZE, scene
 from videonet import DensePredictor, Predictor
@@ -17,18 +18,8 @@ from videonet.data.video.writer import new_video
 from videonet.engine.distributed import Process
 from videonet.engine.evaluate import evaluate
 from videonet.errors import ConfigError, DecodeError, ScoreError
-from videonet.tasks import build_task
 
 LENGTH = 7
-
-
-def write_model(cfg, path, seed=0):
-    """A checkpoint with random weights."""
-    torch.manual_seed(seed)
-    task = build_task(cfg)
-    content = {"model_state": task.build_model().state_dict(), "cfg": task.cfg.dump()}
-    torch.save(content | {"class_names": task.names}, path)
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -14,13 +14,23 @@ from urllib.parse import urlencode
 import pytest
 import torch
 
-from tests.inference.conftest import COLOURS, ColourModel, write_colours
+from tests.inference.conftest import COLOURS, ColourModel, write_colours, write_model
+from tests.tasks.conftest import INSTANCES, SEMANTICS, clips, images, small  # noqa: F401
+from tests.tasks.drawn import scene
+from videonet import DensePredictor
 from videonet.config import load_config
+from videonet.data.feature_store import FeatureWriter
+from videonet.data.video.writer import new_video
 from videonet.inference import Predictor
+from videonet.inference.extraction import describe_features, extract_features
+from videonet.inference.run import Options
+from videonet.inference.search import SearchIndex
+from videonet.inference.sources import Source
 
 pytest.importorskip("fastapi", reason="the page needs the extra [web]")
 uvicorn = pytest.importorskip("uvicorn", reason="the page needs the extra [web]")
 
+SLIDING = Options(sliding=True, window=0.8, stride=0.4)
 SETTINGS = {
     "MODEL.NAME": "mvit_v2_xs",
     "MODEL.NUM_CLASSES": 3,
@@ -126,6 +136,58 @@ def start_server() -> Iterator[Callable[..., RunningServer]]:
     yield start
     for server in running:
         server.close()
+
+
+@pytest.fixture(scope="session")
+def run_lengths() -> None:
+    """Skips what needs masks where they cannot be encoded."""
+    pytest.importorskip("pycocotools", reason="masks need the extra [dense]")
+
+
+@pytest.fixture(scope="session")
+def dense_models(run_lengths, small, clips, images, tmp_path_factory) -> dict[str, DensePredictor]:  # noqa: F811
+    """A detector for clips of two frames and a segmenter of single ones, with random weights."""
+    folder = tmp_path_factory.mktemp("dense")
+    words = [*INSTANCES, "MODEL.NAME", "mvit_v2_xs", "TEST.EVERY_FRAME", True]
+    words += ["MODEL.ARGUMENTS", "{patch_stride: [1, 4, 4], embed_dim: 16}"]
+    cfgs = {
+        "objects": small(clips, folder, "youtube_vis", 2, *words),
+        "maps": small(images, folder, "coco", 1, *SEMANTICS),
+    }
+    paths = {name: write_model(cfg, folder / f"{name}.pth") for name, cfg in cfgs.items()}
+    return {name: DensePredictor.from_checkpoint(path) for name, path in paths.items()}
+
+
+@pytest.fixture(scope="session")
+def dense_server(start_server, dense_models) -> RunningServer:
+    """A detector, a segmenter and a model of labels; files of up to 8 frames and 64 x 64 pixels."""
+    limits = {"max_frames": 8, "max_pixels": 64 * 64}
+    return start_server({**dense_models, "plain": make_predictor()}, limits=limits)
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory) -> Path:
+    """A video of 7 frames with a square and a disc."""
+    path = tmp_path_factory.mktemp("shapes") / "shapes.mp4"
+    with new_video(path, 10.0) as writer:
+        for t, picture in enumerate(scene(3, 7)[0]):
+            writer.add(picture, t / 10)
+    return path
+
+
+@pytest.fixture(scope="session")
+def index(videos, tmp_path_factory) -> SearchIndex:
+    """Windows of 0.8 s of the videos of colours, by the model of ``make_predictor``."""
+    return make_index(tmp_path_factory.mktemp("index"), videos.values(), SLIDING)
+
+
+def make_index(folder: Path, videos: Iterable[Path], options: Options) -> SearchIndex:
+    """Embeddings of videos."""
+    predictor = make_predictor()
+    with FeatureWriter(folder, describe_features(predictor, options, frames=False)) as writer:
+        sources = [Source(str(video)) for video in videos]
+        assert not extract_features(predictor, sources, writer, options, progress=False)
+    return SearchIndex.open(folder)
 
 
 @pytest.fixture(scope="session")

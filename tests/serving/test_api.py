@@ -16,7 +16,6 @@ from videonet.inference.result_files import open_results
 from videonet.inference.run import Options, predict_videos
 from videonet.inference.sources import Source
 from videonet.serving.app import STATIC
-from videonet.serving.schemas import Moment
 
 
 def picture_of(address: str) -> np.ndarray:
@@ -142,28 +141,11 @@ def test_values_that_cannot_be_used(parameters, status, said, server, videos):
     assert said in answer.error and "\n" not in answer.error
 
 
-def test_search_is_done_by_what_the_server_is_given(server, start_server, videos):
-    assert server.ask("/api/search", b"x").status == 404
-    asked = []
-
-    def search(vector, count):
-        asked.append((vector, count))
-        return [Moment(video="a.mp4", start=1, end=2, similarity=0.5)]
-
-    searching = start_server({"plain": make_predictor()}, search=search)
-    assert searching.ask("/api/info").json["search"]
-    body = videos["change"].read_bytes()
-    answer = searching.ask("/api/search", body, start=2.0, end=3.0, count=3)
-    assert answer.json == [{"video": "a.mp4", "start": 1.0, "end": 2.0, "similarity": 0.5}]
-    ((vector, count),) = asked
-    assert count == 3 and vector.shape == (3,) and vector.argmax() == 2
-    assert searching.ask("/api/search", body, start=50).status == 422
-
-
 def test_facts_of_the_server(server):
     info = server.ask("/api/info").json
     assert [model["name"] for model in info["models"]] == ["plain", "sharp"]
     assert info["models"][0]["classes"] == ["red", "green", "blue"]
+    assert {model["finds"] for model in info["models"]} == {"labels"}
     assert info["limits"]["max_mb"] == 2 and not info["search"] and info["data"] == ""
     assert server.ask("/api/progress/nobody").json["state"] == "unknown"
     assert server.ask("/api/results/nobody.csv").status == 404
@@ -173,6 +155,7 @@ def test_facts_of_the_server(server):
 def test_the_description_names_every_call(server):
     calls = server.ask("/openapi.json").json["paths"]
     assert {"/api/predict", "/api/explain", "/api/search", "/api/info"} <= set(calls)
+    assert "/api/moments/{number}/video" not in calls  # this server has no index
     body = calls["/api/predict"]["post"]["requestBody"]["content"]
     assert list(body) == ["application/octet-stream"]
     assert "422" in calls["/api/predict"]["post"]["responses"]
@@ -203,6 +186,7 @@ def test_modules_import_what_is_there():
 
 def test_elements_that_scripts_ask_for_are_on_their_page():
     pages = {"video": "index", "camera": "index", "data": "data", "docs": "docs"}
+    pages |= {"moments": "index"}
     for script, page in pages.items():
         wanted = set(re.findall(r'\$\("([\w-]+)"\)', (STATIC / f"{script}.js").read_text()))
         known = set(re.findall(r'id="([\w-]+)"', (STATIC / f"{page}.html").read_text()))

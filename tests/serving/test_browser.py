@@ -1,18 +1,35 @@
 """The pages in a real browser: Debian's chromium, driven by playwright (pip install playwright)."""
 
+import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.inference.conftest import write_colours
-from tests.serving.conftest import make_predictor
+from tests.serving.conftest import SLIDING, make_index, make_predictor
+from tests.tasks.drawn import CLASSES, SIZE, scene
 from videonet.data.datasets.lists import read_list
+from videonet.data.masks import decode_masks
 from videonet.serving.browsing import Browser
+from videonet.serving.searching import IndexSearch
 
 pytestmark = pytest.mark.slow
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = ("--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+
+
+# Alpha of the drawing in the middle of each pixel of a picture of some (height, width).
+ALPHA = """([rows, columns]) => {
+  const canvas = document.querySelector('#marks'), pen = canvas.getContext('2d');
+  const scale = Math.min(canvas.width / columns, canvas.height / rows);
+  const left = (canvas.width - columns * scale) / 2, top = (canvas.height - rows * scale) / 2;
+  const at = (place) => Math.floor((place + 0.5) * scale);
+  return Array.from({ length: rows }, (_, y) => Array.from({ length: columns }, (_, x) =>
+    pen.getImageData(left + at(x), top + at(y), 1, 1).data[3]));
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -153,3 +170,86 @@ def test_clips_of_a_list(page, start_server, videos, tmp_path):
     assert "blue.mp4" in page.locator(".clip").inner_text()
     page.locator(".frames").click()
     page.wait_for_function("() => document.querySelector('.clip video')?.readyState >= 2")
+
+
+def test_boxes_and_masks_lie_on_the_frame(page, dense_server, dense_models, shapes):
+    page.goto(dense_server.address)
+    page.wait_for_selector("#least-field:not([hidden])")
+    assert not page.locator("#window-field").is_visible()
+    page.select_option("#least", "0.1")
+    upload(page, shapes)
+    assert page.locator(".timeline").count() == 1 and not page.locator("#explain").is_visible()
+    page.wait_for_function("() => document.querySelector('#video').readyState >= 2")
+    found = dense_models["objects"](shapes, least_score=0.1)
+    assert page.locator(".panel .segments button").count() == len(found.tracks)
+    frame = 4
+    place = page.locator(".timeline canvas").bounding_box()
+    page.locator(".timeline canvas").click(
+        position={"x": place["width"] * (frame + 0.5) / found.length, "y": 60}
+    )
+    page.wait_for_function("() => !document.querySelector('#video').seeking")
+    here = [track for track in found.tracks if track.scores[frame] >= 0.1]
+    heading = page.locator(".panel h3").first.inner_text()
+    assert f": {len(here)} object" in heading
+    masks = decode_masks([track.masks[frame] for track in here], SIZE).any(dim=0)
+    drawn = page.evaluate(ALPHA, list(SIZE))
+    inside = np.array(drawn)[masks.numpy()]
+    assert (inside > 0).mean() > 0.98  # what is drawn is smoothed at the borders
+    with page.expect_download() as download:
+        page.locator(".downloads a").click()
+    content = json.loads(Path(download.value.path()).read_text())
+    assert len(content["annotations"]) == len(found.tracks)
+    page.set_viewport_size({"width": 360, "height": 740})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    page.locator(".panel input").uncheck()
+    assert np.array(page.evaluate(ALPHA, list(SIZE))).max() == 0
+
+
+def test_label_maps_lie_on_a_picture(page, dense_server, dense_models, tmp_path):
+    Image.fromarray(scene(5)[0][0]).save(tmp_path / "scene.png")
+    page.goto(dense_server.address)
+    page.wait_for_selector("#model option", state="attached")
+    page.select_option("#model", "maps")
+    upload(page, tmp_path / "scene.png")
+    labels = dense_models["maps"](tmp_path / "scene.png").label_maps[0].numpy()
+    alpha = np.array(page.evaluate(ALPHA, list(SIZE)))
+    assert ((alpha > 0) == (labels > 0)).mean() > 0.95
+    listed = page.locator(".panel .segments span").all_inner_texts()
+    assert {*listed} == {["background", *CLASSES][label] for label in np.unique(labels)}
+
+
+def test_similar_moments_of_an_index(page, start_server, videos, tmp_path):
+    paths = [Path(shutil.copy(videos[name], tmp_path)) for name in ("red", "blue", "change")]
+    index = make_index(tmp_path / "index", paths, SLIDING)
+    models = {"plain": make_predictor()}
+    server = start_server(models, search=IndexSearch(index, models))
+    page.goto(server.address)
+    page.wait_for_selector("#model option", state="attached")
+    upload(page, videos["change"])
+    page.wait_for_selector("#similar:not([hidden])")
+    page.fill("#from", "1.8")
+    page.fill("#to", "2.8")
+    page.click("#search")
+    page.wait_for_selector("#moments .clip img")
+    names = page.locator("#moments .clip .quiet").all_inner_texts()
+    assert names[0] in ("blue.mp4", "change.mp4") and len(names) > 5
+    assert page.locator("#moments .tag").first.inner_text() == "1.000"
+    page.set_viewport_size({"width": 360, "height": 740})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    page.locator("#moments .frames").first.click()
+    page.wait_for_function("() => document.querySelector('#moments video')?.readyState >= 2")
+    for path in paths:
+        path.unlink()
+    page.click("#search")
+    page.wait_for_selector("#moments .gone")
+    assert "index the videos again" in page.locator("#moments .gone").first.inner_text()
+    page.fill("#from", "2.9")
+    page.click("#search")
+    page.wait_for_selector("#error:not([hidden])")
+    assert "it has no frame from 2.9 s to 2.8 s" in page.locator("#error").inner_text()
+
+
+def test_a_server_without_an_index_offers_no_search(page, server, videos):
+    page.goto(server.address)
+    upload(page, videos["red"])
+    assert not page.locator("#similar").is_visible()

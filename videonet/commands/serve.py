@@ -1,7 +1,8 @@
-"""A page and an HTTP API: labels over time beside the video, explanations, two models compared.
+"""A page and an HTTP API: labels over time or boxes and masks, explanations, search of an index.
 
 %(prog)s --checkpoint runs/demo
 %(prog)s --checkpoint small=runs/s --checkpoint large=mvit_v2_b.k400 --port 8080
+%(prog)s --index index/talks
 
 Uploads are decoded in processes of their own, within limits, and deleted before the answer is sent.
 """
@@ -9,6 +10,7 @@ Uploads are decoded in processes of their own, within limits, and deleted before
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from videonet import __version__
 from videonet.commands.arguments import Words, new_parser, parse
@@ -48,12 +50,20 @@ def parse_arguments(argv: Words = None, prog: str | None = None) -> argparse.Nam
     """The arguments of the command, see :func:`main`."""
     parser = new_parser(__doc__, prog, overrides=True)
     parser.add_argument(
-        "--checkpoint", action="append", required=True, metavar="[NAME=]CHECKPOINT",
+        "--checkpoint", action="append", default=[], metavar="[NAME=]CHECKPOINT",
         help="a checkpoint, the folder of a run or of a saved model, or a name of videonet "
-        "weights; may be repeated to compare models",
+        "weights, of labels, objects or label maps; may be repeated to compare models",
+    )  # fmt: skip
+    parser.add_argument(
+        "--index", type=Path,
+        help="folder of videonet index whose nearest moments the page finds; one of the models "
+        "has to be the one that made it (default: that one alone)",
     )  # fmt: skip
     add_server_arguments(parser)
-    return parse(parser, argv)
+    args = parse(parser, argv)
+    if not args.checkpoint and args.index is None:
+        parser.error("give --checkpoint, or --index to search with the model that made it")
+    return args
 
 
 def main(argv: Words = None, prog: str | None = None) -> int:
@@ -75,18 +85,21 @@ def run_server(args: argparse.Namespace) -> None:
     """Serve the models of ``--checkpoint``, and the data set where ``browser`` makes one.
 
     Args:
-        args: with those of :func:`add_server_arguments`, ``checkpoint`` and ``overrides``; of
-            ``videonet data browse`` with ``browser``, a function that makes what is browsed.
+        args: with those of :func:`add_server_arguments`, ``checkpoint``, ``index`` and
+            ``overrides``; of ``videonet data browse`` without an index and with ``browser``, a
+            function that makes what is browsed.
 
     Raises:
         ConfigError: a value cannot be used, or a package is missing.
         VideonetError: it cannot listen there.
     """
+    from videonet.data.feature_store import read_description
     from videonet.serving.limits import LIMITS, Limits
     from videonet.serving.server import (
         MISSING,
         address_of,
-        load_predictors,
+        load_models,
+        open_search,
         open_socket,
         reached_by,
         serve,
@@ -105,9 +118,13 @@ def run_server(args: argparse.Namespace) -> None:
     with open_socket(args.host, args.port) as listener:
         make_browser = getattr(args, "browser", None)
         browser = make_browser() if make_browser else None
-        predictors = load_predictors(args.checkpoint, args.overrides)
+        checkpoints, folder = args.checkpoint, getattr(args, "index", None)
+        if folder is not None and not checkpoints:
+            checkpoints = [read_description(folder)["checkpoint"]]
+        models = load_models(checkpoints, args.overrides)
+        search = None if folder is None else open_search(folder, models)
         app = create_app(
-            Service(predictors, limits, workers=args.workers),
+            Service(models, limits, workers=args.workers, search=search),
             browser=browser,
             hosts=reached_by(args.host, args.allow_host),
             url_hosts=frozenset(name.lower() for name in args.allow_url_host),

@@ -16,17 +16,20 @@ from torch import Tensor, nn
 
 from videonet.data.decode import PyAVReader, VideoInfo, VideoReader
 from videonet.data.loading.build import evaluation_views
+from videonet.data.masks import encode_masks, mask_boxes
 from videonet.data.targets import Targets
 from videonet.data.transforms.batch import normalize
 from videonet.devices import autocast_dtype, select_device
 from videonet.errors import ConfigError, DecodeError, ScoreError
 from videonet.inference.inputs import Video, open_input
+from videonet.inference.predictor import Predictor
 from videonet.inference.pretrained import read_pretrained
 from videonet.tasks import RecordTask
 from videonet.tasks.instance_segmentation import InstanceSegmentation
 from videonet.tasks.object_scores import Track
+from videonet.tasks.semantic_segmentation import SemanticSegmentation
 from videonet.tasks.tracks import TrackJoiner, tracks_of
-from videonet.tasks.trained_model import load_trained_model
+from videonet.tasks.trained_model import TrainedModel, load_trained_model
 from videonet.terminal import ShortRepr
 
 READ = 16  # frames at a time, where they do not come one after the other
@@ -140,11 +143,23 @@ class DensePredictor:
             CheckpointError: the checkpoint cannot be used.
         """
         content, config, origin = read_pretrained(checkpoint, cfg, overrides)
-        trained = load_trained_model(content, config, origin=origin)
+        return cls.of(load_trained_model(content, config, origin=origin), origin)
+
+    @classmethod
+    def of(cls, trained: TrainedModel, origin: str) -> DensePredictor:
+        """A predictor of a model that is loaded.
+
+        Args:
+            trained: the model and its task.
+            origin: see :attr:`origin`.
+
+        Raises:
+            ConfigError: the model is of another task.
+        """
         if not isinstance(trained.task, RecordTask):
             raise ConfigError(
-                f"{origin} is a model of {config.MODEL.TASK}, whose results are not of single "
-                "frames: use videonet.Predictor, or videonet predict without --task"
+                f"{origin} is a model of {trained.task.cfg.MODEL.TASK}, whose results are not of "
+                "single frames: use videonet.Predictor, or videonet predict without --task"
             )
         predictor = cls(trained.model, trained.task.cfg, trained.task)
         predictor.origin = origin
@@ -181,7 +196,6 @@ class DensePredictor:
         joined = torch.cat(maps) if maps else None
         return DensePrediction(self.class_names, sum(lengths), *size, rate, whole, joined)
 
-    @torch.inference_mode()
     def pieces(self, video: Video, *, fps: float | None = None) -> Iterator[Piece]:
         """What is in the frames of a video, piece by piece; memory holds a few of them.
 
@@ -193,20 +207,37 @@ class DensePredictor:
             DecodeError: the video cannot be read, or its frames differ in size.
             ScoreError: the model's numbers are not finite.
         """
-        joiner, start, length = TrackJoiner(), 0, self.cfg.DATA.NUM_FRAMES
         with open_input(video, self._views, fps) as reader:
-            rate = _rate(reader.info)
-            frames = frames_of(reader)
-            while clips := self._next_clips(frames, length):
-                for clip, found in zip(clips, self._run(clips, length), strict=True):
-                    tracks: list[Track] = []
-                    maps: Tensor | None = None
-                    if self.finds_objects:
-                        tracks = joiner.join(tracks_of(found[: len(clip)]), start)
-                    else:
-                        maps = found[: len(clip)]
-                    yield Piece(start, clip, tracks, maps, rate)
-                    start += len(clip)
+            yield from self.pieces_of(frames_of(reader), _rate(reader.info), TrackJoiner())
+
+    @torch.inference_mode()
+    def pieces_of(
+        self, frames: Iterable[np.ndarray], fps: float, joiner: TrackJoiner, start: int = 0
+    ) -> Iterator[Piece]:
+        """What is in some consecutive frames of a video, piece by piece.
+
+        Args:
+            frames: uint8 (H, W, 3). Where more of the video follow in another call, a multiple of
+                ``DATA.NUM_FRAMES``, so that the video is cut into the same pieces.
+            fps: frames per second of the video.
+            joiner: of the video; it knows the tracks of the frames before.
+            start: number of the first frame in the video.
+
+        Raises:
+            DecodeError: the frames differ in size.
+            ScoreError: the model's numbers are not finite.
+        """
+        source, length = iter(frames), self.cfg.DATA.NUM_FRAMES
+        while clips := self._next_clips(source, length):
+            for clip, found in zip(clips, self._run(clips, length), strict=True):
+                tracks: list[Track] = []
+                maps: Tensor | None = None
+                if self.finds_objects:
+                    tracks = joiner.join(tracks_of(found[: len(clip)]), start)
+                else:
+                    maps = found[: len(clip)]
+                yield Piece(start, clip, tracks, maps, fps)
+                start += len(clip)
 
     def _next_clips(self, frames: Iterator[np.ndarray], length: int) -> list[np.ndarray]:
         """The next pieces (T, H, W, 3), as many as the model sees at a time."""
@@ -247,6 +278,25 @@ class DensePredictor:
         return found
 
 
+def load_predictor(
+    checkpoint: str | Path, *, overrides: Sequence[str] = ()
+) -> Predictor | DensePredictor:
+    """A predictor of the kind that the model of a checkpoint needs.
+
+    Args:
+        checkpoint: see :meth:`Predictor.from_pretrained`.
+        overrides: ``KEY VALUE`` pairs on top of the configuration.
+
+    Raises:
+        ConfigError, CheckpointError: it cannot be fetched, read or used.
+    """
+    content, config, origin = read_pretrained(checkpoint, None, overrides)
+    trained = load_trained_model(content, config, origin=origin)
+    if isinstance(trained.task, InstanceSegmentation | SemanticSegmentation):
+        return DensePredictor.of(trained, origin)
+    return Predictor.of(trained, origin)
+
+
 def frames_of(reader: VideoReader) -> Iterator[np.ndarray]:
     """The frames of an open video in their order, uint8 (H, W, 3)."""
     if isinstance(reader, PyAVReader):
@@ -277,6 +327,30 @@ def whole_tracks(pieces: Sequence[Iterable[Track]], lengths: Sequence[int]) -> l
         first += length
     whole = [_joined(number, found, total) for number, found in parts.items()]
     return sorted(whole, key=lambda track: -track.score)
+
+
+def class_tracks(label_maps: Tensor) -> list[Track]:
+    """The classes of label maps (T, H, W) as tracks, numbered like the classes.
+
+    The score of a class in a frame is its share of the pixels.
+    """
+    count, height, width = label_maps.shape
+    found: dict[int, tuple[list[Any], list[Any], list[float]]] = {}
+    for t, labels in enumerate(label_maps.numpy()):
+        areas = np.bincount(labels.ravel())
+        for label in np.flatnonzero(areas).tolist():
+            (mask,) = encode_masks((labels == label)[None])
+            empty = ([None] * count, [None] * count, [0.0] * count)
+            boxes, masks, shares = found.setdefault(label, empty)
+            boxes[t], masks[t] = mask_boxes([mask])[0].tolist(), mask
+            shares[t] = float(areas[label]) / (height * width)
+    return [
+        Track(
+            label, label, tuple(boxes), tuple(masks), score=sum(shares) / sum(map(bool, boxes)),
+            scores=tuple(shares),
+        )
+        for label, (boxes, masks, shares) in sorted(found.items())
+    ]  # fmt: skip
 
 
 def _joined(number: int, parts: Sequence[tuple[int, Track]], total: int) -> Track:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from videonet.files import make_folder, replacing, replacing_text
 from videonet.inference.dense import DensePredictor, Piece, annotation_of, whole_tracks
 from videonet.inference.sources import Source
 from videonet.tasks.dense_plots import draw_labels, draw_objects
+from videonet.tasks.object_scores import Track
 from videonet.tasks.object_tables import drawn_tracks
 from videonet.terminal import logs_above_bars, progress_bar
 
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 Draw = Callable[[np.ndarray, float], None]  # a picture and its second
 CLASSES = "classes.json"
+_OF_OBJECTS = ("track_id", "score", "bbox", "bboxes")  # what a class of a label map has not
 
 
 def predict_dense(
@@ -58,7 +60,7 @@ def predict_dense(
         WriteError: a file cannot be written.
     """
     _check(predictor, sources, output, overlay)
-    content: dict[str, list[Any]] = {"images": [], "videos": [], "annotations": []}
+    content = CocoContent(predictor.class_names)
     failed = 0
     bar = progress_bar(total=len(sources), show=progress, desc="videos", unit="videos")
     with logs_above_bars(), bar:
@@ -71,16 +73,73 @@ def predict_dense(
                 reason = str(error)
                 logger.error("%s", reason if source.path in reason else f"{source.path}: {reason}")
             bar.update()
-    categories = [{"id": k, "name": name} for k, name in enumerate(predictor.class_names, 1)]
     if output is not None and predictor.finds_objects:
-        kept = {name: values for name, values in content.items() if values or name[0] == "a"}
         make_folder(output.parent)
         with replacing_text(output) as file:
-            json.dump({**kept, "categories": categories}, file)
+            json.dump(content.as_json(), file)
     elif output is not None:
         with replacing_text(output / CLASSES) as file:
             json.dump(predictor.class_names, file, indent=2)
     return failed
+
+
+class CocoContent:
+    """Objects of images and videos in the form of COCO and YouTube-VIS.
+
+    Args:
+        names: of the classes.
+    """
+
+    def __init__(self, names: Sequence[str]):
+        self._names = names
+        self._images: list[dict[str, Any]] = []
+        self._videos: list[dict[str, Any]] = []
+        self._annotations: list[dict[str, Any]] = []
+
+    def add(
+        self,
+        number: int,
+        name: str,
+        tracks: Iterable[Track],
+        *,
+        size: tuple[int, int],
+        length: int,
+        fps: float,
+        video: bool,
+        maps: bool = False,
+    ) -> None:
+        """Take what was found in a video or an image.
+
+        Args:
+            number: of the video or image.
+            name: of its file.
+            tracks: the objects.
+            size: height and width.
+            length: the number of frames.
+            fps: frames per second.
+            video: whether it is a video.
+            maps: whether the tracks are the classes of label maps, which have masks alone.
+        """
+        entry = {"id": number, "file_name": name, "height": size[0], "width": size[1]}
+        if video:
+            self._videos.append(entry | {"length": length, "fps": fps})
+        else:
+            self._images.append(entry)
+        for track in tracks:
+            found = annotation_of(track, number, length, video)
+            if maps:
+                found = {key: value for key, value in found.items() if key not in _OF_OBJECTS}
+            self._annotations.append({"id": len(self._annotations) + 1} | found)
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it; categories are counted from 1."""
+        kinds = {"images": self._images, "videos": self._videos}
+        categories = [{"id": k, "name": name} for k, name in enumerate(self._names, 1)]
+        return {
+            **{kind: entries for kind, entries in kinds.items() if entries},
+            "annotations": self._annotations,
+            "categories": categories,
+        }
 
 
 def _check(
@@ -126,7 +185,7 @@ def _one(
     predictor: DensePredictor,
     path: str,
     number: int,
-    content: dict[str, list[Any]],
+    content: CocoContent,
     output: Path | None,
     overlay: Path | None,
     least_score: float,
@@ -150,15 +209,10 @@ def _one(
         raise DecodeError(f"{path} has no frames")
     if not predictor.finds_objects:
         return
-    length, video = sum(lengths), not is_picture(path)
     tracks = [track for track in whole_tracks(found, lengths) if track.score >= least_score]
-    entry = {"id": number, "file_name": path, "height": size[0], "width": size[1]}
-    content["videos" if video else "images"].append(
-        entry | ({"length": length, "fps": rate} if video else {})
+    content.add(
+        number, path, tracks, size=size, length=sum(lengths), fps=rate, video=not is_picture(path)
     )
-    for track in tracks:
-        identity = {"id": len(content["annotations"]) + 1}
-        content["annotations"].append(identity | annotation_of(track, number, length, video))
 
 
 @contextlib.contextmanager

@@ -15,7 +15,8 @@ import torch
 
 from videonet.data.decode import open_video
 from videonet.errors import DataError, DecodeError
-from videonet.inference.search import SearchIndex, frames_between
+from videonet.inference.parts import frames_between
+from videonet.inference.search import SearchIndex
 
 THRESHOLD = 0.95  # cosine from which on a pair is proposed
 DIFFERENCE = 4.0  # of 255: the mean difference of the pixels of a pair, up to which it is one

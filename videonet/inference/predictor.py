@@ -30,7 +30,7 @@ from videonet.inference.windows import Picture, SlidingPlan, Window, WindowBuffe
 from videonet.models.base import VideoModel
 from videonet.tasks import Task, Trained, build_task
 from videonet.tasks.task import Top
-from videonet.tasks.trained_model import load_trained_model
+from videonet.tasks.trained_model import TrainedModel, load_trained_model
 from videonet.tasks.views import join_scores
 
 
@@ -106,11 +106,23 @@ class Predictor:
             ConfigError, CheckpointError: they cannot be used or do not fit each other.
         """
         content, config, origin = read_pretrained(checkpoint, cfg, overrides)
-        trained = load_trained_model(content, config, origin=origin)
+        return cls.of(load_trained_model(content, config, origin=origin), origin)
+
+    @classmethod
+    def of(cls, trained: TrainedModel, origin: str) -> Predictor:
+        """A predictor of a model that is loaded.
+
+        Args:
+            trained: the model and its task.
+            origin: see :attr:`origin`.
+
+        Raises:
+            ConfigError: the model is of another task.
+        """
         if not isinstance(trained.model, VideoModel):
             raise ConfigError(
-                f"{origin} is a model of {config.MODEL.TASK}: use videonet.DensePredictor, or "
-                "videonet predict with --task"
+                f"{origin} is a model of {trained.task.cfg.MODEL.TASK}: use "
+                "videonet.DensePredictor, or videonet predict with --task"
             )
         predictor = cls(trained.model, trained.task.cfg, trained.task)
         predictor.origin = origin

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -19,23 +19,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from videonet.data.decode import Encoded, open_video
+from videonet.data.decode import Encoded
 from videonet.data.feature_store import iterate_features, read_description, read_videos_of
 from videonet.data.loading.build import evaluation_views
 from videonet.data.preparing.contact_sheet import strip_of, write_rows
 from videonet.data.texts import read_text
-from videonet.data.transforms.sampling import Clock
-from videonet.data.video.reader import VideoReader
-from videonet.errors import ConfigError, DataError, DecodeError
+from videonet.errors import ConfigError, DataError
 from videonet.files import replacing, replacing_text
 from videonet.inference.description import describe_scoring
+from videonet.inference.parts import part_views, part_windows
 from videonet.inference.predictor import Predictor
 
 TABLE, VECTORS, NOTES = "embeddings.parquet", "vectors.faiss", "search.json"
 MANY = 200_000  # clips from which on an approximate index is built
 _LINKS, _BREADTH = 32, 256  # of the graph: edges of a clip, candidates that a search keeps
 _TOGETHER = 4096  # clips that are held while a table is written
-_CHUNK = 32  # frames that are decoded at a time
 _OVERLAP = 0.25  # of the shorter of two moments of a video, from which on they are the same
 
 
@@ -263,49 +261,11 @@ def embed(
         DecodeError: it cannot be read, or nothing lies between `start` and `end`.
     """
     views = evaluation_views(predictor.cfg)
-    with open_video(clip, views.backend, frames_fps=views.frames_fps) as reader:
-        numbers = frames_between(reader, start, end)
     if not clips.get("sliding"):
-        with views.open(clip, frames=numbers.tolist()) as part:
-            return predictor.run(views.of(part).clips)[1].numpy()
-    with open_video(clip, views.backend, frames_fps=views.frames_fps) as reader:
-        times = reader.times[numbers] - reader.times[numbers[0]]
-        windows = predictor.stream(
-            _pictures(reader, numbers, times),
-            fps=Clock.of(len(numbers), reader.info.fps, times).rate,
-            window=clips["window"],
-            stride=clips["stride"],
-            crops=clips["crops"],
-        )
-        return torch.stack([window.embedding for window in windows]).numpy()
-
-
-def _pictures(
-    reader: VideoReader, numbers: np.ndarray, times: np.ndarray
-) -> Iterator[tuple[float, np.ndarray]]:
-    for first in range(0, len(numbers), _CHUNK):
-        some = slice(first, first + _CHUNK)
-        frames = reader.frames_at(numbers[some]).numpy()
-        yield from zip(times[some].tolist(), frames, strict=True)
-
-
-def frames_between(reader: VideoReader, start: float, end: float | None) -> np.ndarray:
-    """Numbers of the frames from `start` to `end` in seconds, both included.
-
-    Raises:
-        DecodeError: there are none.
-    """
-    times = reader.times
-    numbers = np.flatnonzero((times >= start - 1e-6) & (times <= (end or times[-1]) + 1e-6))
-    if end is not None and end < start:
-        numbers = numbers[:0]
-    if not len(numbers):
-        until = "its end" if end is None else f"{end:g} s"
-        raise DecodeError(
-            f"cannot read {reader.path}: it has no frame from {start:g} s to {until}, it lasts "
-            f"{reader.info.duration:.2f} s"
-        )
-    return numbers
+        return predictor.run(part_views(views, clip, start, end))[1].numpy()
+    plan = {key: clips[key] for key in ("window", "stride", "crops")}
+    windows = predictor.score_windows(part_windows(views, clip, start, end, **plan), 1)
+    return torch.stack([window.embedding for window in windows]).numpy()
 
 
 def build_index(folder: str | Path, *, many: int = MANY) -> SearchIndex:

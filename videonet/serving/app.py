@@ -18,7 +18,8 @@ from starlette.exceptions import HTTPException
 
 from videonet.errors import ConfigError
 from videonet.serving.browsing import Browser
-from videonet.serving.browsing_routes import add_browsing
+from videonet.serving.browsing_routes import add_browsing, video_response
+from videonet.serving.dense import finds
 from videonet.serving.guard import LOCAL, Guard
 from videonet.serving.limits import Refusal
 from videonet.serving.schemas import (
@@ -30,14 +31,15 @@ from videonet.serving.schemas import (
     Progress,
     ServerFacts,
 )
-from videonet.serving.service import Service, Wanted
+from videonet.serving.searching import IndexSearch
+from videonet.serving.service import NO_INDEX, Service, Wanted
 from videonet.serving.uploads import Upload, fetched, receive
 from videonet.tasks.segments import Hysteresis
 
 STATIC = Path(__file__).parent / "static"
 PAGES = {"/": "index.html", "/data": "data.html", "/docs": "docs.html"}
 TOKEN = r"^[A-Za-z0-9_-]{0,64}$"
-MEDIA = {"jsonl": "application/x-ndjson", "csv": "text/csv"}
+MEDIA = {"jsonl": "application/x-ndjson", "csv": "text/csv", "json": "application/json"}
 BODY: dict[str, Any] = {
     "requestBody": {
         "description": "the bytes of a video or a picture",
@@ -94,7 +96,7 @@ def create_app(
     app = FastAPI(
         title="videonet",
         version=version or "0",
-        description="What is in a video: send its bytes, and get labels over time.",
+        description="What is in a video: send its bytes, and get labels over time or objects.",
         docs_url=None,  # FastAPI's own pages load scripts from another host
         redoc_url=None,
         lifespan=lifespan,
@@ -104,6 +106,8 @@ def create_app(
     _add_pages(app)
     _add_facts(app, service, browser, bool(url_hosts))
     _add_prediction(app, service, url_hosts)
+    if service.search is not None:
+        _add_index(app, service.search)
     if browser is not None:
         add_browsing(app, service, browser)
     return app
@@ -151,11 +155,12 @@ def _add_facts(app: FastAPI, service: Service, browser: Browser | None, urls: bo
         models = [
             ModelFacts(
                 name=name,
-                classes=predictor.class_names,
-                score_range=predictor.task.score_range,
+                classes=model.class_names,
+                score_range=(0.0, 1.0) if name in service.dense else model.task.score_range,
                 slides=service.slides(name),
+                finds=finds(model),
             )
-            for name, predictor in service.predictors.items()
+            for name, model in service.models.items()
         ]
         return ServerFacts(
             version=app.version,
@@ -193,6 +198,7 @@ def _wanted(
     max_gap: Seconds = 0.0,
     min_length: Seconds = 0.0,
     smooth: Annotated[int, Query(ge=1, le=999)] = 1,
+    min_score: Annotated[float, Query(ge=0, le=1, description="of objects")] = 0.3,
 ) -> Wanted:
     if crops == 2:
         raise Refusal(422, "crops: a window has 1 or 3")
@@ -201,7 +207,8 @@ def _wanted(
     except ConfigError as error:
         raise Refusal(422, str(error)) from None
     over_time = sliding or window is not None or stride is not None
-    return Wanted(list(dict.fromkeys(model or ())), top_k, over_time, window, stride, crops, rule)
+    models = list(dict.fromkeys(model or ()))
+    return Wanted(models, top_k, over_time, window, stride, crops, rule, min_score)
 
 
 def _add_prediction(app: FastAPI, service: Service, url_hosts: frozenset[str]) -> None:
@@ -232,7 +239,10 @@ def _add_prediction(app: FastAPI, service: Service, url_hosts: frozenset[str]) -
         url: Address = "",
         progress: Token = "",
     ) -> PredictionAnswer:
-        """Labels of a video, and with `sliding` over time, with segments."""
+        """Labels of a video, and with `sliding` over time, with segments.
+
+        Of a model for frames: boxes, masks or label maps of all of them.
+        """
         async with received(request, name, url, progress) as upload:
             return await service.predict(upload, wanted, progress)
 
@@ -258,8 +268,14 @@ def _add_prediction(app: FastAPI, service: Service, url_hosts: frozenset[str]) -
         count: Annotated[int, Query(ge=1, le=100)] = 12,
         name: Name = "video",
     ) -> list[Moment]:
-        """Moments of the index that resemble a stretch of a video."""
+        """Moments of the index that resemble a stretch of a video, the nearest first."""
         if service.search is None:
-            raise Refusal(404, "this server has no index to search")
+            raise Refusal(404, NO_INDEX)
         async with received(request, name) as upload:
             return await service.moments(upload, start, end, count)
+
+
+def _add_index(app: FastAPI, search: IndexSearch) -> None:
+    @app.get("/api/moments/{number}/video", summary="The file of a video of the index")
+    async def video(number: int) -> FileResponse:
+        return video_response(search.file(number))

@@ -89,7 +89,10 @@ class Browser:
         Args:
             service: has the model.
         """
-        if self._given or not service.predictors:
+        if self._given or not service.models:
+            return
+        if not service.predictors:
+            logger.warning("the model labels no videos: no clip is scored")
             return
         names = next(iter(service.predictors.values())).class_names
         if names != self.classes:

@@ -19,6 +19,14 @@ from videonet.terminal import printable
 KEPT_STRIPS = 2000
 
 
+def video_response(path: str) -> FileResponse:
+    """A file of this machine, which a browser takes for a video or for mere bytes."""
+    guess = mimetypes.guess_type(path)[0] or ""
+    # What a browser might read as a page or a script is bytes to it.
+    kind = guess if guess.startswith("video/") else "application/octet-stream"
+    return FileResponse(path, media_type=kind)
+
+
 def add_browsing(app: FastAPI, service: Service, browser: Browser) -> None:
     """Add the routes below ``/api/clips``.
 
@@ -42,11 +50,7 @@ def add_browsing(app: FastAPI, service: Service, browser: Browser) -> None:
 
     @app.get("/api/clips/{index}/video", summary="The file of a clip")
     async def video(index: int) -> FileResponse:
-        path = browser.path(index)
-        guess = mimetypes.guess_type(path)[0] or ""
-        # What a browser might read as a page or a script is bytes to it.
-        kind = guess if guess.startswith("video/") else "application/octet-stream"
-        return FileResponse(path, media_type=kind)
+        return video_response(browser.path(index))
 
     @app.get("/api/clips/{index}/strip", summary="Frames of a clip, as a data: address")
     async def strip(index: int) -> dict[str, str]:

@@ -16,6 +16,7 @@ import av
 import numpy as np
 from fvcore.common.config import CfgNode
 
+from videonet.data.decode import open_video
 from videonet.data.loading.build import evaluation_views
 from videonet.data.loading.workers import WorkerFailure, WorkerPool
 from videonet.data.video.access import open_container
@@ -23,14 +24,17 @@ from videonet.data.video.names import is_picture
 from videonet.data.video.pictures import PictureReader
 from videonet.data.video.promises import missing_part
 from videonet.data.video.pyav_reader import PyAVReader
+from videonet.data.video.reader import VideoReader
 from videonet.errors import DecodeError, VideonetError
 from videonet.inference.clips import file_windows
+from videonet.inference.parts import frames_between, part_views, part_windows
 from videonet.serving.limits import Limits
 
 Result = TypeVar("Result")
 
 CHUNK_BYTES = 2**25  # of the windows that are decoded in one step
 STRIP_FRAMES, STRIP_SIDE = 6, 96  # of a film strip; pixels
+ROUNDED = 1e-3  # seconds by which times of an index may differ from those of frames
 
 
 @dataclass(frozen=True)
@@ -134,20 +138,71 @@ class Windows(Step[list[Clip]]):
 
 
 @dataclass(frozen=True)
-class Strip(Step[np.ndarray]):
-    """Frames that are spread over a file, uint8 (3, n, H, W)."""
+class PartViews(Step[np.ndarray]):
+    """The views of testing of a part of a file, uint8 (V, 3, T, S, S)."""
 
     path: str
+    model: int
+    start: float
+    end: float | None
 
     def run(self, cfgs: list[CfgNode], limits: Limits) -> np.ndarray:
-        reader: PictureReader | PyAVReader
+        views = evaluation_views(cfgs[self.model])
+        return part_views(views, self.path, self.start, self.end).numpy()
+
+
+@dataclass(frozen=True)
+class PartWindows(Windows):
+    """Some windows of a part of a file, whose times count from its first frame."""
+
+    start: float = 0.0
+    end: float | None = None
+
+    def run(self, cfgs: list[CfgNode], limits: Limits) -> list[Clip]:
+        windows = part_windows(
+            evaluation_views(cfgs[self.model]), self.path, self.start, self.end,
+            window=self.window, stride=self.stride, crops=self.crops, first=self.first,
+        )  # fmt: skip
+        return [Clip(w.index, w.start, w.end, w.clips.numpy()) for w in islice(windows, self.count)]
+
+
+@dataclass(frozen=True)
+class Frames(Step[list[tuple[float, np.ndarray]]]):
+    """Some frames of a file, (seconds, uint8 (H, W, 3)); fewer than `count` at its end."""
+
+    path: str
+    first: int
+    count: int
+
+    def run(self, cfgs: list[CfgNode], limits: Limits) -> list[tuple[float, np.ndarray]]:
+        pictures = is_picture(self.path)
+        with PictureReader(self.path, 1.0) if pictures else PyAVReader(self.path) as reader:
+            if self.first >= reader.info.frames:
+                return []
+            some = islice(reader.forwards(self.first), self.count)
+            return [(time, np.ascontiguousarray(picture())) for time, picture in some]
+
+
+@dataclass(frozen=True)
+class Strip(Step[np.ndarray]):
+    """Frames that are spread over a part of a file or folder, uint8 (3, n, H, W)."""
+
+    path: str
+    start: float = 0.0
+    end: float | None = None
+
+    def run(self, cfgs: list[CfgNode], limits: Limits) -> np.ndarray:
+        reader: VideoReader
         if is_picture(self.path):
             reader = PictureReader(self.path, 1.0, STRIP_SIDE)
+        elif Path(self.path).is_dir():
+            reader = open_video(self.path, short_side=STRIP_SIDE)
         else:
             reader = PyAVReader(self.path, STRIP_SIDE)
         with reader:
-            last = reader.info.frames - 1
-            shown = np.linspace(0, last, min(last + 1, STRIP_FRAMES)).round().astype(int)
+            numbers = frames_between(reader, self.start - ROUNDED, self.end)
+            spread = np.linspace(0, len(numbers) - 1, min(len(numbers), STRIP_FRAMES))
+            shown = numbers[spread.round().astype(int)]
             return reader.frames_at(shown).permute(3, 0, 1, 2).contiguous().numpy()
 
 

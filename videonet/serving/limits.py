@@ -12,6 +12,7 @@ LIMITS = {  # key, its default, what it limits
     "max_seconds": (900.0, "seconds that a video may last"),
     "max_pixels": (2.0**24, "pixels of a frame"),
     "max_windows": (2000.0, "windows of a video"),
+    "max_frames": (3000.0, "frames of a video, for a model that sees every frame"),
     "upload_seconds": (120.0, "seconds that an upload may take"),
     "step_seconds": (30.0, "seconds that a decoder may take for one step"),
     "job_seconds": (300.0, "seconds that a request may take once it is its turn"),
@@ -28,6 +29,7 @@ class Limits:
     max_seconds: float = LIMITS["max_seconds"][0]
     max_pixels: float = LIMITS["max_pixels"][0]
     max_windows: float = LIMITS["max_windows"][0]
+    max_frames: float = LIMITS["max_frames"][0]
     upload_seconds: float = LIMITS["upload_seconds"][0]
     step_seconds: float = LIMITS["step_seconds"][0]
     job_seconds: float = LIMITS["job_seconds"][0]

@@ -29,7 +29,14 @@ class ResultStore:
         Returns:
             Its name.
         """
-        texts = {name: _written(name, video, windows, result, top_k) for name in FORMATS}
+        return self.keep({kind: _written(kind, video, windows, result, top_k) for kind in FORMATS})
+
+    def keep(self, texts: dict[str, str]) -> str:
+        """Keep the texts of a result by their kinds, which end the names of their files.
+
+        Returns:
+            Its name.
+        """
         name = secrets.token_urlsafe(16)
         with self._lock:
             self._texts[name] = (time.monotonic(), texts)
@@ -38,7 +45,7 @@ class ResultStore:
         return name
 
     def text(self, name: str, kind: str) -> str | None:
-        """A result in a format of ``FORMATS``; None where it is not kept."""
+        """A result as a file of a kind; None where it is not kept."""
         with self._lock:
             added, texts = self._texts.get(name, (0.0, dict[str, str]()))
             return texts.get(kind) if time.monotonic() - added <= KEPT_SECONDS else None

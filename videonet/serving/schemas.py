@@ -18,6 +18,7 @@ class ModelFacts(BaseModel):
     classes: list[str]
     score_range: tuple[float, float] | None = Field(description="null where scores have no limits")
     slides: bool = Field(description="whether windows have a length of their own")
+    finds: str = Field(description="labels of videos, objects of frames, or label_maps of frames")
 
 
 class ServerFacts(BaseModel):
@@ -56,13 +57,19 @@ class LabelledSegment(BaseModel):
 
 
 class FoundObject(BaseModel):
-    """A thing on a frame; coordinates are shares of the picture's width and height."""
+    """An object over the frames of a video, or a class of its label maps."""
 
-    time: float
+    number: int = Field(description="of the object in the video, or of the class")
     label: str
-    score: float
-    box: tuple[float, float, float, float] = Field(description="left, top, right, bottom")
-    outline: list[tuple[float, float]] = Field(default=[], description="of its mask; may be empty")
+    score: float = Field(description="mean over its frames; of a class its share of the pixels")
+    scores: list[float] = Field(description="of each frame, 0 where it is not there")
+    boxes: list[tuple[float, ...] | None] = Field(
+        description="left, top, width, height in pixels, in each frame; null where it is not there"
+    )
+    masks: list[str | None] = Field(
+        description="in each frame, run lengths of a mask of the frame's size as COCO compresses "
+        "them; empty where the model gives boxes alone"
+    )
 
 
 class ModelResult(BaseModel):
@@ -73,9 +80,17 @@ class ModelResult(BaseModel):
     top: list[Score]
     windows: list[WindowScore]
     segments: list[LabelledSegment]
-    objects: list[FoundObject]
-    jsonl: str = Field(description="where the results are as JSON lines, for an hour")
-    csv: str = Field(description="the same as a table")
+    times: list[float] = Field(
+        default=[], description="seconds of the frames that objects and label maps are of"
+    )
+    objects: list[FoundObject] = Field(default=[], description="the best first")
+    jsonl: str = Field(
+        default="", description="where labels are as JSON lines, for an hour; empty for none"
+    )
+    csv: str = Field(default="", description="the same as a table")
+    coco: str = Field(
+        default="", description="where objects and label maps are as JSON of COCO, likewise"
+    )
 
 
 class VideoFacts(BaseModel):
@@ -121,10 +136,13 @@ class Explanation(BaseModel):
 class Moment(BaseModel):
     """A stretch of a video of the index that resembles the one that was asked for."""
 
-    video: str
+    number: int = Field(description="of the video in the index")
+    video: str = Field(description="its name")
     start: float
     end: float
-    similarity: float
+    similarity: float = Field(description="cosine of embeddings, 1 for the same")
+    picture: str = Field(default="", description="some of its frames, as a data: address")
+    error: str = Field(default="", description="why it has no picture, in one sentence")
 
 
 class Progress(BaseModel):
@@ -132,7 +150,7 @@ class Progress(BaseModel):
 
     state: str = Field(description="unknown, waiting, reading or scoring")
     ahead: int = Field(description="requests before it")
-    done: int = Field(description="windows that are scored")
+    done: int = Field(description="windows or frames that are scored")
     total: int
 
 

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from videonet.errors import ConfigError, VideonetError
+from videonet.inference.dense import DensePredictor, load_predictor
 from videonet.inference.predictor import Predictor
+from videonet.inference.search import SearchIndex
 from videonet.serving.guard import LOCAL
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from videonet.serving.searching import IndexSearch
+
 MISSING = "a server needs packages that are not installed: pip install 'videonet[web]' ({})"
 
 
-def load_predictors(
+def load_models(
     checkpoints: Sequence[str], overrides: Sequence[str] = ()
-) -> dict[str, Predictor]:
+) -> dict[str, Predictor | DensePredictor]:
     """The models of a command line by the names that a page shows.
 
     Args:
@@ -31,15 +35,28 @@ def load_predictors(
         ConfigError: a name comes twice, or a configuration cannot be used.
         CheckpointError: a checkpoint cannot be used.
     """
-    predictors: dict[str, Predictor] = {}
+    models: dict[str, Predictor | DensePredictor] = {}
     for text in checkpoints:
         name, given, source = text.partition("=")
         if not given or "/" in name:
             name, source = Path(text).name or text, text
-        if name in predictors:
+        if name in models:
             raise ConfigError(f"two models are called {name}: write --checkpoint NAME={source}")
-        predictors[name] = Predictor.from_pretrained(source, overrides=overrides)
-    return predictors
+        models[name] = load_predictor(source, overrides=overrides)
+    return models
+
+
+def open_search(folder: Path, models: Mapping[str, Predictor | DensePredictor]) -> IndexSearch:
+    """The index of a folder, to be searched with one of some models.
+
+    Raises:
+        ConfigError: none of them made the index.
+        DataError: the folder holds none.
+    """
+    from videonet.serving.searching import IndexSearch
+
+    labelling = {name: m for name, m in models.items() if isinstance(m, Predictor)}
+    return IndexSearch(SearchIndex.open(folder), labelling)
 
 
 def reached_by(host: str, allowed: Sequence[str]) -> frozenset[str]:

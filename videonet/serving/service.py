@@ -1,16 +1,10 @@
-"""What a server does with an upload: scores over time, explanations, search."""
+"""What a server does with an upload: scores over time, objects of frames, explanations, search."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import functools
-import tempfile
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,45 +12,36 @@ from torch import Tensor
 
 from videonet.data.loading.build import clip_sampler
 from videonet.data.transforms.sampling import SEGMENTS
-from videonet.errors import ConfigError, DecodeError, ScoreError
-from videonet.inference.display import film_strip
+from videonet.inference.dense import DensePredictor
 from videonet.inference.predictions import WindowScores
 from videonet.inference.predictor import Predictor
 from videonet.inference.result_files import VideoResult, WindowResult
-from videonet.inference.windows import Window
 from videonet.serving.decoding import (
     Clip,
-    Decoders,
-    Decoding,
     Facts,
-    Look,
-    Step,
-    Strip,
     Views,
     Windows,
     chunk_size,
 )
+from videonet.serving.dense import dense_result
 from videonet.serving.explaining import explain_clip
-from videonet.serving.limits import Limits, Refusal, busy
-from videonet.serving.pictures import data_address
-from videonet.serving.results import ResultStore
+from videonet.serving.jobs import Jobs, Parts
+from videonet.serving.limits import Limits, Refusal
 from videonet.serving.schemas import (
     Explanation,
     LabelledSegment,
     ModelResult,
     Moment,
     PredictionAnswer,
-    Progress,
     Score,
     VideoFacts,
     WindowScore,
 )
-from videonet.serving.uploads import Upload, about
+from videonet.serving.searching import IndexSearch, nearest_moments
+from videonet.serving.uploads import Upload
 from videonet.tasks.segments import Hysteresis
 
-T = TypeVar("T")
-Search = Callable[[Tensor, int], Sequence[Moment]]
-"""The moments of an index, at most so many, that are nearest to an embedding (C,)."""
+NO_INDEX = "this server has no index to search: start it with --index"
 
 
 @dataclass(frozen=True)
@@ -70,77 +55,35 @@ class Wanted:
     stride: float | None = None
     crops: int = 1
     segments: Hysteresis = field(default_factory=Hysteresis)
+    min_score: float = 0.3  # of objects
 
 
-class Service:
-    """Models, processes that decode, and a queue of requests.
+class Service(Jobs):
+    """What is done with uploads.
 
     Args:
-        predictors: the models by the names that they are shown with.
-        limits: of one request.
-        workers: the number of processes that decode.
-        search: finds similar moments; None for no search. The embeddings are the first model's.
-
-    Raises:
-        ConfigError: there is no model.
+        models: see :class:`Jobs`.
+        limits: likewise.
+        workers: likewise.
+        search: finds similar moments; None for no search.
     """
 
     def __init__(
         self,
-        predictors: Mapping[str, Predictor],
+        models: Mapping[str, Predictor | DensePredictor],
         limits: Limits | None = None,
         *,
         workers: int = 2,
-        search: Search | None = None,
+        search: IndexSearch | None = None,
     ):
-        self.limits, self.predictors, self.search = limits or Limits(), dict(predictors), search
-        self.results = ResultStore()
-        self._numbers = {name: number for number, name in enumerate(self.predictors)}
-        cfgs = [predictor.cfg for predictor in self.predictors.values()]
-        decoding = Decoding(cfgs, self.limits)
-        self._decoders = Decoders(decoding, workers, self.limits.step_seconds)
-        self._model_thread = ThreadPoolExecutor(1, "model")
-        self._folder = tempfile.TemporaryDirectory(prefix="videonet-uploads-")
-        self._turns = asyncio.Semaphore(workers + 1)
-        self._waiting, self._held = 0, 0
-        self._progress: dict[str, Progress] = {}
-
-    @property
-    def folder(self) -> Path:
-        """Where uploads lie while they are worked on."""
-        return Path(self._folder.name)
-
-    def close(self) -> None:
-        """End the processes, and delete what is left of uploads."""
-        self._decoders.close()
-        self._model_thread.shutdown()
-        self._folder.cleanup()
+        super().__init__(models, limits, workers=workers)
+        self.search = search
 
     def slides(self, name: str) -> bool:
         """Whether the windows of a model have a length where none is asked for."""
-        return clip_sampler(self.predictors[name].cfg, "test").mode != SEGMENTS
-
-    def progress(self, token: str) -> Progress:
-        """How far the request has come that gave this token."""
-        return self._progress.get(token, Progress(state="unknown", ahead=0, done=0, total=0))
-
-    @contextlib.contextmanager
-    def held(self, token: str = "") -> Iterator[None]:
-        """A place in the queue, from before the upload until the answer.
-
-        Raises:
-            Refusal: all places are taken.
-        """
-        if self._held >= self.limits.queue:
-            raise busy()
-        self._held += 1
-        if token:
-            self._progress[token] = Progress(state="waiting", ahead=0, done=0, total=0)
-        try:
-            yield
-        finally:
-            self._held -= 1
-            self._progress.pop(token, None)
+        if name in self.dense:
+            return False
+        return clip_sampler(self.models[name].cfg, "test").mode != SEGMENTS
 
     async def predict(self, upload: Upload, wanted: Wanted, token: str = "") -> PredictionAnswer:
         """What the models say of an upload.
@@ -148,7 +91,7 @@ class Service:
         Raises:
             Refusal: it cannot be answered, and why.
         """
-        return await self._in_turn(self._predict(upload, wanted, token), upload, token)
+        return await self.in_turn(self._predict(upload, wanted, token), upload, token)
 
     async def explain(
         self,
@@ -164,9 +107,7 @@ class Service:
         Raises:
             Refusal: it cannot be answered, and why.
         """
-        return await self._in_turn(
-            self._explain(upload, model, label, time, window, stride), upload
-        )
+        return await self.in_turn(self._explain(upload, model, label, time, window, stride), upload)
 
     async def moments(
         self, upload: Upload, start: float, end: float | None, count: int
@@ -176,16 +117,11 @@ class Service:
         Raises:
             Refusal: it cannot be answered, and why.
         """
-        return await self._in_turn(self._moments(upload, start, end, count), upload)
-
-    async def strip(self, path: str) -> str:
-        """Frames of a file side by side, as a data: address.
-
-        Raises:
-            DecodeError: it cannot be read.
-        """
-        pixels = await self._decode(Strip(path))
-        return data_address(film_strip(torch.from_numpy(pixels), kind="JPEG"), "jpeg")
+        if self.search is None:
+            raise Refusal(404, NO_INDEX)
+        return await self.in_turn(
+            nearest_moments(self, self.search, upload, start, end, count), upload
+        )
 
     async def scores(self, path: str) -> Tensor:
         """The first model's scores of a video (K,), with the views of testing.
@@ -194,54 +130,27 @@ class Service:
             DecodeError, ScoreError: there are none.
         """
         name, predictor = next(iter(self.predictors.items()))
-        clips = torch.from_numpy(await self._decode(Views(path, self._numbers[name])))
-        return (await self._compute(predictor.score, clips)).scores
+        clips = torch.from_numpy(await self.decode(Views(path, self.number(name))))
+        return (await self.compute(predictor.score, clips)).scores
 
-    def predictor(self, name: str) -> Predictor:
-        """A model by its name, the first for an empty one.
+    def model(self, name: str) -> tuple[str, Predictor | DensePredictor]:
+        """A model and its name, the first for an empty one.
 
         Raises:
             Refusal: there is none of this name, or none at all.
         """
-        if not self.predictors:
+        if not self.models:
             raise Refusal(404, "this server has no model: start it with --checkpoint")
-        name = name or next(iter(self.predictors))
-        if name not in self.predictors:
-            known = ", ".join(self.predictors)
+        name = name or next(iter(self.models))
+        if name not in self.models:
+            known = ", ".join(self.models)
             raise Refusal(404, f"there is no model of this name, but {known}")
-        return self.predictors[name]
-
-    async def _in_turn(self, work: Coroutine[Any, Any, T], upload: Upload, token: str = "") -> T:
-        """Wait for a turn, do it within the limit of time, and say what went wrong."""
-        begun = False
-        if token in self._progress:
-            self._progress[token] = Progress(state="waiting", ahead=self._waiting, done=0, total=0)
-        self._waiting += 1
-        try:
-            async with self._turns:
-                begun = True
-                self._waiting -= 1
-                return await asyncio.wait_for(work, self.limits.job_seconds)
-        except asyncio.TimeoutError:
-            seconds = self.limits.job_seconds
-            raise Refusal(504, f"{upload.name} took longer than {seconds:g} s") from None
-        except DecodeError as error:
-            raise Refusal(422, about(error, upload)) from None
-        except ScoreError as error:
-            raise Refusal(500, str(error)) from None
-        except ConfigError as error:
-            raise Refusal(422, str(error)) from None
-        finally:
-            if not begun:
-                self._waiting -= 1
-                work.close()
+        return name, self.models[name]
 
     async def _predict(self, upload: Upload, wanted: Wanted, token: str) -> PredictionAnswer:
-        names = wanted.models or list(self.predictors)[:1]
-        for name in names:
-            self.predictor(name)
-        self._note(token, "reading", 0, 0)
-        facts = await self._decode(Look(str(upload.path)))
+        names = [self.model(name)[0] for name in wanted.models or [""]]
+        self.note(token, "reading", 0, 0)
+        facts = await self.look(upload)
         strip = await self.strip(str(upload.path))
         results = [await self._result(upload, facts, name, wanted, token) for name in names]
         shown = VideoFacts(**asdict(facts))
@@ -250,16 +159,17 @@ class Service:
     async def _result(
         self, upload: Upload, facts: Facts, name: str, wanted: Wanted, token: str
     ) -> ModelResult:
-        predictor = self.predictor(name)
+        if name in self.dense:
+            score, top_k = wanted.min_score, wanted.top_k
+            return await dense_result(self, upload, facts, name, score, top_k, token)
+        predictor = self.predictors[name]
         windows: list[WindowResult] = []
         if wanted.sliding and not facts.is_picture:
             result = await self._of_windows(upload, facts, name, wanted, token, windows)
         else:
-            clips = torch.from_numpy(
-                await self._decode(Views(str(upload.path), self._numbers[name]))
-            )
-            self._note(token, "scoring", 0, 0)
-            prediction = await self._compute(predictor.score, clips, wanted.top_k)
+            clips = torch.from_numpy(await self.decode(Views(str(upload.path), self.number(name))))
+            self.note(token, "scoring", 0, 0)
+            prediction = await self.compute(predictor.score, clips, wanted.top_k)
             result = VideoResult(prediction.top)
         kept = await asyncio.to_thread(self.results.add, upload.name, windows, result, wanted.top_k)
         place = f"/api/results/{kept}"
@@ -269,7 +179,6 @@ class Service:
             top=[Score(label=label, score=score) for label, score in result.top],
             windows=[WindowScore(start=w.start, end=w.end, scores=list(w.scores)) for w in windows],
             segments=[LabelledSegment(**asdict(segment)) for segment in result.segments],
-            objects=[],  # no task shows objects of a video
             jsonl=f"{place}.jsonl",
             csv=f"{place}.csv",
         )
@@ -284,47 +193,30 @@ class Service:
         windows: list[WindowResult],
     ) -> VideoResult:
         """Fill `windows`, and say what they are together."""
-        predictor = self.predictor(name)
+        predictor = self.predictors[name]
         self._check_window(wanted.window)
         total = predictor.plan(facts.fps, wanted.window, wanted.stride).count(facts.duration)
-        if total > self.limits.max_windows:
-            raise Refusal(
-                422,
-                f"{upload.name} has {total:,} windows at this stride, more than "
-                f"{self.limits.max_windows:,.0f}, the limit of this server",
-            )
-        async for clips in self._clips(upload, name, wanted):
-            scored = await self._compute(_scores_of, predictor, clips)
-            windows += [_rounded(predictor, window, wanted.top_k) for window in scored]
-            self._note(token, "scoring", len(windows), total)
+        self.check_windows(upload, total)
+        async with self._clips(upload, name, wanted) as groups:
+            async for clips in groups:
+                scored = await self.score_windows(name, clips)
+                windows += [_rounded(predictor, window, wanted.top_k) for window in scored]
+                self.note(token, "scoring", len(windows), total)
         times = [(window.start, window.end) for window in windows]
         rows = np.asarray([window.scores for window in windows], dtype=np.float32)  # (N, K)
         segments = predictor.task.segments(times, rows, wanted.segments)
         mean = predictor.aggregate(torch.from_numpy(rows), None, "mean")
         return VideoResult(predictor.top(mean, wanted.top_k), len(windows), segments)
 
-    async def _clips(self, upload: Upload, name: str, wanted: Wanted) -> AsyncIterator[list[Clip]]:
-        """The windows of an upload; the next ones are decoded while these are worked on."""
-        count = chunk_size(self.predictor(name).cfg, wanted.crops)
+    def _clips(self, upload: Upload, name: str, wanted: Wanted) -> Parts[Clip]:
+        """The windows of an upload."""
+        path, number = str(upload.path), self.number(name)
+        count = chunk_size(self.models[name].cfg, wanted.crops)
 
         def step(first: int) -> Windows:
-            return Windows(
-                str(upload.path), self._numbers[name], wanted.window, wanted.stride, wanted.crops,
-                first, count,
-            )  # fmt: skip
+            return Windows(path, number, wanted.window, wanted.stride, wanted.crops, first, count)
 
-        first = 0
-        waiting: asyncio.Future[list[Clip]] | None = self._begin(step(first))
-        try:
-            while waiting is not None:
-                clips = await waiting
-                first += len(clips)
-                waiting = self._begin(step(first)) if len(clips) == count else None
-                if clips:
-                    yield clips
-        finally:
-            if waiting is not None:
-                waiting.cancel()
+        return self.steps(step, count)
 
     async def _explain(
         self,
@@ -335,14 +227,15 @@ class Service:
         window: float | None,
         stride: float | None,
     ) -> Explanation:
-        predictor = self.predictor(name)
-        name = name or next(iter(self.predictors))
+        name, predictor = self.model(name)
+        if isinstance(predictor, DensePredictor):
+            raise Refusal(422, f"{name} labels no videos: only a model that does is explained")
         if label and label not in predictor.class_names:
             raise Refusal(422, f"{name} has no class of this name")
-        facts = await self._decode(Look(str(upload.path)))
-        number = self._numbers[name]
+        facts = await self.look(upload)
+        number = self.number(name)
         if facts.is_picture or not (window or self.slides(name)):
-            pixels = await self._decode(Views(str(upload.path), number))
+            pixels = await self.decode(Views(str(upload.path), number))
             clip = Clip(0, 0.0, facts.duration, pixels[len(pixels) // 2][None])
         else:
             self._check_window(window)
@@ -350,29 +243,11 @@ class Service:
             place = round((time * plan.fps - plan.length / 2) / plan.stride)
             first = max(0, min(place, plan.count(facts.duration) - 1))
             step = Windows(str(upload.path), number, window, stride, 1, first, 1)
-            found = await self._decode(step)
+            found = await self.decode(step)
             if not found:
                 raise Refusal(422, f"{upload.name} has no window at {time:g} s")
             clip = found[0]
-        return await self._compute(explain_clip, predictor, name, clip, label)
-
-    async def _moments(
-        self, upload: Upload, start: float, end: float | None, count: int
-    ) -> list[Moment]:
-        if self.search is None:
-            raise Refusal(404, "this server has no index to search: start it with --index")
-        predictor, name = self.predictor(""), next(iter(self.predictors))
-        await self._decode(Look(str(upload.path)))
-        vectors = []
-        async for clips in self._clips(upload, name, Wanted()):
-            near = [c for c in clips if c.end > start and (end is None or c.start < end)]
-            if near:
-                scored = await self._compute(_scores_of, predictor, near)
-                vectors += [window.embedding.reshape(-1, window.embedding.shape[-1]).mean(0)
-                            for window in scored]  # fmt: skip
-        if not vectors:
-            raise Refusal(422, f"{upload.name} has nothing between these times")
-        return list(await self._compute(self.search, torch.stack(vectors).mean(0), count))
+        return await self.compute(explain_clip, predictor, name, clip, label)
 
     def _check_window(self, window: float | None) -> None:
         longest = self.limits.max_seconds
@@ -381,26 +256,6 @@ class Service:
                 422,
                 f"window: a window of {window:g} s is longer than a video may be, {longest:g} s",
             )
-
-    def _note(self, token: str, state: str, done: int, total: int) -> None:
-        if token in self._progress:
-            self._progress[token] = Progress(state=state, ahead=0, done=done, total=total)
-
-    def _begin(self, step: Step[T]) -> asyncio.Future[T]:
-        return asyncio.wrap_future(self._decoders.submit(step))
-
-    async def _decode(self, step: Step[T]) -> T:
-        return await self._begin(step)
-
-    async def _compute(self, function: Callable[..., T], *args: Any) -> T:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._model_thread, functools.partial(function, *args))
-
-
-def _scores_of(predictor: Predictor, clips: Sequence[Clip]) -> list[WindowScores]:
-    windows = [Window(c.index, c.start, c.end, torch.from_numpy(c.pixels)) for c in clips]
-    batch = max(1, predictor.cfg.TEST.BATCH_SIZE // len(windows[0].clips))
-    return list(predictor.score_windows(iter(windows), batch))
 
 
 def _rounded(predictor: Predictor, window: WindowScores, top_k: int) -> WindowResult:

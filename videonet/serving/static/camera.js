@@ -77,7 +77,7 @@ async function labelPieces(model) {
     if (!live) return;
     try {
       const answer = await send("/api/predict", { model: model(), top_k: 1, name: "camera.webm" }, file);
-      const { label, score } = answer.results[0].top[0];
+      const { label, score } = answer.results[0].top[0] ?? { label: "nothing found", score: 0 };
       if (!live) return;
       $("live-label").textContent = `${label} ${score.toFixed(2)}`;
       $("live-log").prepend(make("li", {}, `${clock(time)}  ${label} ${score.toFixed(2)}`));

@@ -21,6 +21,16 @@ export function clock(seconds) {
   return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}.${rest}`;
 }
 
+/** Fill a list with names and scores as bars, as long as their share of the highest. */
+export function barsOf(list, top) {
+  const most = Math.max(1, ...top.map((t) => t.score));
+  list.replaceChildren(...top.map(({ label, score }) => make(
+    "li", {}, make("i", { "width%": Math.max(0, 100 * score / most) }),
+    make("span", {}, label), make("b", {}, score.toFixed(3)),
+  )));
+  return list;
+}
+
 /** A colour for the number of a class; neighbours differ. */
 export const colour = (number, alpha = 1) => `hsl(${(number * 137.5 + 200) % 360} 52% 50% / ${alpha})`;
 

@@ -25,16 +25,21 @@ export function windowAt(edges, time) {
 }
 
 export class Timeline {
-  constructor(result, duration, title, onSeek) {
+  constructor(result, duration, title, onSeek, most = MOST) {
     this.result = result;
     this.duration = duration;
     this.edges = borders(result.windows);
-    const highest = result.classes.map((_, k) => Math.max(...result.windows.map((w) => w.scores[k])));
-    this.rows = highest.map((_, k) => k).sort((a, b) => highest[b] - highest[a]).slice(0, MOST);
-    const scores = result.windows.flatMap((w) => this.rows.map((k) => w.scores[k]));
-    this.low = Math.min(0, ...scores);
-    this.high = Math.max(1e-9, ...scores);
+    const highest = result.classes.map(
+      (_, k) => result.windows.reduce((best, w) => Math.max(best, w.scores[k]), -Infinity),
+    );
+    this.rows = highest.map((_, k) => k).sort((a, b) => highest[b] - highest[a]).slice(0, most);
+    const each = (best, start) => result.windows.reduce(
+      (value, w) => this.rows.reduce((all, k) => best(all, w.scores[k]), value), start,
+    );
+    this.low = each(Math.min, 0);
+    this.high = each(Math.max, 1e-9);
     this.time = 0;
+    this.top = result.segments.length ? SEGMENTS : 4;
     this.canvas = make("canvas", {
       role: "slider", tabindex: "0", "aria-label": `time in ${title}`,
       "aria-valuemin": 0, "aria-valuemax": duration, "aria-valuenow": 0,
@@ -67,7 +72,7 @@ export class Timeline {
 
   draw() {
     const scale = devicePixelRatio, width = this.canvas.clientWidth;
-    const height = SEGMENTS + ROW * this.rows.length + AXIS;
+    const height = this.top + ROW * this.rows.length + AXIS;
     this.canvas.style.height = `${height}px`;
     this.canvas.width = width * scale;
     this.canvas.height = height * scale;
@@ -78,7 +83,7 @@ export class Timeline {
     pen.textBaseline = "middle";
     const x = (time) => (time / this.duration) * width;
     for (const segment of this.result.segments) this.drawSegment(pen, segment, x);
-    this.rows.forEach((number, row) => this.drawRow(pen, number, SEGMENTS + ROW * row, x, style.color));
+    this.rows.forEach((number, row) => this.drawRow(pen, number, this.top + ROW * row, x, style.color));
     this.drawAxis(pen, width, height, x);
     pen.fillStyle = style.color;
     pen.fillRect(Math.min(width - 2, x(this.time)), 0, 2, height - AXIS);

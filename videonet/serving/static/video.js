@@ -1,17 +1,20 @@
-// The page of one video: upload, player, timelines, labels at the moment, explanation.
+// The page of one video: upload, player, timelines, labels and objects at the moment, explanation.
 
-import { $, clock, colour, get, make, say, send } from "./common.js";
+import { $, barsOf, clock, colour, get, make, say, send } from "./common.js";
 import { setUpCamera } from "./camera.js";
+import { setUpSearch } from "./moments.js";
+import { FoundObjects } from "./objects.js";
 import { Timeline, borders, windowAt } from "./timeline.js";
 
 const SHOWN = 5;
 let info = null;
 let file = null;
 let answer = null;
-let timelines = [];
 let panels = [];
 let windowLength = "own";
 let usedStride = "";
+let least = 0;
+let shownTime = 0;
 
 const ownLength = () => (windowLength === "own" ? "" : windowLength);
 
@@ -27,16 +30,20 @@ async function start() {
   offerWindows();
   $("compare-field").hidden = info.models.length < 2;
   $("data-link").hidden = !info.data;
-  $("search").hidden = !info.search;
+  $("similar").hidden = !info.search;
   $("most").textContent = `, up to ${info.limits.max_mb} MB`;
   if (!info.models.length) say("This server has no model: start it with --checkpoint.");
 }
 
 const chosenModels = () => [...new Set([$("model").value, $("compare").value])].filter(Boolean);
+const kindOf = (name) => info.models.find((m) => m.name === name)?.finds;
 
 /** Lengths of a window; a model whose clips are spread over whole videos has none of its own. */
 function offerWindows() {
-  const slides = chosenModels().every((name) => info.models.find((m) => m.name === name).slides);
+  const labelling = chosenModels().filter((name) => kindOf(name) === "labels");
+  for (const name of ["window-field", "stride-field"]) $(name).hidden = !labelling.length;
+  $("least-field").hidden = !chosenModels().some((name) => kindOf(name) === "objects");
+  const slides = labelling.every((name) => info.models.find((m) => m.name === name).slides);
   const own = slides ? ["own", "as in training"] : ["", "whole video"];
   const lengths = [1, 2, 4, 8, 16].map((seconds) => [seconds, `${seconds} s`]);
   $("window").replaceChildren(...[own, ...lengths].map(([value, text]) => make("option", { value }, text)));
@@ -57,6 +64,7 @@ async function label(chosen) {
   file = chosen;
   windowLength = $("window").value;
   usedStride = $("stride").value;
+  least = Number($("least").value);
   const token = crypto.randomUUID();
   show("busy");
   $("busy-name").textContent = file.name;
@@ -66,7 +74,7 @@ async function label(chosen) {
       "/api/predict",
       {
         model: chosenModels(), name: file.name, progress: token, sliding: windowLength !== "",
-        window: ownLength(), stride: windowLength ? usedStride : "",
+        window: ownLength(), stride: windowLength ? usedStride : "", min_score: least,
       },
       file,
       (share) => progress("is sent", share),
@@ -92,7 +100,7 @@ async function watch(token) {
   if (now?.state === "waiting" && now.ahead) progress(`waits for ${now.ahead} other requests`, null);
   if (now?.state === "reading") progress("is read", null);
   if (now?.state === "scoring") {
-    progress(`is labelled: ${now.done} of ${now.total} windows`, now.total ? now.done / now.total : null);
+    progress(`is looked at: ${now.done} of ${now.total}`, now.total ? now.done / now.total : null);
   }
 }
 
@@ -109,7 +117,8 @@ function present() {
   $("unplayable").hidden = true;
   $("heat").hidden = true;
   $("explanation").hidden = true;
-  $("moments").hidden = true;
+  $("explain").hidden = !answer.results.some((r) => kindOf(r.model) === "labels");
+  moments.reset();
   if (facts.is_picture) {
     video.removeAttribute("src");
     video.load();
@@ -119,11 +128,15 @@ function present() {
     video.src = URL.createObjectURL(file);
   }
   const several = answer.results.length > 1;
-  timelines = answer.results.filter((r) => r.windows.length).map(
-    (r) => new Timeline(r, facts.duration, several ? r.model : "labels over time", seek),
-  );
-  $("timelines").replaceChildren(...timelines.map((t) => t.element));
-  panels = answer.results.map((result) => panel(result));
+  panels = answer.results.map((result) => {
+    const kind = kindOf(result.model), title = several ? `${result.model}: ` : "";
+    if (kind === "labels") return panel(result, several ? result.model : "labels over time");
+    return new FoundObjects(result, facts, {
+      maps: kind === "label_maps", title: `${title}${kind === "objects" ? "objects" : "classes"} over time`,
+      least, drawn: result === answer.results.find((r) => r.objects.length), seek, redraw: drawObjects,
+    });
+  });
+  $("timelines").replaceChildren(...panels.flatMap((p) => (p.timeline ? [p.timeline.element] : [])));
   $("panels").replaceChildren(...panels.map((p) => p.element));
   $("agreement").textContent = agreement();
   moveTo(0);
@@ -131,7 +144,7 @@ function present() {
 
 /** The share of time in which two models have the same best label. */
 function agreement() {
-  if (panels.length < 2 || !panels.every((p) => p.edges)) return "";
+  if (panels.length < 2 || !panels.every((p) => p.result.windows.length)) return "";
   const best = (p, time) => {
     const { scores } = p.result.windows[windowAt(p.edges, time)];
     return p.result.classes[scores.indexOf(Math.max(...scores))];
@@ -141,7 +154,7 @@ function agreement() {
   return `The two models have the same best label ${(same / 5).toFixed(0)} % of the time.`;
 }
 
-function panel(result) {
+function panel(result, title) {
   const bars = make("ul", { class: "bars" });
   const at = make("h3", {});
   const element = make("section", { class: "panel" }, make("h2", {}, result.model));
@@ -160,61 +173,52 @@ function panel(result) {
     make("a", { href: result.csv, download: "" }, "Table (CSV)"),
     make("a", { href: result.jsonl, download: "" }, "JSON lines"),
   ));
-  return { element, bars, at, result, edges: result.windows.length ? borders(result.windows) : null };
-}
-
-function barsOf(list, top) {
-  const most = Math.max(1, ...top.map((t) => t.score));
-  list.replaceChildren(...top.map(({ label: name, score }) => make(
-    "li", {}, make("i", { "width%": Math.max(0, 100 * score / most) }),
-    make("span", {}, name), make("b", {}, score.toFixed(3)),
-  )));
-  return list;
-}
-
-function moveTo(time) {
-  for (const timeline of timelines) timeline.moveTo(time);
-  for (const { bars, at, result, edges } of panels) {
-    if (!edges) continue;
+  const edges = result.windows.length ? borders(result.windows) : null;
+  const timeline = edges && new Timeline(result, answer.facts.duration, title, seek);
+  const moveTo = (time) => {
+    timeline?.moveTo(time);
+    if (!edges) return;
     const { scores } = result.windows[windowAt(edges, time)];
     const best = scores.map((score, k) => ({ label: result.classes[k], score }))
       .sort((a, b) => b.score - a.score).slice(0, SHOWN);
     at.textContent = `at ${clock(time)}`;
     barsOf(bars, best);
-  }
-  drawObjects(time);
+  };
+  return { element, bars, result, edges, timeline, moveTo };
 }
 
-/** Boxes and outlines of the frame nearest to a time, where a model gives them. */
-function drawObjects(time) {
-  const video = $("video"), canvas = $("marks");
+function moveTo(time) {
+  shownTime = time;
+  for (const one of panels) one.moveTo(time);
+  moments.follow(time);
+  drawObjects();
+}
+
+/** Boxes and masks over the frame that is shown, where a model gives them. */
+function drawObjects() {
+  const video = $("video"), canvas = $("marks"), { facts } = answer;
+  const found = panels.filter((one) => one instanceof FoundObjects);
   canvas.width = canvas.clientWidth;
   canvas.height = canvas.clientHeight;
-  const all = answer.results.flatMap((r) => r.objects);
-  if (!all.length || !video.videoWidth) return;
-  const nearest = all.reduce((a, b) => (Math.abs(b.time - time) < Math.abs(a.time - time) ? b : a)).time;
-  const scale = Math.min(canvas.width / video.videoWidth, canvas.height / video.videoHeight);
-  const [width, height] = [video.videoWidth * scale, video.videoHeight * scale];
+  canvas.classList.toggle("over", facts.is_picture);
+  if (!found.length || !$("unplayable").hidden) return;
+  const [w, h] = video.videoWidth ? [video.videoWidth, video.videoHeight] : [facts.width, facts.height];
+  const scale = Math.min(canvas.width / w, canvas.height / h);
+  const [width, height] = [w * scale, h * scale];
   const [left, top] = [(canvas.width - width) / 2, (canvas.height - height) / 2];
-  const pen = canvas.getContext("2d");
-  pen.font = "13px system-ui, sans-serif";
-  pen.lineWidth = 2;
-  all.filter((o) => o.time === nearest).forEach((object, k) => {
-    const [x0, y0, x1, y1] = object.box.map((v, i) => (i % 2 ? top + v * height : left + v * width));
-    pen.strokeStyle = colour(k);
-    pen.strokeRect(x0, y0, x1 - x0, y1 - y0);
-    pen.fillStyle = colour(k, 0.35);
-    pen.beginPath();
-    for (const [x, y] of object.outline) pen.lineTo(left + x * width, top + y * height);
-    pen.fill();
-    pen.fillStyle = "#fff";
-    pen.fillText(`${object.label} ${object.score.toFixed(2)}`, x0 + 4, y0 + 14);
+  for (const one of found) one.draw(canvas.getContext("2d"), left, top, width, height);
+}
+
+/** While the video plays, go on with each of its frames. */
+function followFrames() {
+  const video = $("video");
+  video.requestVideoFrameCallback?.((_, { mediaTime }) => {
+    if (answer && !video.paused && panels.some((one) => one instanceof FoundObjects)) moveTo(mediaTime);
+    followFrames();
   });
 }
 
-function now() {
-  return timelines[0]?.time ?? $("video").currentTime ?? 0;
-}
+const now = () => shownTime;
 
 function seek(time) {
   if (!answer.facts.is_picture) $("heat").hidden = true;
@@ -228,7 +232,7 @@ async function explain() {
   try {
     const parameters = { time: now(), window: ownLength(), stride: windowLength ? usedStride : "", name: file.name };
     const found = [];
-    for (const { model } of answer.results) {
+    for (const { model } of answer.results.filter((r) => kindOf(r.model) === "labels")) {
       found.push(await send("/api/explain", { ...parameters, model }, file));
     }
     $("video").pause();
@@ -261,20 +265,7 @@ function showHeat(source, text) {
   $("heat").hidden = false;
 }
 
-async function search() {
-  say("");
-  try {
-    const time = now();
-    const moments = await send("/api/search", { start: Math.max(0, time - 1), end: time + 1, name: file.name }, file);
-    $("moment-list").replaceChildren(...moments.map((m) => make(
-      "li", {}, `${m.video}  ${clock(m.start)} – ${clock(m.end)}  (${m.similarity.toFixed(3)})`,
-    )));
-    $("moments").hidden = false;
-  } catch (error) {
-    say(error.message);
-  }
-}
-
+const moments = setUpSearch(() => ({ file, facts: answer.facts, time: shownTime }));
 const drop = $("drop");
 for (const kind of ["dragover", "drop"]) document.addEventListener(kind, (event) => event.preventDefault());
 drop.addEventListener("dragover", () => drop.classList.add("over"));
@@ -289,7 +280,9 @@ $("video").addEventListener("play", () => { $("heat").hidden = true; });
 $("video").addEventListener("error", () => { $("unplayable").hidden = !$("video").getAttribute("src"); });
 $("heat").addEventListener("click", () => { $("heat").hidden = !answer.facts.is_picture; });
 $("explain").addEventListener("click", explain);
-$("search").addEventListener("click", search);
 $("again").addEventListener("click", () => { $("video").pause(); say(""); show("start"); });
+new ResizeObserver(() => answer && drawObjects()).observe($("player"));
+$("video").addEventListener("loadeddata", () => answer && drawObjects());
+followFrames();
 setUpCamera(label, () => $("model").value);
 start().catch((error) => say(error.message));
