@@ -276,7 +276,7 @@ class CsvTable(_Continued):
 
 
 TEXT_SUFFIXES = ("", "txt", "text", "log")
-FORMATS = {"jsonl": JsonLines, "csv": CsvTable}
+FORMATS: dict[str, type[JsonLines] | type[CsvTable]] = {"jsonl": JsonLines, "csv": CsvTable}
 
 
 def description_path(path: Path) -> Path:
