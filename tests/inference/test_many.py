@@ -15,6 +15,7 @@ from PIL import Image
 
 from videonet.data.feature_store import FeatureWriter, read_features
 from videonet.errors import WriteError
+from videonet.inference import scoring
 from videonet.inference.clips import ClipReader
 from videonet.inference.decoding import Decoder, Job, Unreadable
 from videonet.inference.extraction import extract_features
@@ -132,6 +133,24 @@ def test_a_clip_gets_the_same_digits_wherever_it_stands():
         assert torch.equal(scorer.compute([row])[0][0], together[k])
     order = torch.randperm(CPU_BATCH)
     assert torch.equal(scorer.compute([clips[order]])[0], together[order])
+
+
+def test_beside_decoders_batches_are_computed_side_by_side(predictor, monkeypatch):
+    """With the same weights in memory, a share of the threads each, and the same digits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        scorer = Scorer(predictor, beside=True)
+        copies = [scorer._idle.get() for _ in range(2)]
+        pointers = [{p.data_ptr() for p in copy.model.parameters()} for copy in copies]
+        assert pointers[0] == pointers[1] == {p.data_ptr() for p in predictor.model.parameters()}
+        assert copies[0].model is not copies[1].model
+        with scoring._models(2, scorer._threads) as threads:
+            assert threads.submit(torch.get_num_threads).result() == 1
+        assert torch.get_num_threads() == 2
+        assert Scorer(predictor)._copies == 1
+    finally:
+        torch.set_num_threads(before)
 
 
 class Harmful(ClipReader):

@@ -94,7 +94,7 @@ class Run:
         self._options, self._collect, self._fail = options, collect, fail
         self._workers, self._progress = workers, progress
         self._timeout = predictor.cfg.DATA_LOADER.VIDEO_TIMEOUT
-        self._scorer = Scorer(predictor, devices, frames=frames)
+        self._scorer = Scorer(predictor, devices, frames=frames, beside=workers > 0)
         self._reader = ClipReader.of(predictor.cfg, options, self._scorer.size, marks=marks)
         self._turns = Turns(ordered=ordered)
         self._collectors: dict[int, Collector | None] = {}  # None: the file has failed

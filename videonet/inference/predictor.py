@@ -8,7 +8,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, overload
 
@@ -460,13 +460,20 @@ class Predictor:
         return self.score_windows(sliding_windows(_timed(frames, fps), buffer), batch)
 
     def on(self, device: str) -> Predictor:
-        """The same predictor with a copy of its model on another device."""
+        """The same predictor with a copy of its model, on another device or on the same.
+
+        On the same device both have the same weights in memory.
+        """
         cfg = self.cfg.clone()
         cfg.defrost()
         cfg.DEVICE = device
         cfg.freeze()
+        shared: dict[int, Tensor] = {}
+        if torch.device(device) == self.device:
+            tensors = chain(self.model.parameters(), self.model.buffers())
+            shared = {id(tensor): tensor for tensor in tensors}
         with self.lock:
-            other = Predictor(copy.deepcopy(self.model), cfg, self.task)
+            other = Predictor(copy.deepcopy(self.model, shared), cfg, self.task)
         other.origin, other.video_head = self.origin, self.video_head
         return other
 

@@ -25,6 +25,7 @@ from videonet.inference.decoding import Decoded, Job, Pause, Unreadable
 from videonet.inference.predictor import Predictor
 from videonet.terminal import ShortRepr
 
+CPU_COPIES = 4  # of a model on a CPU, at most: each needs memory for a batch
 CPU_BATCH = 8  # clips; a larger batch is hardly faster there, and a single file waits for it
 
 
@@ -101,10 +102,25 @@ class Scorer:
         predictor: has the model.
         devices: where copies of it run, as torch names them; none for the predictor's own.
         frames: also compute a vector per frame of the last stage's grid.
+        beside: other processes decode meanwhile. On a CPU, batches are then computed side by side
+            with a share of the threads each: threads of one operator wait for each other, and so
+            for whoever has taken the core of one of them.
     """
 
-    def __init__(self, predictor: Predictor, devices: Sequence[str] = (), *, frames: bool = False):
+    def __init__(
+        self,
+        predictor: Predictor,
+        devices: Sequence[str] = (),
+        *,
+        frames: bool = False,
+        beside: bool = False,
+    ):
+        threads = torch.get_num_threads()
+        if beside and not devices and predictor.device.type == "cpu":
+            devices = ["cpu"] * min(threads, CPU_COPIES)
         copies = [predictor.on(device) for device in devices] or [predictor]
+        on_cpu = copies[0].device.type == "cpu"
+        self._threads = max(1, threads // len(copies)) if on_cpu else threads
         sizes = {batch_size(copy) for copy in copies}
         if len(sizes) > 1:
             raise ConfigError(f"--devices {' '.join(devices)}: expected devices of one kind")
@@ -124,7 +140,7 @@ class Scorer:
         waiting: deque[_Waiting] = deque()
         running: deque[tuple[Future[tuple[Tensor, ...]], _Shares]] = deque()
         batches = _Batches(self.size)
-        with ThreadPoolExecutor(self._copies, "videonet-model") as threads:
+        with _models(self._copies, self._threads) as threads:
             for entry in itertools.chain(pieces, [Pause()]):
                 if isinstance(entry, Pause):
                     ready = batches.rest()
@@ -153,6 +169,19 @@ class Scorer:
         finally:
             self._idle.put(predictor)
         return outputs[:count], embeddings[:count], frames[:count]
+
+
+@contextlib.contextmanager
+def _models(copies: int, threads: int) -> Iterator[ThreadPoolExecutor]:
+    """A thread for each copy of a model, and so many of torch's for each of their operators."""
+    before = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(
+            copies, "videonet-model", torch.set_num_threads, (threads,)
+        ) as executor:
+            yield executor
+    finally:
+        torch.set_num_threads(before)
 
 
 def _on(device: torch.device) -> contextlib.AbstractContextManager[object]:
