@@ -6,6 +6,7 @@ A module of their own, so that ``--help`` need not import what does the work.
 from __future__ import annotations
 
 SPLITS = ("train", "val", "test")
+LIST_SUFFIXES = (".csv", ".list", ".tsv", ".txt")  # of lists of videos
 FRAMES_FPS = 30.0  # of a folder of pictures
 FEATURE_FORMATS = ("safetensors", "npy")
 EXPORT_SUFFIXES = {"pt2": ".pt2", "onnx": ".onnx", "aoti": ".aoti.pt2"}

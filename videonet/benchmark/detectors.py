@@ -7,9 +7,11 @@ their scores, and as many masks are computed. In training every image has the sa
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -27,6 +29,7 @@ from videonet.tasks import Trained, build_task
 CLASSES = 80
 OBJECTS = 8  # of every image
 DETECTIONS = 100
+_LIBRARY = re.compile(r"\w\w+:\w+")  # and not a path that begins with a drive
 
 
 @dataclass(frozen=True)
@@ -42,14 +45,18 @@ class DetectorCandidate:
     text: str
     dtype: str = "fp32"
 
+    @property
+    def _of_library(self) -> bool:
+        return _LIBRARY.fullmatch(self.text) is not None
+
     def build(self, frames: int, size: int) -> nn.Module:
         """The detector with random weights.
 
         Raises:
             ConfigError: there is no such detector, or it takes other clips.
         """
-        library, _, name = self.text.rpartition(":")
-        if library:
+        if self._of_library:
+            library, name = self.text.split(":")
             return _torchvision(library, name, size)
         cfg = load_config(self.text, ["DATA.NUM_FRAMES", str(frames)])
         names = [str(number) for number in range(CLASSES)]
@@ -69,13 +76,13 @@ class DetectorCandidate:
         """
         images = list(torch.randn(task.shape, device=task.device))
         if not task.training:
-            detect = torch.inference_mode()(_of(model.eval(), images))
+            detect = torch.inference_mode()(partial(model.eval(), images))
             if not all(_found(image) for image in detect()):
                 raise VideonetError("with random weights it finds nothing, so its time says little")
             return detect
-        first = int(":" in self.text)  # torchvision's class 0 is the background
+        first = int(self._of_library)  # torchvision's class 0 is the background
         truth = [_objects(task, first) for _ in images]
-        losses = _of(model.train(), images, truth)
+        losses = partial(model.train(), images, truth)
         optimizer = torch.optim.AdamW(model.parameters())
 
         def step() -> None:
@@ -168,10 +175,6 @@ def _found(image: Any) -> int:
     """How many objects were found in an image, or in the frames of a clip."""
     frames = [frame.boxes for frame in image] if isinstance(image, list) else [image["boxes"]]
     return sum(len(boxes) for boxes in frames)
-
-
-def _of(model: nn.Module, *inputs: Any) -> Callable[[], Any]:
-    return lambda: model(*inputs)
 
 
 def _objects(task: Task, first: int) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from videonet.choices import LIST_SUFFIXES
 from videonet.config.command_line import OVERRIDES_HELP, parse_with_overrides
 from videonet.errors import ConfigError
 from videonet.fork_server import start_fork_server
@@ -14,7 +15,7 @@ from videonet.fork_server import start_fork_server
 if TYPE_CHECKING:
     from videonet.inference.predictor import Predictor
 
-LISTS = ("", ".csv", ".list", ".tsv", ".txt")  # suffixes of folders and of lists of videos
+DECODING = "videonet.inference.decoding"  # what the workers of bulk runs import
 Words = Sequence[str] | None  # of a command line behind its verb; None for those of the process
 
 
@@ -107,9 +108,10 @@ def start_workers(args: argparse.Namespace, *, sliding: bool) -> None:
         args: with the videos and those of :func:`add_bulk_arguments`.
         sliding: whether windows are scored.
     """
-    several = len(args.videos) > 1 or Path(args.videos[0]).suffix.lower() in LISTS
+    suffix = Path(args.videos[0]).suffix.lower()
+    several = len(args.videos) > 1 or not suffix or suffix in LIST_SUFFIXES
     if args.workers or (args.workers is None and (sliding or several)):
-        start_fork_server("videonet.inference.decoding")
+        start_fork_server(DECODING)
 
 
 def bulk_options(args: argparse.Namespace, files: int, *, sliding: bool) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from videonet.commands.arguments import (
+    DECODING,
     Words,
     add_model_arguments,
     add_window_arguments,
@@ -61,7 +62,7 @@ def main(argv: Words = None, prog: str | None = None) -> int:
     group.add_argument("--models", type=int, help="copies of the model (default: one per GPU)")
     args = parse(parser, argv)
     if args.engine == "processes" and args.workers != 0:
-        start_fork_server("videonet.inference.decoding")
+        start_fork_server(DECODING)
     try:
         from videonet.inference.bulk import bulk_here, describe_bulk, paths_of
     except ImportError as error:

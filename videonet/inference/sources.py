@@ -9,13 +9,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from videonet.choices import LIST_SUFFIXES
 from videonet.data.datasets.lists import read_paths
 from videonet.data.video.names import is_hidden, is_video
 from videonet.errors import DataError
 from videonet.inference.buckets import is_address, list_videos
 from videonet.inference.inputs import SCHEMES
 
-LIST_SUFFIXES = frozenset((".csv", ".list", ".tsv", ".txt"))
 _RECURSIVE = re.compile(r"(?:^|/)(?P<stars>\*\*)(?:/|$)")  # the part of a pattern for all folders
 
 
