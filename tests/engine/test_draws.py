@@ -3,10 +3,10 @@
 import pytest
 import torch
 from torch import nn
-from torchvision.ops import StochasticDepth
 
 from videonet.data.loading.loader import positions
 from videonet.engine.draws import ClipDraws, step_seed
+from videonet.ops.stochastic_depth import StochasticDepth
 
 
 class Layers(nn.Module):

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchvision.ops import StochasticDepth
 
 from videonet.devices import send
 from videonet.engine.distributed import Process
+from videonet.ops.stochastic_depth import StochasticDepth
 
 
 class ClipDraws:

@@ -17,9 +17,9 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
-from torchvision.ops import StochasticDepth
 
 from videonet.engine.distributed import Process
+from videonet.ops.stochastic_depth import StochasticDepth
 
 FLAT = StateDictOptions(flatten_optimizer_state_dict=True)
 
