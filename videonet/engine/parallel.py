@@ -19,7 +19,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from videonet.engine.distributed import Process
-from videonet.ops.stochastic_depth import StochasticDepth
+from videonet.engine.draws import DROP_PATHS
 
 FLAT = StateDictOptions(flatten_optimizer_state_dict=True)
 
@@ -29,7 +29,7 @@ def residual_blocks(model: nn.Module) -> list[nn.Module]:
     return [
         module
         for module in model.modules()
-        if any(isinstance(child, StochasticDepth) for child in module.children())
+        if any(isinstance(child, DROP_PATHS) for child in module.children())
     ]
 
 
