@@ -66,3 +66,10 @@ def test_layers_of_tokens_take_it_without_avx512(bias, kernel):
         again = torch.autograd.grad(sum(g.square().sum() for g in first), leaves[:2])
         results.append((out, *first, *again))
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
+
+
+def test_an_empty_batch():
+    layer = depthwise(4, 3, 3)
+    x = torch.randn(0, 2, 3, 4, 4, requires_grad=True)
+    layer(x).sum().backward()
+    assert x.grad is not None and x.grad.shape == x.shape
