@@ -86,9 +86,7 @@ class Tokenizer(nn.Module):
 
     def forward(self, clip: Tensor) -> Tensor:
         """(B, in_channels, T, H, W) -> (B, T', H', W', dim)."""
-        if (
-            clip.is_cpu
-        ):  # convolutions and norms are faster that way, and tokens come without a copy
+        if clip.is_cpu and not is_traced():  # convolutions and norms are faster that way
             clip = clip.contiguous(memory_format=torch.channels_last_3d)
         return self.proj(clip).permute(0, 2, 3, 4, 1).contiguous()
 
