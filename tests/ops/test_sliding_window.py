@@ -7,11 +7,14 @@ import torch
 import torch.nn.functional as F
 
 from videonet.errors import ConfigError
+from videonet.ops import dilated_attention
 from videonet.ops.dilated_attention import MultiScaleDilatedAttention
 from videonet.ops.sliding_window import (
+    grouped_windows,
     sliding_window_attention,
     window_taps,
 )
+from videonet.ops.window_rows import windows_in_rows
 
 
 def by_definition(q, k, v, kernel, dilation, scale):
@@ -105,3 +108,67 @@ def test_each_group_of_heads_has_its_own_reach():
         cells = {tuple(c) for c in differs[..., head].nonzero().tolist()}
         reach = itertools.product((2 - dt, 2, 2 + dt), *[(3 - ds, 3, 3 + ds)] * 2)
         assert cells == set(reach)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("grid", [(1, 4, 5), (2, 3, 4), (5, 6, 3), (3, 1, 1)])
+@pytest.mark.parametrize(
+    "kernel, dilations",
+    [
+        ((3, 3, 3), [(1, 1, 1), (1, 2, 2)]),
+        ((1, 3, 3), [(1, 3, 3)]),
+        ((3, 3, 5), [(2, 1, 1), (1, 1, 3)]),
+        ((5, 1, 2), [(1, 1, 2), (2, 1, 4)]),
+    ],
+)
+def test_gradients_in_rows_are_the_plain_ones(small_pieces, batch, grid, kernel, dilations):
+    generator = torch.Generator().manual_seed(0)
+    qkv = torch.randn(batch, *grid, 3, 4, 5, generator=generator)
+    weights = torch.randn(batch, *grid, 4, 5, generator=generator).transpose(1, 2)
+    weights = weights.contiguous().transpose(1, 2)
+    results = []
+    for windows, dtype in ((windows_in_rows, torch.float32), (grouped_windows, torch.float64)):
+        leaf = qkv.to(dtype).requires_grad_()
+        out = windows(leaf, kernel, dilations, 0.7)
+        (first,) = torch.autograd.grad(out, leaf, weights.to(dtype))
+        results.append((out.float(), first.float()))
+    torch.testing.assert_close(*results, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-5), (torch.bfloat16, 4e-2)])
+def test_attention_takes_the_gradients_in_rows(small_pieces, monkeypatch, dtype, tolerance):
+    """With the same results, first and second derivatives as by torch's operators alone."""
+    attn = MultiScaleDilatedAttention(12, 3, (3, 3, 3), [(1, 1, 1), (1, 2, 2), (1, 3, 3)])
+    x = torch.randn(2, 3, 4, 5, 12, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    results = []
+    for by_rows in (True, False):
+        if not by_rows:
+            monkeypatch.setattr(dilated_attention, "windows_in_rows", grouped_windows)
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype is torch.bfloat16):
+            out = attn(x)
+        assert by_rows == ("_WindowsInRows" in str(_ancestors(out)))
+        leaves = [x, *attn.parameters()]
+        first = torch.autograd.grad(out.float().square().sum(), leaves, create_graph=True)
+        second = torch.autograd.grad(first[0].square().sum(), leaves)
+        if dtype is torch.bfloat16:
+            second = ()
+        results.append((out, *first, *second))
+    for found, expected in zip(*results, strict=True):
+        error = (found - expected).abs().max()
+        assert error <= tolerance * expected.abs().max().clamp_min(1)
+
+
+def test_windows_without_clips():
+    attn = MultiScaleDilatedAttention(6, 3, (3, 3, 3), [(1, 1, 1), (1, 2, 2), (1, 3, 3)])
+    x = torch.randn(0, 2, 3, 3, 6, requires_grad=True)
+    attn(x).sum().backward()
+    assert x.grad is not None and x.grad.shape == x.shape
+
+
+def _ancestors(x):
+    found, todo = [], [x.grad_fn]
+    while todo:
+        node = todo.pop()
+        found.append(node)
+        todo += [before for before, _ in node.next_functions if before is not None]
+    return found

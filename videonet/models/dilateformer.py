@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from videonet.errors import ConfigError
@@ -32,6 +33,7 @@ from videonet.ops.linear import init_linear
 from videonet.ops.mlp import Mlp
 from videonet.ops.self_attention import FullAttention
 from videonet.ops.stochastic_depth import StochasticDepth
+from videonet.ops.tracing import is_traced
 
 NORM_EPS = 1e-6
 TOKENIZER_WIDTH = 16  # of the tokenizer's first convolution
@@ -84,6 +86,8 @@ class Tokenizer(nn.Module):
 
     def forward(self, clip: Tensor) -> Tensor:
         """(B, in_channels, T, H, W) -> (B, T', H', W', dim)."""
+        if clip.is_cpu and not is_traced():  # convolutions and norms are faster that way
+            clip = clip.contiguous(memory_format=torch.channels_last_3d)
         return self.proj(clip).permute(0, 2, 3, 4, 1).contiguous()
 
 

@@ -23,7 +23,7 @@ class FastConv3d(nn.Conv3d):
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, T, H, W) -> (B, out_channels, T', H', W')."""
         single = x.dim() == 5 and x.shape[0] == 1
-        if x.is_cuda and x.dim() == 5 and (sizes := depthwise_sizes(self)) is not None:
+        if x.dim() == 5 and (sizes := depthwise_sizes(self)) is not None:
             return depthwise_conv(x, self.weight, self.bias, *sizes)
         if x.is_cuda and x.dim() == 5 and cuts_patches(self):
             return patch_product(self, x)

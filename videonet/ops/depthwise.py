@@ -5,6 +5,9 @@ On GPUs Triton kernels compute it, :mod:`videonet.ops.kernels.gpu`.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,6 +17,8 @@ from videonet.ops.grid import Grid, as_grid
 from videonet.ops.kernels import cpu, gpu
 from videonet.ops.kernels.autograd import FastFunction
 from videonet.ops.precision import autocast_inputs
+
+LARGE_KERNEL = 25  # taps in a frame from which oneDNN's gradient of a weight is the slower way
 
 
 def depthwise_conv(
@@ -36,9 +41,9 @@ def depthwise_conv(
         weight = weight.repeat(volume.shape[1] // weight.shape[0], 1, 1, 1, 1)
         cast = autocast_inputs(volume, weight)
     wants_gradient = torch.is_grad_enabled() and any(x.requires_grad for x in cast)
-    if wants_gradient and cpu.preferred(*cast):
-        y = _DepthwiseConv.apply(*cast, tuple(stride), tuple(padding))
-        return y if bias is None else y + bias.to(y.dtype).view(-1, 1, 1, 1)
+    if wants_gradient and cpu.differentiates(*cast):
+        bias = None if bias is None else bias.to(cast[0].dtype)
+        return _DepthwiseConv.apply(*cast, bias, tuple(stride), tuple(padding))
     volume = depthwise_layout(volume)
     return F.conv3d(volume, weight, bias, stride, padding, groups=volume.shape[1])
 
@@ -68,21 +73,25 @@ class _DepthwiseConv(FastFunction):
     """torch's own backward of a depth-wise 3D convolution is 10 times slower than its forward."""
 
     @staticmethod
-    def forward(volume: Tensor, weight: Tensor, stride: Grid, padding: Grid) -> Tensor:
-        return F.conv3d(volume, weight, None, stride, padding, groups=volume.shape[1])
+    def forward(
+        volume: Tensor, weight: Tensor, bias: Tensor | None, stride: Grid, padding: Grid
+    ) -> Tensor:
+        return F.conv3d(volume, weight, bias, stride, padding, groups=volume.shape[1])
 
     plain = forward
 
     @staticmethod
     def gradients(inputs, needed, grad: Tensor):
-        volume, weight, stride, padding = inputs
+        volume, weight, _, stride, padding = inputs
         grad = grad.contiguous(memory_format=torch.channels_last_3d)
-        grad_volume = grad_weight = None
+        grad_volume = grad_weight = grad_bias = None
         if needed[0]:
             grad_volume = _volume_gradient(grad, weight, volume.shape[2:], stride, padding)
         if needed[1]:
             grad_weight = _weight_gradient(grad, volume, weight, stride, padding)
-        return grad_volume, grad_weight, None, None
+        if needed[2]:
+            grad_bias = grad.sum(dim=(0, 2, 3, 4))
+        return grad_volume, grad_weight, grad_bias, None, None
 
 
 def _volume_gradient(
@@ -105,10 +114,33 @@ def _volume_gradient(
 def _weight_gradient(
     grad: Tensor, volume: Tensor, weight: Tensor, stride: Grid, padding: Grid
 ) -> Tensor:
-    """One 2D problem, over all frames that meet, for each temporal tap."""
-    channels, _, *(taps, kh, kw) = weight.shape
     grad, volume = grad.float(), volume.float()  # bf16 is slower here, and coarser
-    total = torch.zeros_like(weight, dtype=torch.float32)
+    in_one = tuple(stride) == (1, 1, 1) and math.prod(weight.shape[3:]) >= LARGE_KERNEL
+    total = (
+        _gradient_as_kernel(grad, volume, padding)
+        if in_one
+        else _gradient_by_tap(grad, volume, weight.shape, stride, padding)
+    )
+    return total.to(weight.dtype)
+
+
+def _gradient_as_kernel(grad: Tensor, volume: Tensor, padding: Grid) -> Tensor:
+    """Each channel of each clip convolved with its gradient: large kernels, without strides."""
+    batch, channels, *grid = volume.shape
+    planes = volume.permute(2, 3, 4, 0, 1).reshape(1, *grid, batch * channels)
+    kernels = grad.flatten(0, 1).unsqueeze(1)  # (B*C, 1, T', H', W')
+    per_clip = F.conv3d(
+        planes.permute(0, 4, 1, 2, 3), kernels, None, 1, padding, groups=batch * channels
+    )  # (1, B*C, kt, kh, kw)
+    return per_clip.view(batch, channels, 1, *per_clip.shape[2:]).sum(dim=0)
+
+
+def _gradient_by_tap(
+    grad: Tensor, volume: Tensor, size: Sequence[int], stride: Grid, padding: Grid
+) -> Tensor:
+    """One 2D problem, over all frames that meet, for each temporal tap of a weight of `size`."""
+    channels, _, *(taps, kh, kw) = size
+    total = grad.new_zeros(size)
     frames, outputs = volume.shape[2], grad.shape[2]
     for tap in range(taps):
         # Output t reads frame t * stride + tap - padding, where there is one.
@@ -127,7 +159,7 @@ def _weight_gradient(
             padding[1:],
             groups=channels,
         )
-    return total.to(weight.dtype)
+    return total
 
 
 def _frames(volume: Tensor) -> Tensor:

@@ -1,21 +1,23 @@
 """Multi-head attention to dilated windows (DilateFormer, arXiv 2302.01791).
 
 On GPUs a Triton kernel walks the windows (:mod:`videonet.ops.kernels.gpu`), elsewhere torch's
-operators do (:mod:`videonet.ops.sliding_window`).
+operators do (:mod:`videonet.ops.sliding_window`, the gradients in :mod:`videonet.ops.window_rows`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from videonet.errors import ConfigError
 from videonet.ops.attention import check_heads
 from videonet.ops.conv import TokenConv
 from videonet.ops.grid import Grid
-from videonet.ops.kernels import gpu
+from videonet.ops.kernels import cpu, gpu
 from videonet.ops.sliding_window import grouped_windows, window_taps
+from videonet.ops.window_rows import windows_in_rows
 
 
 class MultiScaleDilatedAttention(nn.Module):
@@ -64,6 +66,8 @@ class MultiScaleDilatedAttention(nn.Module):
         if gpu.usable(qkv):
             dilations = [n for dilation in self.dilations for n in dilation]
             y = gpu.DILATED_ATTENTION(qkv, self.kernel, dilations, self.scale)
+        elif torch.is_grad_enabled() and qkv.requires_grad and cpu.differentiates(qkv):
+            y = windows_in_rows(qkv, self.kernel, self.dilations, self.scale)
         else:
             y = grouped_windows(qkv, self.kernel, self.dilations, self.scale)
         return self.proj(y.flatten(-2))

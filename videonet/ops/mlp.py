@@ -19,7 +19,7 @@ from videonet.ops.precision import autocast_input, autocast_inputs
 
 def quick_gelu(x: Tensor) -> Tensor:
     """The sigmoid approximation of GELU (arXiv 1606.08415, Sec. 2), as in CLIP and CvT."""
-    return x * torch.sigmoid(1.702 * x)
+    return F.silu(1.702 * x) / 1.702  # in fewer operators, backward too, than with a sigmoid
 
 
 def swiglu(x: Tensor) -> Tensor:

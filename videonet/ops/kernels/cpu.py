@@ -36,6 +36,14 @@ def preferred(first: Tensor, *others: Tensor | None) -> bool:
     )
 
 
+def differentiates(first: Tensor, *others: Tensor | None) -> bool:
+    """Whether gradients are written in operators that are fast on a CPU; never while traced.
+
+    In fp32 on all of them; bf16 is an emulation, and no faster that way, below AVX-512.
+    """
+    return _usable((first, *others), (torch.float32,)) or preferred(first, *others)
+
+
 def convolves(*tensors: Tensor | None) -> bool:
     """Whether :data:`CONVOLUTION` may be called; never while traced.
 
