@@ -309,7 +309,7 @@ def choose_schedule(
         if epochs > fit:
             why = f"fewer would not do, though they take longer than {minutes:g} minutes"
     total = epochs * clips * seconds
-    steps = epochs * math.ceil(videos / batch)
+    steps = epochs * (videos // batch)
     rate = recipe.rate * math.sqrt(batch * samples / 16)
     period = max(1, min(round(150 / (clips * seconds)), math.ceil(epochs / 6)))
     word = "epochs" if epochs > 1 else "epoch"
