@@ -86,7 +86,8 @@ def test_the_example_of_a_data_set_and_a_task_is_trained_and_tested(monkeypatch,
     names = {name: importlib.import_module(name) for name in ("demo_boxes", "place")}
     forms = datasets.DATASETS | eval("{" + form_line + "}", names)
     monkeypatch.setattr(datasets, "DATASETS", forms)
-    monkeypatch.setattr(tasks, "TASKS", tasks.TASKS | eval("{" + task_line + "}", names))
+    monkeypatch.setitem(sys.modules, "videonet.tasks.place", names["place"])
+    monkeypatch.setattr(tasks, "TASKS", tasks.TASKS | eval("{" + task_line + "}"))
     data, run = tmp_path / "data", tmp_path / "run"
     write_demo_dataset(data, train_clips=8, val_clips=8, size=32, num_frames=8, seed=0)
     overrides = [

@@ -4,8 +4,11 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
+from tests.inference.conftest import write_colours, write_model
 from videonet.cli import VERBS
+from videonet.config import load_config
 
 HEAVY = ("torch", "torchvision", "matplotlib", "tensorboard", "torchmetrics", "av", "numpy")
 
@@ -42,6 +45,49 @@ def test_models_and_predictors_need_no_plots_logs_or_metrics():
 import sys, videonet
 videonet.create_model, videonet.load_checkpoint, videonet.Predictor
 print(*[m for m in {late} if m in sys.modules])
+"""
+    assert run(code) == []
+
+
+def test_classification_needs_no_torchvision(tmp_path):
+    """Its import, with the compiler and Triton that it brings, takes a third of a start."""
+    late = ["torchvision", "torch.distributed.checkpoint"]
+    if torch.torch_version.TorchVersion(torch.__version__) >= (2, 14):  # vmap of 2.6 imports it
+        late += ["torch._dynamo", "triton"]
+    video = write_colours(tmp_path / "a.mp4", [("red", 12)], size=(96, 72))
+    overrides = {
+        "DATA.NUM_FRAMES": 4,
+        "DATA.SAMPLING": "dense",
+        "DATA.TEST_CROP_SIZE": 32,
+        "TEST.CROP_RATIO": 0.875,
+        "MODEL.NUM_CLASSES": 3,
+        "DEVICE": "cpu",
+    }
+    words = [str(part) for pair in overrides.items() for part in pair]
+    model = write_model(load_config("DEMO/MVITv2_XS.yaml", words), tmp_path / "a.pyth")
+    code = f"""
+import sys
+import videonet.inference.decoding
+
+def check(what):
+    print(*[f"{{what}}:{{m}}" for m in {late} if m in sys.modules])
+
+check("workers")
+import torch, videonet
+for name in videonet.list_models("*_xs"):
+    model = videonet.create_model(name, num_classes=3, num_frames=4, crop_size=64).eval()
+    with torch.inference_mode():
+        model(torch.zeros(1, 3, 4, 64, 64))
+    check(name)
+predictor = videonet.Predictor.from_checkpoint({str(model)!r})
+assert predictor({str(video)!r}).scores.shape == (3,)
+check("views")
+assert [*predictor.windows({str(video)!r})]
+check("windows")
+from videonet.cli import main
+output = {str(tmp_path / "features")!r}
+main(["features", {str(video)!r}, "--checkpoint", {str(model)!r}, "--output", output])
+check("features")
 """
     assert run(code) == []
 

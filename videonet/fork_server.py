@@ -8,8 +8,8 @@ import signal
 import sys
 
 
-def start_fork_server(module: str) -> None:
-    """Let the fork server import a module, and with it torch, while this process does the same.
+def start_fork_server(*modules: str) -> None:
+    """Let the fork server import modules, and with them torch, while this process does the same.
 
     Worker processes start from that server on Linux, and there alone. A pool that is made without
     this call starts the server itself, and waits for it.
@@ -17,11 +17,11 @@ def start_fork_server(module: str) -> None:
     To be called from the main thread.
 
     Args:
-        module: what the workers run is in it, or is imported by it.
+        modules: what the workers run is in them, or is imported by them.
     """
     if sys.platform != "linux":
         return
-    multiprocessing.get_context("forkserver").set_forkserver_preload([module])
+    multiprocessing.get_context("forkserver").set_forkserver_preload(list(modules))
     # Ctrl-C reaches it too, and would end its imports with a traceback; it ends with this process.
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:

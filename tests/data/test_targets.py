@@ -10,13 +10,10 @@ from torchvision.tv_tensors import BoundingBoxes, Mask
 from videonet.data import build_loader
 from videonet.data.loading.target_buffers import TargetBuffers
 from videonet.data.targets import Annotations, ClipFrames, TargetMaker, Targets, TargetSpec
-from videonet.data.transforms.clip import (
-    InceptionCrop,
-    JitterCrop,
-    build_augmentation,
-    spatial_crops,
-)
-from videonet.data.transforms.geometry import KeyPoints, mirroring, move, scaling, shifting
+from videonet.data.transforms.clip import InceptionCrop, JitterCrop, build_augmentation
+from videonet.data.transforms.crops import spatial_crops
+from videonet.data.transforms.geometry import mirroring, scaling, shifting
+from videonet.data.transforms.moving import KeyPoints, move
 from videonet.data.transforms.rand_augment import OPERATIONS, Moved
 from videonet.errors import DataError
 

@@ -3,16 +3,16 @@
 import pytest
 import torch
 from torch import nn
-from torchvision.ops import StochasticDepth
 
 from videonet.data.loading.loader import positions
-from videonet.engine.draws import ClipDraws, step_seed
+from videonet.engine.draws import DROP_PATHS, ClipDraws, step_seed
+from videonet.ops.stochastic_depth import StochasticDepth
 
 
 class Layers(nn.Module):
-    def __init__(self):
+    def __init__(self, kind=StochasticDepth):
         super().__init__()
-        self.path = StochasticDepth(0.5, "row")
+        self.path = kind(0.5, "row")
         self.dropout = nn.Dropout(0.3)
 
     def forward(self, x):
@@ -34,8 +34,9 @@ def test_masks_are_the_same_however_a_step_is_divided(shape, processes):
     assert not torch.equal(model(x).unflatten(0, (8, -1)), whole)
 
 
-def test_masks_keep_their_share_and_the_mean():
-    model, draws, x = Layers(), ClipDraws(400), torch.ones(400, 50)
+@pytest.mark.parametrize("kind", DROP_PATHS)
+def test_masks_keep_their_share_and_the_mean(kind):
+    model, draws, x = Layers(kind), ClipDraws(400), torch.ones(400, 50)
     draws.attach(model)
     draws.begin(torch.arange(400), seed=0)
     dropped, path = model.dropout(x), model.path(x)

@@ -3,8 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional
 
-from videonet.ops.resize import resize_bytes
+from videonet.ops.resize import resize_antialiased, resize_bytes
 
 SIZES = [
     ((32, 32), (64, 64)),
@@ -53,3 +55,22 @@ KNOWN = [  # what cv2.resize of OpenCV 5.0 gives
 def test_bytes_are_those_of_opencv(image, expected):
     image, expected = (torch.tensor(rows, dtype=torch.uint8) for rows in (image, expected))
     assert torch.equal(resize_bytes(image, tuple(expected.shape)), expected)
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("before, after", SIZES)
+def test_antialiased_bytes_are_those_of_torchvision(before, after, mode):
+    images = torch.randint(0, 256, (2, *before, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+    expected = functional.resize(images, list(after), InterpolationMode(mode), antialias=True)
+    for layout in (images, images.contiguous(), images.contiguous().expand(2, -1, -1, -1)):
+        found = resize_antialiased(layout, after, mode)
+        assert found.dtype is torch.uint8 and torch.equal(found, expected)
+    assert torch.equal(resize_antialiased(images[:1], after, mode), expected[:1])
+
+
+def test_processors_without_avx2_resize_too(monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
+    images = torch.randint(0, 256, (2, 3, 20, 30), dtype=torch.uint8)
+    exact = F.interpolate(images.float(), (9, 14), mode="bilinear", antialias=True)
+    found = resize_antialiased(images, (9, 14))
+    assert found.dtype is torch.uint8 and (found - exact).abs().max() <= 1

@@ -6,9 +6,8 @@ import logging
 import shutil
 from pathlib import Path
 
-from videonet.checkpoint.files import SHARDED
+from videonet.checkpoint.files import SHARDED, remove_folder
 from videonet.checkpoint.read import verify_checkpoint
-from videonet.checkpoint.sharded import remove_folder
 from videonet.errors import CheckpointError
 
 logger = logging.getLogger(__name__)

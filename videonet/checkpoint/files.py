@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -165,3 +166,11 @@ def flush_to_disk(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete a folder so that no half of it can be taken for a checkpoint."""
+    if folder.is_dir():
+        condemned = folder.with_name(f".{folder.name}.old.tmp")
+        os.replace(folder, condemned)
+        shutil.rmtree(condemned)

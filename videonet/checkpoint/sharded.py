@@ -18,7 +18,7 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
 
-from videonet.checkpoint.files import flush_to_disk, read_file, write_checkpoint
+from videonet.checkpoint.files import flush_to_disk, read_file, remove_folder, write_checkpoint
 from videonet.errors import CheckpointError
 
 REST = "rest.pyth"
@@ -128,14 +128,6 @@ def verify_sharded(folder: Path) -> None:
             raise CheckpointError(f"{folder} is damaged: {error}") from error
         if not same:
             raise CheckpointError(f"{folder} is damaged: the checksum of its {name} does not match")
-
-
-def remove_folder(folder: Path) -> None:
-    """Delete a folder so that no half of it can be taken for a checkpoint."""
-    if folder.is_dir():
-        condemned = folder.with_name(f".{folder.name}.old.tmp")
-        os.replace(folder, condemned)
-        shutil.rmtree(condemned)
 
 
 def split(content: Mapping) -> tuple[dict[str, Tensor], dict]:

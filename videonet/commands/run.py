@@ -68,7 +68,8 @@ def _run(argv: Words, prog: str | None, overrides: Sequence[str]) -> None:
         logger.info("several machines: %s", shlex.join(command))
         os.execv(command[0], command)
     if any(cfg.DATA_LOADER.NUM_WORKERS for cfg in configs):
-        start_fork_server("videonet.data.loading.build")
+        # The second is of training, and imports torchvision once for all workers.
+        start_fork_server("videonet.data.loading.build", "videonet.data.transforms.clip")
     with end_with_torchrun():
         for cfg in configs:
             if results := run_config(cfg, quiet=args.options.quiet):

@@ -11,20 +11,22 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import functional as F
-from torchvision.tv_tensors import BoundingBoxes
 
 from videonet.data.datasets.arrays import MultiHot, Rows
 from videonet.data.video.info import VideoInfo
 from videonet.errors import DataError
 from videonet.terminal import ShortRepr
 
+if TYPE_CHECKING:
+    from torchvision.tv_tensors import BoundingBoxes
+
 LABELS = "labels"  # the target that classification learns
+SIZE = "size"  # the target that keeps the picture's height and width without padding
 
 
 @dataclass(frozen=True)
@@ -120,15 +122,20 @@ class TargetMaker:
                 f"the targets of a clip are {', '.join(sorted(targets)) or 'none'}, expected "
                 f"{', '.join(sorted(self.specs))}"
             )
-        boxes = next((n for n, value in targets.items() if isinstance(value, BoundingBoxes)), None)
-        if boxes is not None:
-            targets = self._clip_boxes(targets, boxes)
+        if has_places(targets):
+            targets = self._with_clipped_boxes(targets)
         for name, spec in self.specs.items():
             _check(name, spec, targets[name], spec.sides(clip_shape))
         return {name: targets[name].as_subclass(Tensor) for name in self.specs}
 
-    def _clip_boxes(self, targets: Mapping[str, Tensor], boxes: str) -> dict[str, Tensor]:
-        """Targets with the boxes clipped to the frame, without those that are too small then."""
+    def _with_clipped_boxes(self, targets: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Targets with their boxes clipped to the frame, without those that are too small then."""
+        from torchvision.transforms.v2 import functional as F
+        from torchvision.tv_tensors import BoundingBoxes
+
+        boxes = next((n for n, value in targets.items() if isinstance(value, BoundingBoxes)), None)
+        if boxes is None:
+            return targets
         clipped = F.clamp_bounding_boxes(targets[boxes])
         rows = {name: targets[name] for name, spec in self.specs.items() if spec.varies}
         for name, value in rows.items():
@@ -144,6 +151,14 @@ class TargetMaker:
         return {**targets, **rows}
 
 
+def has_places(targets: Mapping[str, Tensor]) -> bool:
+    """Whether some targets have places in the picture, as none of the plain tensors has.
+
+    Where none has, as with labels, nobody waits for the import of torchvision.
+    """
+    return any(type(value) is not Tensor for value in targets.values())
+
+
 def _check(name: str, spec: TargetSpec, value: Tensor, sides: tuple[int, ...]) -> None:
     """Refuse a target that does not look as it should."""
     found = tuple(value.shape[1:] if spec.varies else value.shape)
@@ -157,6 +172,8 @@ def _check(name: str, spec: TargetSpec, value: Tensor, sides: tuple[int, ...]) -
 
 def _sides(boxes: BoundingBoxes) -> Tensor:
     """Width and height of boxes, (N, 2)."""
+    from torchvision.transforms.v2 import functional as F
+
     corners = F.convert_bounding_box_format(boxes, new_format="XYXY").as_subclass(Tensor)
     return corners[:, 2:] - corners[:, :2]
 

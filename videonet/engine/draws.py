@@ -10,11 +10,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+import torchvision.ops
 from torch import Tensor, nn
-from torchvision.ops import StochasticDepth
 
 from videonet.devices import send
 from videonet.engine.distributed import Process
+from videonet.ops.stochastic_depth import StochasticDepth
+
+# A model from elsewhere may have torchvision's, which does the same.
+DROP_PATHS = (StochasticDepth, torchvision.ops.StochasticDepth)
 
 
 class ClipDraws:
@@ -40,7 +44,7 @@ class ClipDraws:
         for module in model.modules():
             if type(module) is nn.Dropout:
                 module.__class__ = _Dropout
-            elif type(module) is StochasticDepth and module.mode == "row":
+            elif type(module) in DROP_PATHS and module.mode == "row":
                 module.__class__ = _DropPath
             if isinstance(module, _Dropout | _DropPath):
                 module.draws = self

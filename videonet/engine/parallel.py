@@ -17,9 +17,9 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
-from torchvision.ops import StochasticDepth
 
 from videonet.engine.distributed import Process
+from videonet.engine.draws import DROP_PATHS
 
 FLAT = StateDictOptions(flatten_optimizer_state_dict=True)
 
@@ -29,7 +29,7 @@ def residual_blocks(model: nn.Module) -> list[nn.Module]:
     return [
         module
         for module in model.modules()
-        if any(isinstance(child, StochasticDepth) for child in module.children())
+        if any(isinstance(child, DROP_PATHS) for child in module.children())
     ]
 
 

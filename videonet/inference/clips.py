@@ -16,7 +16,7 @@ from torch import Tensor
 from videonet.data.decode import PyAVReader
 from videonet.data.loading.build import evaluation_views
 from videonet.data.loading.dataset import EvaluationViews
-from videonet.data.transforms.clip import spatial_crops
+from videonet.data.transforms.crops import spatial_crops
 from videonet.data.transforms.sampling import Clock
 from videonet.data.video.names import is_picture
 from videonet.data.video.pictures import PictureReader

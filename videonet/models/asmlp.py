@@ -12,7 +12,6 @@ from functools import partial
 
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import StochasticDepth
 
 from videonet.errors import ConfigError
 from videonet.models.base import (
@@ -34,6 +33,7 @@ from videonet.ops.mlp import Mlp
 from videonet.ops.patch_embed import PatchEmbed
 from videonet.ops.patch_merging import PatchMerging
 from videonet.ops.shift import HEIGHT, TIME, WIDTH, block_plan, shift_channels
+from videonet.ops.stochastic_depth import StochasticDepth
 
 
 class AxialShift(nn.Module):

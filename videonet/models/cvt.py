@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import StochasticDepth
 
 from videonet.errors import ConfigError
 from videonet.models.base import RunBlock, StageInfo, StageOutput, VideoModel
@@ -25,6 +24,7 @@ from videonet.ops.grid import Grid
 from videonet.ops.linear import init_linear
 from videonet.ops.mlp import Mlp
 from videonet.ops.patch_embed import PatchEmbed
+from videonet.ops.stochastic_depth import StochasticDepth
 
 
 class Block(nn.Module):

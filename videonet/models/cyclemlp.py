@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
-from torchvision.ops import StochasticDepth
 
 from videonet.errors import ConfigError
 from videonet.models.base import (
@@ -29,6 +28,7 @@ from videonet.ops.conv import TokenConv
 from videonet.ops.mlp import Mlp
 from videonet.ops.patch_embed import PatchEmbed
 from videonet.ops.shift import HEIGHT, TIME, WIDTH, CycleFC
+from videonet.ops.stochastic_depth import StochasticDepth
 
 BLOCK_NORM_EPS = 1e-5
 NEIGHBOURS = 3  # of a Cycle-FC along its axis (Sec. 3.2: 1×3 and 3×1)

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from torch import Tensor, nn
-from torchvision.ops import StochasticDepth
 
 from videonet.errors import ConfigError
 from videonet.models.base import (
@@ -32,6 +31,7 @@ from videonet.ops.grid import Grid, as_grid, same_padding
 from videonet.ops.linear import init_linear
 from videonet.ops.mlp import Mlp
 from videonet.ops.self_attention import FullAttention
+from videonet.ops.stochastic_depth import StochasticDepth
 
 NORM_EPS = 1e-6
 TOKENIZER_WIDTH = 16  # of the tokenizer's first convolution

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import StochasticDepth
 
 from videonet.errors import ConfigError
 from videonet.models.base import (
@@ -42,6 +41,7 @@ from videonet.ops.mask_units import (
 from videonet.ops.mlp import Mlp
 from videonet.ops.patch_embed import PatchEmbed
 from videonet.ops.pooling import to_tokens
+from videonet.ops.stochastic_depth import StochasticDepth
 
 NORM_EPS = 1e-6
 

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import StochasticDepth
 
 from videonet.errors import ConfigError
 from videonet.models.base import (
@@ -33,6 +32,7 @@ from videonet.ops.gated_conv import RecursiveGatedConv
 from videonet.ops.global_filter import filter_size
 from videonet.ops.grid import Grid
 from videonet.ops.linear import init_linear
+from videonet.ops.stochastic_depth import StochasticDepth
 
 NORM_EPS = 1e-6
 PATCH = 4

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import StochasticDepth
 
 from videonet.errors import ConfigError
 from videonet.models.base import (
@@ -34,6 +33,7 @@ from videonet.models.variants import published
 from videonet.ops.conv import FastConv3d
 from videonet.ops.grid import as_grid
 from videonet.ops.resize import resize_space
+from videonet.ops.stochastic_depth import StochasticDepth
 from videonet.ops.tracing import is_transformed
 
 BN_MOMENTUM = 0.1

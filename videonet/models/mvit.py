@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
-from torchvision.ops import StochasticDepth
 
 from videonet.errors import ConfigError
 from videonet.models.base import RunBlock, StageOutput
@@ -30,6 +29,7 @@ from videonet.ops.grid import Grid, strided
 from videonet.ops.linear import call_linear
 from videonet.ops.mlp import Mlp
 from videonet.ops.pooling_attention import PoolingAttention
+from videonet.ops.stochastic_depth import StochasticDepth
 
 
 def with_windows(

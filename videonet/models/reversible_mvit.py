@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import StochasticDepth
 
 from videonet.errors import ConfigError
 from videonet.models.base import RunBlock, StageInfo, StageOutput
@@ -32,6 +31,7 @@ from videonet.ops.linear import call_linear
 from videonet.ops.mlp import Mlp
 from videonet.ops.pooling_attention import PoolingAttention
 from videonet.ops.reversible import ReversibleBlock, run_reversible
+from videonet.ops.stochastic_depth import StochasticDepth
 
 LEARNED_FUSION = re.compile(r"(ln\+)?concat_linear(?:_([\d.]+))?(?:_([\d.]+))?")
 SHORTCUTS = ("conv", "max")

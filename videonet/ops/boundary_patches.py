@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.ops import nms
 
 from videonet.errors import ConfigError
 
@@ -101,6 +100,8 @@ def find_patches(masks: Tensor, rule: PatchRule) -> Patches:
         masks: (H, W), or (T, H, W) of the frames of a clip.
         rule: how they are cut.
     """
+    from torchvision.ops import nms  # takes long to import, and classification imports this module
+
     height, width = masks.shape[-2:]
     frames = masks.reshape(-1, height, width) != 0
     part = _around(frames)

@@ -83,6 +83,27 @@ def resize_bytes(images: Tensor, size: tuple[int, int]) -> Tensor:
     return ((upper + lower + 2) >> 2).clamp(0, 255).to(torch.uint8)
 
 
+def resize_antialiased(images: Tensor, size: tuple[int, int], mode: str = "bilinear") -> Tensor:
+    """Antialiased resizing of uint8 images, to the bytes that torchvision's ``resize`` gives.
+
+    Args:
+        images: uint8 (N, C, H, W).
+        size: (height, width) that is wanted.
+        mode: "bilinear" or "bicubic".
+
+    Returns:
+        uint8 (N, C, *size).
+    """
+    vectors = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+    if images.device.type == "cpu" and (mode == "bicubic" or vectors):
+        return F.interpolate(images, size=size, mode=mode, align_corners=False, antialias=True)
+    # Elsewhere it depends on torchvision's version whether floats are rounded.
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms.v2 import functional
+
+    return functional.resize(images, list(size), InterpolationMode(mode), antialias=True)
+
+
 def _neighbours(
     before: int, after: int, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import StochasticDepth
 
 from videonet.ops.grid import Grid
 from videonet.ops.grid_attention import GridAttention, GridOptions
@@ -15,6 +14,7 @@ from videonet.ops.layer_scale import LayerScale
 from videonet.ops.mlp import Mlp
 from videonet.ops.rotary import Rotation
 from videonet.ops.self_attention import SelfAttention
+from videonet.ops.stochastic_depth import StochasticDepth
 
 
 class TransformerBlock(nn.Module):

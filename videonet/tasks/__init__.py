@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 
 from fvcore.common.config import CfgNode
 
 from videonet.errors import ConfigError
-from videonet.tasks.boundary_refinement import BoundaryRefinement
-from videonet.tasks.classification import Classification
-from videonet.tasks.instance_segmentation import InstanceSegmentation
-from videonet.tasks.semantic_segmentation import SemanticSegmentation
 from videonet.tasks.task import Evaluation, RecordEvaluation, RecordTask, Results, Task, Trained
 
 __all__ = [
@@ -23,11 +20,13 @@ __all__ = [
     "build_task",
 ]
 
-TASKS: dict[str, type[Task]] = {
-    "classification": Classification,
-    BoundaryRefinement.name: BoundaryRefinement,
-    "instance_segmentation": InstanceSegmentation,
-    "semantic_segmentation": SemanticSegmentation,
+# Module and class, imported when the task is asked for: those of dense tasks need torchvision,
+# which takes seconds to import.
+TASKS = {
+    "classification": ("videonet.tasks.classification", "Classification"),
+    "boundary_refinement": ("videonet.tasks.boundary_refinement", "BoundaryRefinement"),
+    "instance_segmentation": ("videonet.tasks.instance_segmentation", "InstanceSegmentation"),
+    "semantic_segmentation": ("videonet.tasks.semantic_segmentation", "SemanticSegmentation"),
 }
 
 
@@ -44,8 +43,9 @@ def build_task(cfg: CfgNode, split: str | None = "train", trained: Trained | Non
         ConfigError: there is no such task.
         DataError: the data does not say what the task has to know.
     """
-    kind = TASKS.get(cfg.MODEL.TASK)
-    if kind is None:
+    if cfg.MODEL.TASK not in TASKS:
         near = difflib.get_close_matches(cfg.MODEL.TASK, TASKS, n=1) or sorted(TASKS)
         raise ConfigError(f"MODEL.TASK is {cfg.MODEL.TASK!r}: did you mean {' or '.join(near)}?")
+    module, name = TASKS[cfg.MODEL.TASK]
+    kind: type[Task] = getattr(importlib.import_module(module), name)
     return kind.from_config(cfg, split, trained or Trained())

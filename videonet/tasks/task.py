@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, cast
 
 import numpy as np
 from fvcore.common.config import CfgNode
@@ -18,17 +18,19 @@ from videonet.config.reading import read_text
 from videonet.data.datasets.lists import VideoList
 from videonet.data.loading.dataset import Failure, annotations_of
 from videonet.data.targets import Annotations, Targets
-from videonet.heads.detection import Detector
 from videonet.models import create_model
 from videonet.models.base import VideoModel
-from videonet.models.segmenter import SemanticSegmenter
 from videonet.tasks.segments import Hysteresis, Segment
 from videonet.terminal import ShortRepr
+
+if TYPE_CHECKING:
+    from videonet.heads.detection import Detector
+    from videonet.models.segmenter import SemanticSegmenter
 
 # (clips, targets, partners) -> mixed clips and targets. `partners` takes a tensor with one row per
 # clip and returns, in each row, that of the clip which it is mixed with.
 Mixing = Callable[[Tensor, Targets, Callable[[Tensor], Tensor]], tuple[Tensor, Targets]]
-Model = VideoModel | Detector | SemanticSegmenter
+Model: TypeAlias = "VideoModel | Detector | SemanticSegmenter"
 Top = list[tuple[str, float]]  # (name, value), the most important first
 
 

@@ -6,9 +6,8 @@ from videonet.data.transforms.clip import (
     JitterCrop,
     RandomErasing,
     build_augmentation,
-    resize_short_side,
-    spatial_crops,
 )
+from videonet.data.transforms.crops import resize_short_side, spatial_crops
 from videonet.errors import ConfigError
 
 MEAN, STD = (0.45, 0.45, 0.45), (0.225, 0.225, 0.225)

@@ -18,7 +18,6 @@ import torch
 import torch.nn.functional as F
 from fvcore.common.config import CfgNode
 from torch import Tensor
-from torchvision.tv_tensors import Mask
 
 from videonet.data.datasets.arrays import PackedRows, PathArray
 from videonet.data.datasets.coco import CocoJson, read_json, read_objects
@@ -277,6 +276,8 @@ def _predictions(path: Path, data: Path) -> dict[int, list[_Found]]:
 
 def patch_of_clip(row: PatchRow, clip: ClipFrames) -> dict[str, Tensor]:
     """The targets of a clip: both masks of the patch, and where it is in the frames."""
+    from torchvision.tv_tensors import Mask
+
     check_size(row, clip)
     frames = torch.as_tensor(clip.indices, dtype=torch.int64)
     return {

@@ -20,7 +20,6 @@ import torch
 from fvcore.common.config import CfgNode
 from PIL import Image
 from torch import Tensor
-from torchvision.tv_tensors import Mask
 
 from videonet.data.datasets.arrays import MultiHot, PackedRows, PathArray
 from videonet.data.datasets.form import DatasetForm, names_file
@@ -222,6 +221,8 @@ def instances_of_files(files: MaskFiles, clip: ClipFrames) -> dict[str, Tensor]:
 
 def labels_of_files(files: MaskFiles, clip: ClipFrames) -> dict[str, Tensor]:
     """The targets of a clip: its label maps."""
+    from torchvision.tv_tensors import Mask
+
     maps = [torch.from_numpy(files.label_map(frame)) for frame in clip.indices.tolist()]
     for one in maps:
         _check_size(files, tuple(one.shape), clip)

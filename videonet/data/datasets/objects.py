@@ -17,7 +17,6 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.tv_tensors import BoundingBoxes, Mask
 
 from videonet.data.masks import Rle, decode_masks, mask_areas, to_rle
 from videonet.data.targets import ClipFrames, TargetMaker, TargetSpec
@@ -141,6 +140,8 @@ def object_targets(
     objects: VideoObjects, frames: Sequence[int], clip: ClipFrames, *, with_masks: bool = True
 ) -> dict[str, Tensor]:
     """The targets of a clip whose frames have these places among those of the objects."""
+    from torchvision.tv_tensors import BoundingBoxes, Mask
+
     rows = objects.rows(frames)
     boxes = torch.tensor([objects.boxes[k][frames[place]] for place, k in rows]).reshape(-1, 4)
     boxes = boxes.float()
@@ -163,6 +164,8 @@ def label_map_of_clip(objects: VideoObjects, clip: ClipFrames) -> dict[str, Tens
 
     Crowds do not count, unless an object covers them.
     """
+    from torchvision.tv_tensors import Mask
+
     check_size(objects, clip)
     frames = clip.indices.tolist()
     seen = np.array(objects.seen)[frames]

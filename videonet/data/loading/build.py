@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fvcore.common.config import CfgNode
-from torchvision.transforms import v2
 
 from videonet.choices import SPLITS
 from videonet.data.datasets.classes import label_names
@@ -21,25 +20,15 @@ from videonet.data.loading.dataset import (
 )
 from videonet.data.preparing.manifest import read_manifest
 from videonet.data.targets import Annotations, TargetMaker
-from videonet.data.transforms.clip import (
-    INTERPOLATIONS,
-    InceptionCrop,
-    JitterCrop,
-    build_augmentation,
-)
-from videonet.data.transforms.dense import (
-    LargeScaleJitter,
-    Pad,
-    PictureCrop,
-    ScaleAndCrop,
-    ShortSideResize,
-    WholePicture,
-)
 from videonet.data.transforms.geometry import Size
-from videonet.data.transforms.patches import PatchCut
 from videonet.data.transforms.sampling import ClipSampler
 from videonet.errors import ConfigError
 from videonet.ops.boundary_patches import PatchRule
+
+if TYPE_CHECKING:  # imported where they are used: prediction need not wait for torchvision
+    from videonet.data.transforms.clip import InceptionCrop, JitterCrop
+    from videonet.data.transforms.dense import Pad, PictureCrop
+    from videonet.data.transforms.patches import PatchCut
 
 logger = logging.getLogger(__name__)
 
@@ -103,6 +92,11 @@ def clip_sampler(cfg: CfgNode, split: str = "train") -> ClipSampler:
 
 def training_clips(cfg: CfgNode, maker: TargetMaker | None = None) -> TrainingClips:
     """Random clips with the augmentation of DATA and AUG; ``maker``: of their targets."""
+    from torchvision.transforms import v2
+
+    from videonet.data.transforms.clip import build_augmentation
+    from videonet.data.transforms.dense import PictureCrop
+
     aug = cfg.AUG
     recipe = {}
     if aug.ENABLE:
@@ -152,6 +146,8 @@ def evaluation_views(
     if cfg.DATA.CROP == PATCHES:
         dense, spatial = {"whole": _patch_cut(cfg)}, 1
     elif cfg.DATA.CROP != SQUARE:
+        from videonet.data.transforms.dense import WholePicture
+
         side, longest = cfg.DATA.TEST_SHORT_SIDE, cfg.DATA.LONGEST_SIDE
         whole = WholePicture(side, longest, _padding(cfg, (longest, longest)))
         dense, spatial = {"whole": whole, "multiple": cfg.DATA.SIZE_MULTIPLE}, 1
@@ -171,12 +167,16 @@ def evaluation_views(
 
 def _padding(cfg: CfgNode, shape: Size) -> Pad:
     """Padding to the multiple above this size, with the mean, which is zero for a model."""
+    from videonet.data.transforms.dense import Pad
+
     multiple = cfg.DATA.SIZE_MULTIPLE
     height, width = (-(-side // multiple) * multiple for side in shape)
     return Pad((height, width), [round(255 * value) for value in cfg.DATA.MEAN])
 
 
 def _picture_crop(cfg: CfgNode) -> PictureCrop:
+    from videonet.data.transforms.dense import LargeScaleJitter, ScaleAndCrop, ShortSideResize
+
     data = cfg.DATA
     if data.CROP == "short_side":
         return ShortSideResize(
@@ -191,6 +191,8 @@ def _picture_crop(cfg: CfgNode) -> PictureCrop:
 
 
 def _patch_cut(cfg: CfgNode) -> PatchCut:
+    from videonet.data.transforms.patches import PatchCut
+
     keys = cfg.BOUNDARY
     rule = PatchRule(keys.PATCH_SIZE, keys.PADDING, keys.TRAIN_OVERLAP, keys.EDGES)
     return PatchCut(rule, cfg.DATA.TRAIN_CROP_SIZE)
@@ -202,6 +204,8 @@ def _training_crop(cfg: CfgNode) -> JitterCrop | InceptionCrop | PictureCrop | P
         return _patch_cut(cfg)
     if data.CROP != SQUARE:
         return _picture_crop(cfg)
+    from videonet.data.transforms.clip import INTERPOLATIONS, InceptionCrop, JitterCrop
+
     if not data.TRAIN_JITTER_SCALES_RELATIVE:
         return JitterCrop(
             data.TRAIN_CROP_SIZE, tuple(data.TRAIN_JITTER_SCALES), data.INV_UNIFORM_SAMPLE

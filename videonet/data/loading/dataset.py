@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.transforms import v2
 
 from videonet.data.datasets.arrays import MultiHot, PathArray
 from videonet.data.datasets.lists import VideoList
@@ -23,14 +22,18 @@ from videonet.data.decode import FRAMES_FPS, Encoded, VideoInfo, VideoReader, op
 from videonet.data.loading.padding import trimmed
 from videonet.data.preparing.manifest import Manifest
 from videonet.data.targets import Annotations, ClipFrames, TargetMaker, Targets
-from videonet.data.transforms.clip import InceptionCrop, JitterCrop
-from videonet.data.transforms.dense import PictureCrop, WholePicture
 from videonet.data.transforms.geometry import Size
-from videonet.data.transforms.patches import PatchCut
 from videonet.data.transforms.sampling import ClipSampler
 from videonet.data.transforms.views import read_frames, to_batch, video_views
 from videonet.errors import DataError, DecodeError
 from videonet.terminal import ShortRepr
+
+if TYPE_CHECKING:  # of training and dense tasks, and need torchvision
+    from torchvision.transforms import v2
+
+    from videonet.data.transforms.clip import InceptionCrop, JitterCrop
+    from videonet.data.transforms.dense import PictureCrop, WholePicture
+    from videonet.data.transforms.patches import PatchCut
 
 
 @dataclass(frozen=True)

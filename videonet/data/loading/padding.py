@@ -6,8 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from videonet.data.targets import Targets, TargetSpec
-from videonet.data.transforms.dense import SIZE
+from videonet.data.targets import SIZE, Targets, TargetSpec
 
 
 def trimmed(

@@ -1,4 +1,4 @@
-"""Spatial transforms on uint8 clips ``(T, 3, H, W)``: one draw holds for all frames of a clip.
+"""Transforms of training on uint8 clips ``(T, 3, H, W)``: one draw holds for all frames of a clip.
 
 As in ``torchvision.transforms.v2``, a transform takes a clip and returns it, or takes a clip and
 its targets and returns both, the targets moved as the pixels are. Random transforms draw from
@@ -9,7 +9,7 @@ torch's global generator, as torchvision's do; whoever calls them seeds it (see
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -17,21 +17,14 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
-from videonet.data.transforms.geometry import (
-    KeyPoints,
-    fitted,
-    frame_size,
-    mirroring,
-    move,
-    scaling,
-    shifting,
-)
+from videonet.data.transforms.crops import Moving, cut, pick_frames, resize_short_side
+from videonet.data.transforms.geometry import frame_size, mirroring, scaling, shifting
+from videonet.data.transforms.moving import KeyPoints, fitted, move
 from videonet.data.transforms.rand_augment import RandAugment, RandAugmentPolicy
 from videonet.data.transforms.varying import Exposure, Shake
 from videonet.errors import ConfigError
 
 Transform = Callable[..., Any]
-Moving = Mapping[str, Tensor]  # the targets of a clip, by name
 
 INTERPOLATIONS = {
     "bilinear": InterpolationMode.BILINEAR,
@@ -65,7 +58,7 @@ class JitterCrop:
         clip = resize_short_side(clip, side)
         top = int(torch.randint(clip.shape[-2] - self.size + 1, ()))
         left = int(torch.randint(clip.shape[-1] - self.size + 1, ()))
-        return _cut(clip, targets, top, left, self.size)
+        return cut(clip, targets, top, left, self.size)
 
 
 class InceptionCrop:
@@ -206,51 +199,6 @@ def build_augmentation(
     if erasing:
         steps.append(RandomErasing(erasing, erasing_mode, erasing_count, mean, std))
     return v2.Compose(steps or [v2.Identity()])
-
-
-def pick_frames(clip: Tensor, rows: Tensor) -> Tensor:
-    """``clip[rows]`` of ``(T, 3, H, W)``, with the colours of a pixel still side by side."""
-    return clip.permute(0, 2, 3, 1)[rows].permute(0, 3, 1, 2)
-
-
-def resize_short_side(clip: Tensor, side: int, interpolation: str = "bilinear") -> Tensor:
-    """Resize ``(T, 3, H, W)`` so that its short side is ``side`` pixels, antialiased."""
-    if min(clip.shape[-2:]) == side:
-        return clip
-    return F.resize(clip, [side], INTERPOLATIONS[interpolation], antialias=True)
-
-
-def spatial_crops(
-    clip: Tensor,
-    size: int,
-    count: int,
-    short_side: int | None = None,
-    targets: Moving | None = None,
-    interpolation: str = "bilinear",
-) -> list[Any]:
-    """Square evaluation crops of ``(T, 3, H, W)``: the centre, or three along the long side.
-
-    Three are left, centre, right, or top, centre, bottom of an upright clip; the short side is
-    resized to ``short_side`` (None: to ``size``) before, by ``interpolation``.
-    """
-    if count not in (1, 3):
-        raise ConfigError(f"TEST.NUM_SPATIAL_CROPS is {count}, expected 1 or 3")
-    clip = resize_short_side(clip, short_side or size, interpolation)
-    down, right = clip.shape[-2] - size, clip.shape[-1] - size
-    shares = (0.5,) if count == 1 else (0.0, 0.5, 1.0)
-    return [
-        _cut(clip, targets, math.ceil(down * share), math.ceil(right * share), size)
-        for share in shares
-    ]
-
-
-def _cut(clip: Tensor, targets: Moving | None, top: int, left: int, size: int) -> Any:
-    """A square of a clip; targets have their places in frames of any size of that shape."""
-    out = F.crop(clip, top, left, size, size)
-    if targets is None:
-        return out
-    matrix = shifting(-left, -top) @ fitted(targets, frame_size(clip))
-    return out, move(targets, matrix, (size, size))
 
 
 def _uniform(low: float, high: float) -> float:

@@ -16,11 +16,11 @@ from torchvision.ops import masks_to_boxes
 from torchvision.transforms.v2 import functional as F
 from torchvision.tv_tensors import BoundingBoxes
 
-from videonet.data.transforms.clip import Moving, pick_frames
-from videonet.data.transforms.geometry import Size, fitted, frame_size, move, scaling, shifting
+from videonet.data.targets import SIZE
+from videonet.data.transforms.crops import Moving, pick_frames
+from videonet.data.transforms.geometry import Size, frame_size, scaling, shifting
+from videonet.data.transforms.moving import fitted, move
 from videonet.errors import ConfigError
-
-SIZE = "size"  # the target that keeps the picture's height and width without padding
 
 
 def scaled(size: Size, short_side: int, longest: int | None = None) -> Size:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torchvision.tv_tensors import Mask
 
 from videonet.data.datasets.boundary_patches import COARSE, CORNER, TRUTH
-from videonet.data.transforms.clip import Moving, pick_frames
+from videonet.data.transforms.crops import Moving, pick_frames
 from videonet.errors import ConfigError
 from videonet.ops.boundary_patches import PatchRule, cut_patches
 from videonet.ops.resize import resize_bytes, resize_space

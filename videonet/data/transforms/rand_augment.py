@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as F
 
-from videonet.data.transforms.geometry import frame_size, move, scaling, shifting
+from videonet.data.transforms.geometry import frame_size, scaling, shifting
+from videonet.data.transforms.moving import move
 from videonet.errors import ConfigError
 
 MAX_MAGNITUDE = 10.0

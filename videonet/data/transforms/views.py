@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from videonet.data.decode import VideoReader
-from videonet.data.transforms.clip import pick_frames, spatial_crops
+from videonet.data.transforms.crops import pick_frames, spatial_crops
 from videonet.data.transforms.sampling import ClipSampler
 
 

@@ -72,7 +72,6 @@ def _on_gpu(*tensors: Tensor) -> bool:
     return all(t.is_cuda for t in tensors) and _is_new_enough(tensors[0].device.index or 0)
 
 
-@torch.compiler.assume_constant_result
 @cache
 def _is_new_enough(device: int) -> bool:
     return torch.version.hip is None and torch.cuda.get_device_capability(device) >= OLDEST

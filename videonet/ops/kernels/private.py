@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.modules.module import register_module_forward_hook
 from torch.overrides import TorchFunctionMode
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from videonet.ops.kernels.probing import Question
 
@@ -36,7 +36,7 @@ def _within_forward_mode(ask: Ask) -> bool:
 
 
 def _within_dispatch_mode(ask: Ask) -> bool:
-    with FlopCounterMode(display=False):
+    with TorchDispatchMode():
         return ask()
 
 
