@@ -8,16 +8,15 @@ and Localizable Features via Data Augmentation for Video Recognition") these var
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from videonet.data.transforms.geometry import canvas, frame_size
+from videonet.data.targets import has_places
+from videonet.data.transforms.crops import Moving
+from videonet.data.transforms.geometry import frame_size
 from videonet.errors import ConfigError
-
-Moving = Mapping[str, Tensor]  # the targets of a clip, by name
 
 APPLIED = 0.5  # probability of each change
 DARKEST = math.log(4)  # a fourth, or four times, of the light, at strength 1
@@ -76,7 +75,7 @@ class Shake:
         Raises:
             ConfigError: targets have places in the frames, which would have to move as well.
         """
-        if targets is not None and canvas(targets) is not None:
+        if targets is not None and has_places(targets):
             raise ConfigError("AUG.SHAKE is for clips whose targets have no places: set it to 0")
         if len(clip) > 1 and torch.rand(()) < APPLIED:
             clip = self._moved(clip, self._path(len(clip)))
