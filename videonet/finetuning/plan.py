@@ -56,7 +56,15 @@ _ADAMW = {
     "MIXUP.ENABLE": True,  # for the label smoothing alone
     "MIXUP.PROB": 0.0,
 }
-_AUGMENTED = {"AUG.ENABLE": True, "AUG.NUM_SAMPLE": 2, "AUG.RE_PROB": 0.0}
+_AUGMENTED = {
+    "AUG.ENABLE": True,
+    "AUG.NUM_SAMPLE": 2,
+    "AUG.RE_PROB": 0.0,
+    # What differs from camera to camera, and is no movement.
+    "AUG.EXPOSURE": 1.0,
+    "AUG.SHAKE": 1.0,
+    "AUG.TRIM": 0.3,
+}
 _SMALL = (
     _ADAMW
     | _AUGMENTED
@@ -100,6 +108,9 @@ RECIPES = {
         | {
             "AUG.NUM_SAMPLE": 1,
             "AUG.AA_TYPE": "",
+            "AUG.EXPOSURE": 0.0,
+            "AUG.SHAKE": 0.0,
+            "AUG.TRIM": 0.0,
             "MODEL.FROZEN_LAYERS": -1,
             "SOLVER.WEIGHT_DECAY": 1e-4,
         },
