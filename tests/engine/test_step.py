@@ -49,6 +49,30 @@ def test_uneven_parts_give_the_gradient_of_the_whole(parts):
     torch.testing.assert_close(model.weight.grad, expected)
 
 
+@pytest.mark.parametrize("parts", [1, 3])
+def test_losses_with_names_are_added_and_kept(parts):
+    model = torch.nn.Linear(5, 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    clips, labels = torch.randn(7, 5), torch.randint(3, (7,))
+
+    def losses(outputs, labels):
+        return {"class": classification_loss(outputs, labels), "size": outputs.square().mean()}
+
+    expected = losses(model(clips), labels)
+    (gradient,) = torch.autograd.grad(sum(expected.values()), model.weight)
+    step = TrainingStep(
+        *(model, optimizer, gradient_scaler(None, CPU.device), CPU),
+        clips_per_step=7,
+        loss=losses,
+        parts=parts,
+    )
+    torch.testing.assert_close(step.backward(clips, labels), sum(expected.values()).detach())
+    torch.testing.assert_close(model.weight.grad, gradient)
+    assert step.losses.keys() == expected.keys()
+    for name, value in step.losses.items():
+        torch.testing.assert_close(value, expected[name].detach())
+
+
 def test_clipping_scales_to_the_norm_and_reports_the_one_before():
     model = torch.nn.Linear(1, 2, bias=False)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

@@ -39,7 +39,7 @@ def test_a_folder_becomes_a_model_and_a_page(small, tmp_path, capsys, monkeypatc
     (first / "notes.txt").write_text("x")
     shutil.copy(first / "person00_take0.mp4", sorted(small.iterdir())[1] / "person00_copy.mp4")
     run = tmp_path / "run"
-    words = [str(small), "--output", str(run), *QUICK, *KEYS]
+    words = [str(small), "--output", str(run), "--weights", "none", *QUICK, *KEYS]
 
     step = training.Trainer._train_step
 
@@ -93,7 +93,9 @@ def test_the_fewest_videos_give_a_result(drawn, tmp_path, videos, capsys):
         (folder / source.name).mkdir(parents=True)
         for clip in sorted(source.iterdir())[:videos]:
             shutil.copy(clip, folder / source.name)
-    finetune.main([str(folder), "--output", str(tmp_path / "run"), *QUICK, *KEYS])
+    finetune.main(
+        [str(folder), "--output", str(tmp_path / "run"), "--weights", "none", *QUICK, *KEYS]
+    )
     said = capsys.readouterr().out
     assert ("of 3 videos that it has not seen" if videos == 2 else "cannot be said") in said
     assert (tmp_path / "run" / "report.html").is_file()

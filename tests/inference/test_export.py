@@ -205,9 +205,7 @@ def test_compiling_breaks_no_graph(size):
     model = videonet.create_model("mvit_v2_s", num_frames=16, crop_size=size).eval()
     clip = torch.randn(1, 3, 16, size, size)
     torch._dynamo.reset()
-    with torch.no_grad():
+    with torch.no_grad():  # a whole graph, or an error
         whole = torch.compile(model, fullgraph=True, backend="eager")(clip)
         assert torch.allclose(whole, model(clip), atol=1e-5)
     torch._dynamo.reset()
-    report = torch._dynamo.explain(model)(clip)
-    assert report.graph_break_count == 0 and report.graph_count == 1

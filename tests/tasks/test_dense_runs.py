@@ -38,8 +38,11 @@ def test_objects_of_images(of_images):
         assert (folder / name).stat().st_size > 0
     logged = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert {"box_AP", "mask_AP"} <= next(one for one in logged if one["kind"] == "val").keys()
-    losses = [one["loss"] for one in logged if one["kind"] == "train"]
-    assert losses[-1] < losses[0]
+    steps = [one for one in logged if one["kind"] == "train"]
+    assert steps[-1]["loss"] < steps[0]["loss"]
+    names = ("objectness", "rpn_box_reg", "classifier", "box_reg", "mask")
+    for step in steps:
+        assert sum(step[f"loss_{name}"] for name in names) == pytest.approx(step["loss"], rel=1e-4)
 
 
 def test_objects_of_clips_in_pieces(of_clips):

@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,8 +42,9 @@ def parse_arguments(argv: Words = None, prog: str | None = None) -> argparse.Nam
     parser.add_argument(
         "--weights",
         default="",
-        help="to start from: a name of videonet weights, a run, a saved model, or none "
-        "(default: what is in the cache and suits the machine)",
+        help="to start from: a name of videonet weights, a run, a saved model, motions (a small "
+        "model that learns drawn motions first, once, in minutes), or none (default: what is in "
+        "the cache and suits the machine, else motions)",
     )
     parser.add_argument(
         "--minutes", type=_positive, default=0.0, help="that training may take (CPU 45, GPU 60)"
@@ -151,10 +153,13 @@ def train(
     """
     from videonet.commands.run import run_config
     from videonet.finetuning.curve import shares_of
+    from videonet.finetuning.motions import learn_motions, motion_weights
     from videonet.finetuning.report import REPORT, write_report
     from videonet.inference import Predictor
     from videonet.terminal import start_logging
 
+    if motion_weights(given=False).source == cfg.TRAIN.CHECKPOINT_FILE_PATH:
+        learn_motions(partial(run_config, quiet=quiet), quiet=quiet)
     run_config(cfg, quiet=quiet)
     start_logging(folder, quiet=quiet)
     predictor = Predictor.from_checkpoint(folder, overrides=["DEVICE", "cpu"])

@@ -191,6 +191,24 @@ AUG = Group(
             "pixel", "What fills an erased box: pixel (noise), rand (one random colour), const (0)."
         ),
         "RE_COUNT": Key(1, "Largest number of boxes erased per clip."),
+        "EXPOSURE": Key(
+            0.0,
+            "Strength, 0 to 1, of light that changes within a clip: an automatic exposure that "
+            "settles, a drift, a flicker; at 1 up to four times the light, or a fourth.",
+            own=True,
+        ),
+        "SHAKE": Key(
+            0.0,
+            "Strength, 0 to 1, of a camera that moves within a clip; at 1 a frame is up to a tenth "
+            "of its side off its place.",
+            own=True,
+        ),
+        "TRIM": Key(
+            0.0,
+            "Largest share of a video, 0 to 1, that training clips of DATA.SAMPLING segments leave "
+            "out at its two ends together.",
+            own=True,
+        ),
     },
 )
 

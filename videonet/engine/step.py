@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -38,7 +38,8 @@ class TrainingStep:
         scaler: of the losses, for fp16.
         process: this process.
         clips_per_step: clips of all processes together.
-        loss: of the model's outputs and targets, a mean over the clips.
+        loss: of the model's outputs and targets, a mean over the clips; or several, by name, that
+            are added.
         parts: forward and backward passes per step, each on its part of the clips.
         dtype: precision of autocast; None for full precision.
         clip_norm: limit of the gradient's L2 norm; None or 0 for no limit.
@@ -47,6 +48,9 @@ class TrainingStep:
         forward: what is called in place of the model, such as a compiled one; None for the model.
         run: calls it: (model, clips, targets) -> what ``loss`` takes; None for its outputs of the
             clips.
+
+    Attributes:
+        losses: of the last step, by name, this process's shares; empty where there is but one.
     """
 
     def __init__(
@@ -57,7 +61,7 @@ class TrainingStep:
         process: Process,
         *,
         clips_per_step: int,
-        loss: Callable[[Any, Targets], Tensor],
+        loss: Callable[[Any, Targets], Tensor | Mapping[str, Tensor]],
         parts: int = 1,
         dtype: torch.dtype | None = None,
         clip_norm: float | None = None,
@@ -71,6 +75,7 @@ class TrainingStep:
         self.dtype, self.clip_norm, self.clip_value = dtype, clip_norm, clip_value
         self.loss, self.draws, self.forward = loss, draws, model if forward is None else forward
         self.run = _outputs if run is None else run
+        self.losses: dict[str, Tensor] = {}
 
     def backward(
         self, clips: Tensor, targets: Targets, rows: Tensor | None = None, seed: int = 0
@@ -93,6 +98,7 @@ class TrainingStep:
             zip(*(values.tensor_split(parts) for values in (clips, targets, rows)), strict=True)
         )
         total = torch.zeros((), device=clips.device)
+        self.losses = {}
         for number, (part, wanted, places) in enumerate(pieces, 1):
             if self.draws is not None:
                 self.draws.begin(places, seed)
@@ -101,7 +107,12 @@ class TrainingStep:
                     clips.device.type, dtype=self.dtype, enabled=self.dtype is not None
                 ):
                     loss = self.loss(self.run(self.forward, part, wanted), wanted)
-                loss = loss * (len(part) / self.clips_per_step)
+                weight = len(part) / self.clips_per_step
+                if isinstance(loss, Mapping):
+                    for name, value in loss.items():
+                        self.losses[name] = self.losses.get(name, 0) + weight * value.detach()
+                    loss = torch.stack([value.float() for value in loss.values()]).sum()
+                loss = loss * weight
                 # Gradients are averaged over the processes, but the shares are to be added.
                 self.scaler.scale(loss * self.process.world_size).backward()
             total += loss.detach()

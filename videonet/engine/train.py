@@ -7,7 +7,7 @@ import itertools
 import logging
 import math
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -72,6 +72,7 @@ class _StepNote(NamedTuple):
     epoch: int  # from 1
     rate: float
     videos: Tensor  # (n,) on the CPU
+    losses: tuple[str, ...] = ()  # names of what the loss is the sum of
 
 
 class _StepResult(NamedTuple):
@@ -80,6 +81,7 @@ class _StepResult(NamedTuple):
     loss: float = math.nan
     norm: float = math.nan
     stop: bool = False
+    losses: Mapping[str, float] = {}  # what the loss is the sum of, by name
 
 
 class Trainer:
@@ -298,6 +300,7 @@ class Trainer:
                     lr=rate,
                     grad_norm=self.known.norm,
                     memory_gib=round(peak_memory(self.process.device), 3),
+                    **self.known.losses,
                     **self.timer.record(self.train_step.clips_per_step),
                 )
             if self.known.stop:
@@ -327,10 +330,13 @@ class Trainer:
         set_learning_rate(self.state.optimizer, rate)
         share = self.train_step.backward(clips, targets, self.share.rows, seed)
         asked = torch.full_like(share, float(self.stop.received > 0))
-        loss, stop = self.process.total(torch.stack((share, asked)))
+        named = self.train_step.losses
+        parts = [value.to(share) for value in named.values()]
+        loss, stop, *parts = self.process.total(torch.stack((share, asked, *parts)))
         norm = self.train_step.clip_gradients()
-        note = _StepNote(position.step + 1, position.epoch + 1, rate, batch.videos)
-        self.numbers.put(torch.stack((loss, stop, norm.to(loss))), note)
+        place = position.step + 1, position.epoch + 1
+        note = _StepNote(*place, rate, batch.videos, tuple(named))
+        self.numbers.put(torch.stack((loss, stop, norm.to(loss), *parts)), note)
         self._read_numbers(everything=wait)
         self.train_step.update()
         position.step += 1
@@ -344,12 +350,14 @@ class Trainer:
         Raises:
             TrainingError: a loss or a gradient is not finite; the same on all processes.
         """
-        for (loss, stop, norm), note in self.numbers.arrived(everything=everything):
+        for (loss, stop, norm, *parts), note in self.numbers.arrived(everything=everything):
             if not math.isfinite(loss):
                 self._refuse("loss", loss, note)
             if not math.isfinite(norm) and not self.state.scaler.is_enabled():
                 self._refuse("norm of the gradient", norm, note)
-            self.known = _StepResult(loss, norm, stop > 0)
+            self.known = _StepResult(
+                loss, norm, stop > 0, dict(zip(note.losses, parts, strict=True))
+            )
 
     def _refuse(self, what: str, value: float, step: _StepNote) -> None:
         """Raise the same error on all processes, before anything is saved."""

@@ -108,8 +108,7 @@ def next_steps(outcome: Outcome) -> list[str]:
             )
     if outcome.suspects:
         steps.append(
-            f"Look at the labels of {outcome.suspects} videos (below): the model is sure of "
-            "another class."
+            f"Look at the {_labels(outcome.suspects)} below: the model is sure of another class."
         )
     if small:
         steps.append(
@@ -141,3 +140,7 @@ def _of_curve(points: Sequence[Point]) -> list[str]:
     if gain >= 0.03:
         return [f"{text}: twice as many videos would probably bring about as much again, or less."]
     return [f"{text}: more videos of the same kind would bring little, unless they are other ones."]
+
+
+def _labels(count: int) -> str:
+    return f"labels of {count} videos" if count > 1 else "label of 1 video"

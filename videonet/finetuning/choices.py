@@ -56,14 +56,15 @@ class StartingWeights:
     Attributes:
         source: a name, a file or a folder; empty for random weights.
         model: name of the architecture.
-        frames: per clip; 1 for weights of images.
-        size: side of the crop in pixels.
+        frames: per clip; 1 for weights of images, 0 for any number.
+        size: side of the crop in pixels; 0 for any.
         stride: of dense clips, in frames at `fps`.
         fps: rate that `stride` counts in; 0 for the video's own.
         sampling: "dense" or "segments".
         trained_on: data sets, for people.
         config: groups of keys that belong to the weights (``MODEL``, ``DATA``, …).
         given: somebody asked for them.
+        made: this machine makes them before the training.
     """
 
     source: str
@@ -76,6 +77,7 @@ class StartingWeights:
     trained_on: str = ""
     config: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     given: bool = False
+    made: bool = False
 
 
 def configuration(base: Mapping[str, Any], choices: Sequence[Choice]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 from videonet.errors import ConfigError
 from videonet.finetuning.choices import Choice, Machine, StartingWeights
 from videonet.finetuning.clips import SIZES
-from videonet.finetuning.facts import DataFacts
+from videonet.finetuning.facts import STILL, DataFacts
 
 MINUTES = {"cpu": 45.0, "cuda": 60.0}  # that a training takes where nobody says how long
 SMALL = "hrnet_xs"  # the model from random weights: it leaves chance first, in the least time
@@ -56,7 +56,15 @@ _ADAMW = {
     "MIXUP.ENABLE": True,  # for the label smoothing alone
     "MIXUP.PROB": 0.0,
 }
-_AUGMENTED = {"AUG.ENABLE": True, "AUG.NUM_SAMPLE": 2, "AUG.RE_PROB": 0.0}
+_AUGMENTED = {
+    "AUG.ENABLE": True,
+    "AUG.NUM_SAMPLE": 2,
+    "AUG.RE_PROB": 0.0,
+    # What differs from camera to camera, and is no movement.
+    "AUG.EXPOSURE": 1.0,
+    "AUG.SHAKE": 1.0,
+    "AUG.TRIM": 0.3,
+}
 _SMALL = (
     _ADAMW
     | _AUGMENTED
@@ -100,6 +108,9 @@ RECIPES = {
         | {
             "AUG.NUM_SAMPLE": 1,
             "AUG.AA_TYPE": "",
+            "AUG.EXPOSURE": 0.0,
+            "AUG.SHAKE": 0.0,
+            "AUG.TRIM": 0.0,
             "MODEL.FROZEN_LAYERS": -1,
             "SOLVER.WEIGHT_DECAY": 1e-4,
         },
@@ -126,9 +137,10 @@ def choose_weights(
     kind = "cuda" if machine.fast else "cpu"
     given = [weights for weights in found if weights.given]
     if given:
-        return given[0], _start(what, given[0], "they were asked for")
+        return given[0], _start(what, given[0], "this was asked for")
+    moves = not facts.pictures and (facts.moving is None or facts.moving >= STILL)
     ranked = sorted(
-        (w for w in found if _ending(w.model) in SUITABLE[kind]),
+        (w for w in found if _ending(w.model) in SUITABLE[kind] and not w.made),
         key=lambda w: (
             w.frames == 1 and not facts.pictures,
             SUITABLE[kind].index(_ending(w.model)),
@@ -144,12 +156,18 @@ def choose_weights(
             f"{'a GPU' if machine.fast else 'a CPU'}",
         )
     hint = "mvit_v2_s.k400" if machine.fast else "mvit_v2_s.k400 (slow on a CPU)"
+    reason = (
+        f"the cache {place} holds no published weights that suit this machine; --weights {hint} "
+        "would fetch some, and a run of yours may be given as well"
+    )
+    made = [weights for weights in found if weights.made]
+    if made and moves:
+        return made[0], _start(what, made[0], reason)
     none = StartingWeights("", SMALL, 0, 0)
-    reason = f"the cache {place} holds no published weights that suit this machine"
     return none, Choice(
         what,
         f"none: a small model ({SMALL}) from random weights",
-        f"{reason}; --weights {hint} would fetch some, and a run of yours may be given as well",
+        reason,
         {
             "MODEL.NAME": SMALL,
             "MODEL.ARGUMENTS": {"centre_clips": True},
@@ -164,7 +182,10 @@ def _ending(model: str) -> str:
 
 def _start(what: str, weights: StartingWeights, why: str) -> Choice:
     keys = {"TRAIN.CHECKPOINT_FILE_PATH": weights.source}
-    return Choice(what, f"{weights.source} ({weights.model})", why, keys)
+    text = f"{weights.source} ({weights.model})"
+    if weights.made:
+        text = f"a small model ({weights.model}) that learns {weights.trained_on} first, once"
+    return Choice(what, text, why, keys)
 
 
 def choose_recipe(
@@ -299,7 +320,7 @@ def choose_schedule(
         if epochs > fit:
             why = f"fewer would not do, though they take longer than {minutes:g} minutes"
     total = epochs * clips * seconds
-    steps = epochs * math.ceil(videos / batch)
+    steps = epochs * (videos // batch)
     rate = recipe.rate * math.sqrt(batch * samples / 16)
     period = max(1, min(round(150 / (clips * seconds)), math.ceil(epochs / 6)))
     word = "epochs" if epochs > 1 else "epoch"

@@ -26,11 +26,12 @@ from videonet.data.preparing.manifest import (
 from videonet.data.tables import write_table
 from videonet.errors import ConfigError, DataError
 from videonet.files import make_folder, replacing_text
-from videonet.finetuning.choices import Choice, Machine, configuration
+from videonet.finetuning.choices import Choice, Machine, StartingWeights, configuration
 from videonet.finetuning.clips import choose_clips, sided
 from videonet.finetuning.examine import ALL, examine
 from videonet.finetuning.facts import DataFacts, VideoFacts, find_copies, together
 from videonet.finetuning.groups import find_groups
+from videonet.finetuning.motions import MOTIONS, motion_weights
 from videonet.finetuning.plan import (
     MINUTES,
     choose_balance,
@@ -214,7 +215,7 @@ def _plan(
 ) -> tuple[list[Choice], dict[str, Any]]:
     """The choices of a training with so many videos an epoch, and the configuration."""
     weights, start = choose_weights(
-        facts, machine, find_weights(asked.weights), str(cache_folder() / "weights")
+        facts, machine, _weights(asked), str(cache_folder() / "weights")
     )
     name, recipe = choose_recipe(facts, machine, weights, asked.recipe)
     clips = choose_clips(facts, machine, weights, frames=asked.frames, size=asked.size)
@@ -232,7 +233,7 @@ def _plan(
     seconds = measure(cfg, len(facts.classes)) * (1 if machine.fast else BUSY)
     place = next(k for k, c in enumerate(choices) if c.what == "size of a frame")
     side = choices[place].keys["DATA.TRAIN_CROP_SIZE"]
-    free = not asked.size and not weights.source and not asked.epochs
+    free = not asked.size and not weights.size and not asked.epochs
     smaller = fitting_side(name, machine, videos, side, seconds, minutes) if free else side
     if smaller < side:
         why = f"{choices[place].why}, but {side} pixels would take longer than {minutes:g} minutes"
@@ -244,6 +245,17 @@ def _plan(
     )  # fmt: skip
     choices += schedule.choices
     return choices, configuration(base, [fixed, device, *choices])
+
+
+def _weights(asked: Asked) -> list[StartingWeights]:
+    """The weights that the training may start from."""
+    if asked.weights == MOTIONS:
+        return [motion_weights(given=True)]
+    if asked.weights:
+        return find_weights(asked.weights)
+    if asked.recipe == "scratch":
+        return []
+    return [*find_weights(""), motion_weights(given=False)]
 
 
 def _write_lists(folder: Path, state: State) -> None:

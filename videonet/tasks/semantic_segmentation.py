@@ -91,16 +91,16 @@ class SemanticSegmentation(RecordTask):
         logits: list[Tensor] = model(clips, every_head=True)
         return logits
 
-    def loss(self, outputs: Sequence[Tensor], targets: Targets) -> Tensor:
+    def loss(self, outputs: Sequence[Tensor], targets: Targets) -> dict[str, Tensor]:
         """Mean cross entropy of the pixels that count, and that of the auxiliary head."""
         labels = targets["label_map"].long() - 1  # (N, T, H, W), -1 where a pixel does not count
         count = (labels >= 0).sum().clamp(min=1)
-        weights = (1.0, self.cfg.SEGMENTER.AUXILIARY_WEIGHT)
-        total = outputs[0].new_zeros((), dtype=torch.float32)
-        for logits, weight in zip(outputs, weights, strict=False):
+        weights = {"loss_decode": 1.0, "loss_auxiliary": self.cfg.SEGMENTER.AUXILIARY_WEIGHT}
+        losses = {}
+        for logits, (name, weight) in zip(outputs, weights.items(), strict=False):
             entropy = F.cross_entropy(logits.float(), labels, ignore_index=-1, reduction="sum")
-            total = total + weight * entropy / count
-        return total
+            losses[name] = weight * entropy / count
+        return losses
 
     def run(self, model: nn.Module, clips: Tensor, targets: Targets) -> list[Tensor | None]:
         """The classes of every pixel of whole frames, uint8 or int16 (T, H, W).

@@ -187,8 +187,8 @@ class Task(ABC):
         return model(clips)
 
     @abstractmethod
-    def loss(self, outputs: Any, targets: Targets) -> Tensor:
-        """The mean loss over clips.
+    def loss(self, outputs: Any, targets: Targets) -> Tensor | Mapping[str, Tensor]:
+        """The mean loss over clips; or several, by name, that are added and recorded one by one.
 
         Args:
             outputs: see :meth:`run_in_training`; those of most models are (N, …).

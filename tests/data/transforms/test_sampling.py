@@ -133,3 +133,18 @@ def test_a_clip_of_an_uneven_video_is_even_in_time():
     clip = ClipSampler(9, rate=6).uniform(60, 15, 1, times)[0]
     seconds = np.diff(times[clip])
     assert seconds.min() > 0.3 and seconds.max() < 0.6
+
+
+def test_trimmed_clips_leave_out_the_ends_and_no_more_than_they_may():
+    sampler = ClipSampler(num_frames=8, mode="segments", trim=0.4)
+    rng = np.random.default_rng(0)
+    clips = np.stack([sampler.random(101, 30.0, rng) for _ in range(500)])
+    assert (np.diff(clips) >= 0).all() and clips.min() >= 0 and clips.max() <= 100
+    spans = clips[:, -1] - clips[:, 0]
+    assert spans.min() > 60 * 6 / 8 - 2 and spans.max() > 95
+    assert (clips[:, 0] > 25).any() and (clips[:, -1] < 75).any()  # either end is left out
+    short = np.stack([sampler.random(1, 30.0, rng) for _ in range(20)])
+    assert (short == 0).all()
+    plain = ClipSampler(num_frames=8, mode="segments")
+    first = plain.random(101, 30.0, np.random.default_rng(1))
+    assert (first == segment_random(101, 8, np.random.default_rng(1))).all()

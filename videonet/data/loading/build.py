@@ -86,6 +86,7 @@ def clip_sampler(cfg: CfgNode, split: str = "train") -> ClipSampler:
         target_fps=float(cfg.DATA.TARGET_FPS),
         mode=mode,
         short_video=cfg.DATA.SHORT_VIDEO,
+        trim=cfg.AUG.TRIM if cfg.AUG.ENABLE else 0.0,
     )
 
 
@@ -105,6 +106,8 @@ def training_clips(cfg: CfgNode, maker: TargetMaker | None = None) -> TrainingCl
             "erasing": aug.RE_PROB,
             "erasing_mode": aug.RE_MODE,
             "erasing_count": aug.RE_COUNT,
+            "exposure": aug.EXPOSURE,
+            "shake": aug.SHAKE,
         }
     augment = build_augmentation(
         flip=cfg.DATA.RANDOM_FLIP and dataset_form(cfg, "train").mirrors,

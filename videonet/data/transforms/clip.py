@@ -21,6 +21,7 @@ from videonet.data.transforms.crops import Moving, cut, pick_frames, resize_shor
 from videonet.data.transforms.geometry import frame_size, mirroring, scaling, shifting
 from videonet.data.transforms.moving import KeyPoints, fitted, move
 from videonet.data.transforms.rand_augment import RandAugment, RandAugmentPolicy
+from videonet.data.transforms.varying import Exposure, Shake
 from videonet.errors import ConfigError
 
 Transform = Callable[..., Any]
@@ -173,11 +174,21 @@ def build_augmentation(
     erasing_mode: str = "pixel",
     erasing_count: int = 1,
     flip: bool = False,
+    exposure: float = 0.0,
+    shake: float = 0.0,
     mean: Sequence[float] = (0.45, 0.45, 0.45),
     std: Sequence[float] = (0.225, 0.225, 0.225),
 ) -> v2.Compose:
-    """What follows the training crop: flip, RandAugment or else colour jitter, erasing."""
+    """What follows the training crop: what happens to a camera, flip and the rest.
+
+    That is changes of light and of its place within the clip, flip, RandAugment or else colour
+    jitter, erasing.
+    """
     steps: list[Transform] = []
+    if exposure:
+        steps.append(Exposure(exposure))
+    if shake:
+        steps.append(Shake(shake))
     if flip:
         steps.append(RandomFlip(0.5))
     if policy:

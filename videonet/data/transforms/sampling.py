@@ -32,6 +32,7 @@ class ClipSampler:
     target_fps: float = 0.0
     mode: str = DENSE
     short_video: str = REPEAT_LAST
+    trim: float = 0.0
 
     def random(
         self, frames: int, fps: float, rng: np.random.Generator, times: np.ndarray | None = None
@@ -43,8 +44,14 @@ class ClipSampler:
         """
         clock = Clock.of(frames, fps, times)
         if self.mode == SEGMENTS:
-            return clock.frames_at(segment_random(clock.places, self.num_frames, rng))
+            first, places = self._trimmed(clock.places, rng) if self.trim else (0, clock.places)
+            return clock.frames_at(first + segment_random(places, self.num_frames, rng))
         return self._dense(clock, fps, float(rng.random()))
+
+    def _trimmed(self, places: int, rng: np.random.Generator) -> tuple[int, int]:
+        """The first place of a random part of a video, and how many it has."""
+        left_out = int(self.trim * rng.random() * (places - 1))
+        return int(rng.integers(left_out + 1)), places - left_out
 
     def uniform(
         self, frames: int, fps: float, count: int, times: np.ndarray | None = None
