@@ -1,12 +1,15 @@
 """Made-up facts of videos, and small folders of drawn clips."""
 
+import logging
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from videonet.data.preparing.synthetic import write_demo_dataset
+from videonet.finetuning import setup
 from videonet.finetuning.choices import Machine, StartingWeights
 from videonet.finetuning.facts import DataFacts, Look, VideoFacts
 from videonet.finetuning.plan import SMALL
@@ -67,3 +70,15 @@ def small(drawn, tmp_path) -> Path:
         for k, clip in enumerate(sorted(source.iterdir())):
             shutil.copy(clip, folder / source.name / f"person{k % 4:02}_take{k}.mp4")
     return folder
+
+
+@pytest.fixture
+def one_thread_and_the_loggers_before(monkeypatch):
+    threads, root = torch.get_num_threads(), logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    torch.set_num_threads(1)
+    monkeypatch.setattr(setup, "seconds_per_clip", lambda *_: 0.01)
+    yield
+    torch.set_num_threads(threads)
+    root.handlers[:] = handlers
+    root.setLevel(level)

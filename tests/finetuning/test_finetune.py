@@ -2,14 +2,12 @@
 
 import html
 import json
-import logging
 import re
 import shlex
 import shutil
 import signal
 
 import pytest
-import torch
 
 from videonet import Predictor
 from videonet.commands import finetune, predict
@@ -21,16 +19,7 @@ QUICK = ["--epochs", "2", "--size", "32", "--frames", "4"]
 KEYS = ["TEST.NUM_ENSEMBLE_VIEWS", "1", "AUG.NUM_SAMPLE", "1", "DATA_LOADER.NUM_WORKERS", "0"]
 
 
-@pytest.fixture(autouse=True)
-def one_thread_and_the_loggers_before(monkeypatch):
-    threads, root = torch.get_num_threads(), logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    torch.set_num_threads(1)
-    monkeypatch.setattr(setup, "seconds_per_clip", lambda *_: 0.01)
-    yield
-    torch.set_num_threads(threads)
-    root.handlers[:] = handlers
-    root.setLevel(level)
+pytestmark = pytest.mark.usefixtures("one_thread_and_the_loggers_before")
 
 
 def test_a_folder_becomes_a_model_and_a_page(small, tmp_path, capsys, monkeypatch):

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.finetuning.conftest import CPU, data_facts
+from videonet.commands import finetune
 from videonet.commands.run import run_config
 from videonet.config import load_config
 from videonet.errors import Interrupted
@@ -15,6 +16,8 @@ from videonet.finetuning.plan import choose_recipe, choose_weights
 from videonet.finetuning.start import config_from
 from videonet.models import create_model
 from videonet.models.weights import load_weights
+
+pytestmark = pytest.mark.usefixtures("one_thread_and_the_loggers_before")
 
 DEMO = Path(__file__).parents[2] / "configs" / "DEMO" / "MVITv2_XS.yaml"
 
@@ -71,3 +74,15 @@ def test_they_are_chosen_where_nothing_better_is_and_something_moves():
     assert choose_weights(data_facts(), CPU, [published, made], "cache")[0] is published
     for still in ({"pictures": True}, {"moving": 0.0001}):
         assert choose_weights(data_facts(**still), CPU, [made], "cache")[0].source == ""
+
+
+def test_the_command_makes_them_before_it_trains(small_recipe, small, tmp_path):
+    run = tmp_path / "run"
+    words = ["--epochs", "1", "--size", "32", "--frames", "4", "--quiet"]
+    keys = ["TEST.NUM_ENSEMBLE_VIEWS", "1", "AUG.NUM_SAMPLE", "1", "DATA_LOADER.NUM_WORKERS", "0"]
+    finetune.main([str(small), "--output", str(run), *words, *keys, "DEVICE", "cpu"])
+    assert "learns drawn motions first" in (run / "choices.txt").read_text()
+    assert (motions.motion_folder() / "config.json").is_file()
+    log = (run / "log.txt").read_text()
+    assert "mvit_v2_xs" in log and f"initial weights\n{motions.motion_folder()}" in log
+    assert (run / "report.html").is_file()
