@@ -202,6 +202,9 @@ def test_two_nodes_of_which_one_is_killed(predictor, folder, tmp_path, monkeypat
     assert failed == 8
     found = rows(tmp_path / "rows")
     assert as_predicted(found) == predicted(predictor, paths, sliding, tmp_path / "a.jsonl")
+    with Parts(tmp_path / "alone", describe_bulk(predictor, options)) as parts:
+        assert bulk_here(predictor, paths, parts, options, progress=False) == 8
+    assert found == rows(tmp_path / "alone")
 
 
 def killing(add, cluster, node):

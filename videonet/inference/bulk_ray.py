@@ -96,7 +96,7 @@ class ScoreClips:
         for k, (of_clips, vectors) in enumerate(groups):
             row = {name: places[name][k] for name in _PLACE}
             if places["error"][k]:
-                row |= {"error": places["error"][k]}
+                row = failed_row(row["path"], row["window"], places["error"][k])
             else:
                 row |= scored_row(self._predictor, of_clips, vectors, self._top_k)
             rows.append(row)
