@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 Note = TypeVar("Note")
+
+
+class StepNote(NamedTuple):
+    """What an error says of a step."""
+
+    number: int  # from 1
+    epoch: int  # from 1
+    rate: float
+    videos: Tensor  # (n,) on the CPU
+    losses: tuple[str, ...] = ()  # names of what the loss is the sum of
+
+
+class StepResult(NamedTuple):
+    """The loss and the norm of the gradient of a step, and whether any process was to stop."""
+
+    loss: float = math.nan
+    norm: float = math.nan
+    stop: bool = False
+    losses: Mapping[str, float] = {}  # what the loss is the sum of, by name
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ import itertools
 import logging
 import math
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 import yaml
@@ -49,7 +49,7 @@ from videonet.engine.setup import build_model, start_state
 from videonet.engine.signals import StopSignals
 from videonet.engine.state import Position
 from videonet.engine.step import TrainingStep
-from videonet.engine.step_numbers import StepNumbers
+from videonet.engine.step_numbers import StepNote, StepNumbers, StepResult
 from videonet.engine.timing import StepTimer, peak_memory
 from videonet.errors import DataError, Interrupted, TrainingError, WriteError
 from videonet.tasks import build_task
@@ -63,25 +63,6 @@ logger = logging.getLogger(__name__)
 
 class _StopRequested(Exception):
     """A process received a signal while statistics were measured."""
-
-
-class _StepNote(NamedTuple):
-    """What an error says of a step."""
-
-    number: int  # from 1
-    epoch: int  # from 1
-    rate: float
-    videos: Tensor  # (n,) on the CPU
-    losses: tuple[str, ...] = ()  # names of what the loss is the sum of
-
-
-class _StepResult(NamedTuple):
-    """The loss and the norm of the gradient of a step, and whether any process was to stop."""
-
-    loss: float = math.nan
-    norm: float = math.nan
-    stop: bool = False
-    losses: Mapping[str, float] = {}  # what the loss is the sum of, by name
 
 
 class Trainer:
@@ -108,8 +89,8 @@ class Trainer:
         if cfg.TRAIN.MIXED_PRECISION and self.dtype is None:
             logger.info("mixed precision is not used on %s", process.device)
         self.stop, self.timer = StopSignals(), StepTimer()
-        self.numbers: StepNumbers[_StepNote] = StepNumbers(process.device)
-        self.known = _StepResult()  # of the newest step whose numbers have arrived
+        self.numbers: StepNumbers[StepNote] = StepNumbers(process.device)
+        self.known = StepResult()  # of the newest step whose numbers have arrived
         with only_run_in(self.folder, process):
             self.state = start_state(cfg, process, self.model, self.task, self.dtype, self.facts)
         self._prepare_steps()
@@ -335,7 +316,7 @@ class Trainer:
         loss, stop, *parts = self.process.total(torch.stack((share, asked, *parts)))
         norm = self.train_step.clip_gradients()
         place = position.step + 1, position.epoch + 1
-        note = _StepNote(*place, rate, batch.videos, tuple(named))
+        note = StepNote(*place, rate, batch.videos, tuple(named))
         self.numbers.put(torch.stack((loss, stop, norm.to(loss), *parts)), note)
         self._read_numbers(everything=wait)
         self.train_step.update()
@@ -355,11 +336,11 @@ class Trainer:
                 self._refuse("loss", loss, note)
             if not math.isfinite(norm) and not self.state.scaler.is_enabled():
                 self._refuse("norm of the gradient", norm, note)
-            self.known = _StepResult(
+            self.known = StepResult(
                 loss, norm, stop > 0, dict(zip(note.losses, parts, strict=True))
             )
 
-    def _refuse(self, what: str, value: float, step: _StepNote) -> None:
+    def _refuse(self, what: str, value: float, step: StepNote) -> None:
         """Raise the same error on all processes, before anything is saved."""
         videos = sorted(set().union(*self.process.gather(step.videos.tolist())))
         paths = self.loader.dataset.paths
