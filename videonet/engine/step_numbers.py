@@ -15,7 +15,7 @@ Note = TypeVar("Note")
 
 
 class StepNote(NamedTuple):
-    """What an error says of a step."""
+    """What is known of a step before its numbers arrive; errors say it."""
 
     number: int  # from 1
     epoch: int  # from 1
