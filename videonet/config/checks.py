@@ -183,7 +183,8 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
         lambda v: 0 <= v <= 1,
         (
             *("DATA.MAX_BAD_SHARE", "TEST.MAX_BAD_SHARE", "AUG.RE_PROB", "MIXUP.PROB"),
-            *("AUG.EXPOSURE", "AUG.SHAKE", "AUG.TRIM", "MIXUP.SWITCH_PROB"),
+            *("AUG.EXPOSURE", "AUG.SHAKE", "AUG.TRIM", "AUG.HOLD", "AUG.PACE"),
+            "MIXUP.SWITCH_PROB",
             *("BOUNDARY.OVERLAP", "BOUNDARY.TRAIN_OVERLAP"),
         ),
     ),

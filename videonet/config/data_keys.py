@@ -209,6 +209,18 @@ AUG = Group(
             "out at its two ends together.",
             own=True,
         ),
+        "HOLD": Key(
+            0.0,
+            "Largest share of a training clip of DATA.SAMPLING segments, 0 to 1, in which the "
+            "first or the last frame stands still.",
+            own=True,
+        ),
+        "PACE": Key(
+            0.0,
+            "Strength, 0 to 1, of uneven speed in training clips of DATA.SAMPLING segments; at 1 "
+            "it doubles or halves towards one end.",
+            own=True,
+        ),
     },
 )
 

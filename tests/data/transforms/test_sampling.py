@@ -9,6 +9,7 @@ from videonet.data.transforms.sampling import (
     nearest_frames,
     segment_middle,
     segment_random,
+    uneven,
 )
 
 FIRST, CENTRE, LAST = 0.0, 0.5, 1.0
@@ -148,3 +149,25 @@ def test_trimmed_clips_leave_out_the_ends_and_no_more_than_they_may():
     plain = ClipSampler(num_frames=8, mode="segments")
     first = plain.random(101, 30.0, np.random.default_rng(1))
     assert (first == segment_random(101, 8, np.random.default_rng(1))).all()
+
+
+def test_held_clips_stand_still_at_their_ends_and_no_longer_than_they_may():
+    sampler = ClipSampler(num_frames=16, mode="segments", hold=0.5)
+    rng = np.random.default_rng(0)
+    clips = np.stack([sampler.random(161, 30.0, rng) for _ in range(500)])
+    assert (np.diff(clips) >= 0).all() and clips.min() == 0 and clips.max() == 160
+    before, after = (clips == 0).sum(axis=1), (clips == 160).sum(axis=1)
+    assert before.max() > 5 and after.max() > 5  # either end is held
+    assert (before + after).max() <= 16 * 0.5 + 2
+    assert (np.stack([sampler.random(1, 30.0, rng) for _ in range(20)]) == 0).all()
+
+
+def test_an_uneven_pace_keeps_the_order_and_the_ends():
+    even = np.linspace(0, 1, 33)
+    rng = np.random.default_rng(0)
+    clips = np.stack([uneven(even, 0.0, 1.0, rng) for _ in range(500)])
+    assert (np.diff(clips) > 0).all() and (clips[:, 0] == 0).all() and (clips[:, -1] == 1).all()
+    middle = clips[:, 16]
+    assert 0.25 <= middle.min() < 0.3 and 0.7 < middle.max() <= 0.75  # 0.5 ** 2, 1 - 0.5 ** 2
+    assert abs(middle.mean() - 0.5) < 0.02
+    assert (uneven(even, 0.0, 0.0, rng) == even).all()

@@ -80,13 +80,14 @@ def clip_sampler(cfg: CfgNode, split: str = "train") -> ClipSampler:
     mode = cfg.DATA.SAMPLING
     if mode == "auto":
         mode = dataset_form(cfg, split).sampling
+    varied = {key.lower(): cfg.AUG[key] for key in ("TRIM", "HOLD", "PACE") if cfg.AUG.ENABLE}
     return ClipSampler(
         num_frames=cfg.DATA.NUM_FRAMES,
         rate=cfg.DATA.SAMPLING_RATE,
         target_fps=float(cfg.DATA.TARGET_FPS),
         mode=mode,
         short_video=cfg.DATA.SHORT_VIDEO,
-        trim=cfg.AUG.TRIM if cfg.AUG.ENABLE else 0.0,
+        **varied,
     )
 
 

@@ -24,7 +24,9 @@ class ClipSampler:
 
     ``mode``: ``dense`` or ``segments``. ``rate``: frames between two frames of a dense clip in a
     video of ``target_fps`` (0: of any video). ``short_video``: what a dense clip that is longer
-    than its video does, ``repeat_last`` or ``loop``.
+    than its video does, ``repeat_last`` or ``loop``. Of random segment clips: ``trim``, the largest
+    share of the video that is left out at its ends; ``hold``, the largest share of the clip that
+    shows the first or the last frame still; ``pace``, 0 to 1, how uneven its speed may be.
     """
 
     num_frames: int
@@ -33,6 +35,8 @@ class ClipSampler:
     mode: str = DENSE
     short_video: str = REPEAT_LAST
     trim: float = 0.0
+    hold: float = 0.0
+    pace: float = 0.0
 
     def random(
         self, frames: int, fps: float, rng: np.random.Generator, times: np.ndarray | None = None
@@ -45,7 +49,11 @@ class ClipSampler:
         clock = Clock.of(frames, fps, times)
         if self.mode == SEGMENTS:
             first, places = self._trimmed(clock.places, rng) if self.trim else (0, clock.places)
-            return clock.frames_at(first + segment_random(places, self.num_frames, rng))
+            chosen = segment_random(places, self.num_frames, rng)
+            if self.hold or self.pace:
+                at = uneven(chosen / max(places - 1, 1), self.hold, self.pace, rng)
+                chosen = np.rint(at * (places - 1)).astype(np.int64)
+            return clock.frames_at(first + chosen)
         return self._dense(clock, fps, float(rng.random()))
 
     def _trimmed(self, places: int, rng: np.random.Generator) -> tuple[int, int]:
@@ -138,6 +146,25 @@ def segment_random(frames: int, num_frames: int, rng: np.random.Generator) -> np
     """One random frame of each of ``num_frames`` equal segments, ``(num_frames,)``."""
     first, last = _segments(frames, num_frames)
     return rng.integers(first, last + 1)
+
+
+def uneven(at: np.ndarray, hold: float, pace: float, rng: np.random.Generator) -> np.ndarray:
+    """Points in time as if the person had waited before or after, or not kept the pace.
+
+    Args:
+        at: (T,) rising, 0 at the start of the video and 1 at its end.
+        hold: largest share of the clip, at both ends together, in which nothing moves.
+        pace: strength, 0 to 1; at 1 the speed doubles or halves towards one end.
+        rng: draws how much of both.
+
+    Returns:
+        (T,) rising points between 0 and 1.
+    """
+    still = hold * rng.random()
+    before = still * rng.random()
+    at = ((at - before) / max(1 - still, 1e-6)).clip(0, 1)
+    power = 2 ** (pace * rng.uniform(-1, 1))
+    return at**power if rng.random() < 0.5 else 1 - (1 - at) ** power
 
 
 def segment_middle(frames: int, num_frames: int, view: int = 0, views: int = 1) -> np.ndarray:
