@@ -191,7 +191,8 @@ class TrainingClips:
         samples = []
         with torch.random.fork_rng(devices=[]):
             for row, rng, of_clip in zip(rows, rngs, targets, strict=True):
-                torch.manual_seed(int(rng.integers(2**63)))
+                # That of the CPU alone: torch.manual_seed touches every kind of device.
+                torch.default_generator.manual_seed(int(rng.integers(2**63)))
                 samples.append(self.augment(*self.crop(frames, of_clip, rows=row)))
         return samples
 
