@@ -151,7 +151,7 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
             *("SOLVER.MOMENTUM", "SOLVER.DAMPENING", "BN.WEIGHT_DECAY"),
             *("DATA_LOADER.NUM_WORKERS", "DATA_LOADER.VIDEO_TIMEOUT", "NUM_GPUS", "RNG_SEED"),
             *("MODEL.NUM_CLASSES", "MODEL.LORA.RANK", "PROBE.AUGMENTED", "DATA.TARGET_FPS"),
-            "BOUNDARY.PADDING",
+            *("BOUNDARY.PADDING", "DATA.FRAME_STORE_GB"),
             *("DETECTOR.PAD_SQUARE", "SEGMENTER.AUXILIARY_WEIGHT"),
         ),
     ),

@@ -67,6 +67,17 @@ DATA = Group(
             "or loop (from its start).",
             own=True,
         ),
+        "FRAME_STORE": Key(
+            "",
+            "Folder for the decoded frames of short training videos, at the size that clips are "
+            "cropped from: later epochs read them from there. Empty: every clip is decoded.",
+            own=True,
+        ),
+        "FRAME_STORE_GB": Key(
+            8.0,
+            "Gigabytes that FRAME_STORE may take; videos for which there is no room are decoded.",
+            own=True,
+        ),
         "NUM_FRAMES": Key(8, "Frames per clip; 1 for images."),
         "SAMPLING_RATE": Key(
             8, "Distance between two frames of a dense clip, in frames at TARGET_FPS."

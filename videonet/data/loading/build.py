@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from videonet.data.preparing.manifest import read_manifest
 from videonet.data.targets import Annotations, TargetMaker
 from videonet.data.transforms.geometry import Size
 from videonet.data.transforms.sampling import ClipSampler
+from videonet.data.video.frame_store import FrameStore
 from videonet.errors import ConfigError
 from videonet.ops.boundary_patches import PatchRule
 
@@ -129,8 +131,15 @@ def training_clips(cfg: CfgNode, maker: TargetMaker | None = None) -> TrainingCl
         backend=_backend(cfg),
         frames_fps=cfg.DATA.FRAMES_FPS,
         maker=maker,
+        store=_frame_store(cfg),
         **dense,
     )
+
+
+def _frame_store(cfg: CfgNode) -> FrameStore | None:
+    if not cfg.DATA.FRAME_STORE:
+        return None
+    return FrameStore(os.path.abspath(cfg.DATA.FRAME_STORE), cfg.DATA.FRAME_STORE_GB * 1e9)
 
 
 def evaluation_views(

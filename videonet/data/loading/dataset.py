@@ -25,6 +25,7 @@ from videonet.data.targets import Annotations, ClipFrames, TargetMaker, Targets
 from videonet.data.transforms.geometry import Size
 from videonet.data.transforms.sampling import ClipSampler
 from videonet.data.transforms.views import read_frames, to_batch, video_views
+from videonet.data.video.frame_store import FrameStore
 from videonet.errors import DataError, DecodeError
 from videonet.terminal import ShortRepr
 
@@ -100,6 +101,7 @@ class TrainingClips:
         canvas: height and width that ``augment`` pads clips to; None where ``crop`` cuts all of
             them to one size.
         multiple: a batch is cut to its largest picture, up to a multiple of this; 0 leaves it.
+        store: keeps decoded frames; None decodes them for every clip.
     """
 
     sampler: ClipSampler
@@ -111,6 +113,7 @@ class TrainingClips:
     maker: TargetMaker | None = None
     canvas: Size | None = None
     multiple: int = 0
+    store: FrameStore | None = None
 
     @property
     def clip_shape(self) -> tuple[int, int, int, int]:
@@ -160,7 +163,8 @@ class TrainingClips:
         frames: Sequence[str] | Sequence[int] | None = None,
     ) -> VideoReader:
         """The video at about the size that its clips are cropped from."""
-        return open_video(
+        opened = partial(
+            open_video,
             path,
             self.backend,
             self.crop.decode_side,
@@ -169,6 +173,9 @@ class TrainingClips:
             frames_fps=self.frames_fps,
             frames=frames,
         )
+        if self.store is None or frames is not None:
+            return opened()
+        return self.store.open(path, (self.backend, self.crop.decode_side), opened)
 
     def change(
         self,
