@@ -45,7 +45,7 @@ def main(argv: Words = None, prog: str | None = None) -> None:
     if sum(map(bool, (args.train, args.cfg, args.checkpoint))) != 1:
         parser.error("give --cfg or --checkpoint with a data set, or --train with --val")
     if args.train is None:
-        from videonet.commands.probing import load_probe_config, run_probe
+        from videonet.finetuning.probing import load_probe_config, run_probe
 
         results = run_probe(load_probe_config(args.cfg, args.checkpoint, args.overrides))
     elif args.overrides:

@@ -204,6 +204,19 @@ def read_videos_of(folder: Path) -> tuple[list[str], list[int | None], list[int]
     )
 
 
+def read_failures(folder: Path) -> dict[str, str]:
+    """Why videos failed in the last run, by video.
+
+    Raises:
+        DataError: the file of them cannot be read.
+    """
+    path = folder / FAILURES
+    if not path.is_file():
+        return {}
+    rows = [row for _, row in read_json_lines(path, "failures of features")]
+    return {str(row["video"]): str(row["error"]) for row in rows}
+
+
 def iterate_features(folder: Path) -> Iterator[VideoFeatures]:
     """The videos of a folder one by one, in the order they were added.
 

@@ -24,7 +24,8 @@ def read_groups(path: Path, column: str) -> dict[str, str]:
         column: the one that names the group.
 
     Returns:
-        By the name of the video's file, without folders and ending.
+        By what the table calls a video, and by the name of its file without folders and ending,
+        where no other one in the table has that name and another group.
 
     Raises:
         DataError: the table cannot be read or lacks a column.
@@ -37,7 +38,11 @@ def read_groups(path: Path, column: str) -> dict[str, str]:
             f"{path}: its columns are {', '.join(map(str, columns)) or 'none'}, expected {column} "
             f"(PROBE.GROUP_COLUMN) and one of {', '.join(NAMES)}"
         )
-    return {Path(row[name] or "").stem: row[column] or "" for row in rows}
+    whole = {row[name] or "": row[column] or "" for row in rows}
+    stems: dict[str, set[str]] = defaultdict(set)
+    for video, group in whole.items():
+        stems[Path(video).stem].add(group)
+    return {stem: group for stem, (group, *others) in stems.items() if not others} | whole
 
 
 def groups_of(paths: Sequence[str], groups: dict[str, str], origin: str) -> list[str]:
@@ -51,13 +56,14 @@ def groups_of(paths: Sequence[str], groups: dict[str, str], origin: str) -> list
     Raises:
         DataError: a video is not in the table.
     """
-    missing = [path for path in paths if Path(path).stem not in groups]
+    found = [groups.get(path, groups.get(Path(path).stem)) for path in paths]
+    missing = [path for path, group in zip(paths, found, strict=True) if group is None]
     if missing:
         raise DataError(
             f"{origin} names no group of {missing[0]} ({len(missing)} of {len(paths)} videos are "
             "missing)"
         )
-    return [groups[Path(path).stem] or path for path in paths]
+    return [group or path for path, group in zip(paths, found, strict=True)]
 
 
 def divide(labels: Sequence[int], groups: Sequence[str], folds: int, seed: int) -> np.ndarray:

@@ -58,8 +58,10 @@ class Probed(ShortRepr):
         chosen: its settings.
         tried: every setting with its accuracy in percent on the videos that were held out.
         held_out: that of the chosen one.
+        judged: (V', K) probabilities of the training videos by the chosen one, each by a classifier
+            that was trained without its part.
         scores: (V, K) probabilities, or votes, of the validation videos.
-        accuracy: in percent on these.
+        accuracy: in percent on these; not a number where there are none.
         state: of the head, by its names; None where a classifier is no head.
     """
 
@@ -67,6 +69,7 @@ class Probed(ShortRepr):
     chosen: dict[str, Any]
     tried: list[dict[str, Any]]
     held_out: float
+    judged: Tensor
     scores: Tensor
     accuracy: float
     state: dict[str, Tensor] | None = None
@@ -98,12 +101,13 @@ def probe_linear(
         ({"l2": l2}, _out_of_fold(train.labels, folds, num_classes, scores_of, l2))
         for l2 in options.L2
     ]
-    chosen, tried, held_out = _best(found, train.labels)
+    chosen, tried, held_out, judged = _best(found, train.labels)
     weight, bias = fitted(torch.arange(len(train)), chosen["l2"])
     scores = F.linear(val.vectors[0], weight, bias).softmax(dim=-1).mean(dim=1)
     state = {"projection.weight": weight, "projection.bias": bias}
     accuracy = _accuracy(scores, val.labels)
-    return Probed("linear", chosen, tried, held_out, scores, accuracy, state)
+    judged = judged.softmax(dim=1)
+    return Probed("linear", chosen, tried, held_out, judged, scores, accuracy, state)
 
 
 def probe_neighbours(
@@ -121,9 +125,10 @@ def probe_neighbours(
         ({"neighbours": k}, _out_of_fold(train.labels, folds, num_classes, scores_of, k))
         for k in options.NEIGHBOURS
     ]
-    chosen, tried, held_out = _best(found, train.labels)
+    chosen, tried, held_out, judged = _best(found, train.labels)
+    judged = judged / judged.sum(dim=1, keepdim=True)
     scores = nearest_neighbours(x, train.labels, test, num_classes, **chosen)
-    return Probed("knn", chosen, tried, held_out, scores, _accuracy(scores, val.labels))
+    return Probed("knn", chosen, tried, held_out, judged, scores, _accuracy(scores, val.labels))
 
 
 def probe_attentive(
@@ -158,13 +163,15 @@ def probe_attentive(
         ({"rate": rate, "decay": decay}, outputs[number].clamp_min(1e-12).log())
         for number, (rate, decay) in enumerate(settings)
     ]
-    chosen, tried, held_out = _best(found, train.labels)
+    chosen, tried, held_out, judged = _best(found, train.labels)
+    judged = judged.softmax(dim=1)  # of logarithms of probabilities
     torch.manual_seed(cfg.RNG_SEED)
     final = train_stacked(probe, train, folds, [(chosen["rate"], chosen["decay"], -1)], cfg)
     scores = _probabilities(final, val.tokens[0])[0]
     probe.load_state_dict(final.state(0))
     accuracy = _accuracy(scores, val.labels)
-    return Probed("attentive", chosen, tried, held_out, scores, accuracy, probe.head_state())
+    state = probe.head_state()
+    return Probed("attentive", chosen, tried, held_out, judged, scores, accuracy, state)
 
 
 def train_stacked(
@@ -256,14 +263,18 @@ def _out_of_fold(
 
 def _best(
     found: Sequence[tuple[dict[str, Any], Tensor]], labels: Tensor
-) -> tuple[dict[str, Any], list[dict[str, Any]], float]:
-    """The setting with the highest accuracy, the lowest loss among equals; all; its accuracy."""
+) -> tuple[dict[str, Any], list[dict[str, Any]], float, Tensor]:
+    """The setting with the highest accuracy, the lowest loss among equals.
+
+    Returns:
+        The setting, all with their results, its accuracy, and its scores.
+    """
     tried = []
     for setting, scores in found:
         loss = F.cross_entropy(scores, labels).item()
         tried.append({**setting, "held_out": _accuracy(scores, labels), "loss": round(loss, 4)})
     best = min(range(len(tried)), key=lambda i: (-tried[i]["held_out"], tried[i]["loss"]))
-    return found[best][0], tried, tried[best]["held_out"]
+    return found[best][0], tried, tried[best]["held_out"], found[best][1]
 
 
 def _accuracy(scores: Tensor, labels: Tensor) -> float:

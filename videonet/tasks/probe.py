@@ -72,7 +72,8 @@ def fit_linear(
     Returns:
         Weights (K, C) and biases (K,) for the features as they are.
     """
-    mean, std = x.mean(dim=0), x.std(dim=0).clamp_min(1e-6)
+    # A single row has no spread.
+    mean, std = x.mean(dim=0), x.std(dim=0, correction=min(1, len(x) - 1)).clamp_min(1e-6)
     x = (x - mean) / std
     weight = torch.zeros(num_classes, x.shape[1], requires_grad=True)
     bias = torch.zeros(num_classes, requires_grad=True)
