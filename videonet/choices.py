@@ -14,5 +14,5 @@ CHECKPOINT_NAMES = (  # whose names are written
     *("videonet", "pyslowfast", "torchvision", "timm-vit", "videomae", "transformers-videomae"),
 )
 BENCHMARK_PEERS = ("decord", "pytorchvideo")
-RECIPES = ("scratch", "small", "full", "head")  # of videonet finetune
+RECIPES = ("scratch", "small", "full", "head", "probe")  # of videonet finetune
 GROUPINGS = ("auto", "names", "looks", "none")

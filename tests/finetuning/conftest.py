@@ -13,6 +13,7 @@ from videonet.finetuning import setup
 from videonet.finetuning.choices import Machine, StartingWeights
 from videonet.finetuning.facts import DataFacts, Look, VideoFacts
 from videonet.finetuning.plan import SMALL
+from videonet.finetuning.probe_plan import ProbeSpeed
 
 CPU = Machine("cpu", cores=4)
 GPU = Machine("cuda", "some GPU", 24.0, 16)
@@ -78,6 +79,7 @@ def one_thread_and_the_loggers_before(monkeypatch):
     handlers, level = root.handlers[:], root.level
     torch.set_num_threads(1)
     monkeypatch.setattr(setup, "seconds_per_clip", lambda *_: 0.01)
+    monkeypatch.setattr(setup, "probe_speed", lambda *_: ProbeSpeed(0.01, 64, 32, 1e-5))
     yield
     torch.set_num_threads(threads)
     root.handlers[:] = handlers

@@ -116,9 +116,9 @@ def test_weights_are_those_given_then_those_that_suit():
     [
         (CPU, NONE, 30, "scratch"),
         (GPU, NONE, 30, "scratch"),
-        (CPU, VIDEO, 30, "head"),
+        (CPU, VIDEO, 30, "probe"),
         (GPU, VIDEO, 30, "full"),
-        (GPU, VIDEO, 3, "head"),
+        (GPU, VIDEO, 3, "probe"),
         (CPU, OWN, 3, "small"),
     ],
 )

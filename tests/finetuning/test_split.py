@@ -9,7 +9,7 @@ from tests.finetuning.conftest import look, video
 from videonet.finetuning.examine import look_of
 from videonet.finetuning.facts import find_copies
 from videonet.finetuning.groups import by_looks, by_names, find_groups
-from videonet.finetuning.split import hold_out, subset
+from videonet.finetuning.split import hold_out, subset, together
 
 
 @pytest.mark.parametrize(
@@ -124,3 +124,10 @@ def test_a_look_measures_what_moves():
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, (10, 40, 60, 3)).astype(np.uint8)
     assert look_of(noise, noise[:4]).border > 0.9
+
+
+def test_copies_join_groups():
+    found = together(5, ["a", "b", "b", "", "c"], [0, 1, 2, 3, 0])
+    assert found[0] == found[4] and found[1] == found[2] == "b"
+    assert len(set(found)) == 3 and all(found)
+    assert len(set(together(3))) == 3 and len(set(together(3, copies=[0, 0, 2]))) == 2

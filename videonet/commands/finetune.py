@@ -6,7 +6,8 @@
 %(prog)s my_videos SOLVER.BASE_LR 3e-4    every key of the configuration can be given
 
 The videos are read, checked and divided; frames, size, recipe and length are chosen from what they
-are, and each choice is said with its reason (choices.txt). Ctrl-C stops a run, and the same command
+are, and each choice is said with its reason (choices.txt). Large weights on a small machine are not
+trained: classifiers are, on their features (recipe probe). Ctrl-C stops a run, and the same command
 goes on. The run's folder holds report.html and model/, which videonet predict and
 videonet.Predictor.from_pretrained take.
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,9 +44,10 @@ def parse_arguments(argv: Words = None, prog: str | None = None) -> argparse.Nam
     parser.add_argument(
         "--weights",
         default="",
-        help="to start from: a name of videonet weights, a run, a saved model, motions (a small "
-        "model that learns drawn motions first, once, in minutes), or none (default: what is in "
-        "the cache and suits the machine, else motions)",
+        help="to start from: a name of videonet weights, a run, a saved model, a file of tensors "
+        "(with MODEL.NAME at the end), motions (a small model that learns drawn motions first, "
+        "once, in minutes), or none (default: what is in the cache and suits the machine, else "
+        "motions)",
     )
     parser.add_argument(
         "--minutes", type=_positive, default=0.0, help="that training may take (CPU 45, GPU 60)"
@@ -154,21 +157,28 @@ def train(
     from videonet.commands.run import run_config
     from videonet.finetuning.curve import shares_of
     from videonet.finetuning.motions import learn_motions, motion_weights
+    from videonet.finetuning.probe_recipe import run_recipe
     from videonet.finetuning.report import REPORT, write_report
     from videonet.inference import Predictor
     from videonet.terminal import start_logging
 
     if motion_weights(given=False).source == cfg.TRAIN.CHECKPOINT_FILE_PATH:
         learn_motions(partial(run_config, quiet=quiet), quiet=quiet)
-    run_config(cfg, quiet=quiet)
-    start_logging(folder, quiet=quiet)
-    predictor = Predictor.from_checkpoint(folder, overrides=["DEVICE", "cpu"])
-    model = predictor.save_pretrained(folder / "model")
+    model = folder / "model"
+    part_of: Callable[[CfgNode], object] = partial(run_config, quiet=quiet)
+    if state.recipe == "probe":
+        run_recipe(cfg, quiet=quiet)
+        start_logging(folder, quiet=quiet)
+        part_of = partial(run_recipe, quiet=quiet, model=False)
+    else:
+        run_config(cfg, quiet=quiet)
+        start_logging(folder, quiet=quiet)
+        Predictor.from_checkpoint(folder, overrides=["DEVICE", "cpu"]).save_pretrained(model)
     verdict = write_report(folder, state)
     if data_curve:
         logger.info("report: %s; what more videos would bring follows", folder / REPORT)
         for part in shares_of(state, cfg, folder):
-            run_config(part, quiet=quiet)
+            part_of(part)
         start_logging(folder, quiet=quiet)
         verdict = write_report(folder, state)
     logger.info("model: %s", model)

@@ -138,6 +138,8 @@ def probe_attentive(
     num_classes: int,
     cfg: CfgNode,
     head: dict[str, Any],
+    *,
+    progress: bool = True,
 ) -> Probed:
     """A classifier whose learned queries read all tokens; see :func:`probe_linear`.
 
@@ -145,6 +147,7 @@ def probe_attentive(
         train, val, folds, num_classes: as there.
         cfg: the configuration: ``PROBE``, ``SOLVER``, ``TRAIN.BATCH_SIZE``, ``RNG_SEED``.
         head: arguments of :class:`videonet.heads.attentive.AttentivePooler`.
+        progress: show a progress bar.
     """
     options = cfg.PROBE
     torch.manual_seed(cfg.RNG_SEED)
@@ -153,7 +156,7 @@ def probe_attentive(
     settings = list(itertools.product(options.RATES, options.DECAYS))
     parts = range(int(folds.max()) + 1)
     trained = [(rate, decay, part) for rate, decay in settings for part in parts]
-    stacked = train_stacked(probe, train, folds, trained, cfg)
+    stacked = train_stacked(probe, train, folds, trained, cfg, progress=progress)
     outputs = torch.empty(len(settings), len(train), num_classes)
     for part in parts:
         held = torch.from_numpy(np.flatnonzero(folds == part))
@@ -166,7 +169,8 @@ def probe_attentive(
     chosen, tried, held_out, judged = _best(found, train.labels)
     judged = judged.softmax(dim=1)  # of logarithms of probabilities
     torch.manual_seed(cfg.RNG_SEED)
-    final = train_stacked(probe, train, folds, [(chosen["rate"], chosen["decay"], -1)], cfg)
+    last = [(chosen["rate"], chosen["decay"], -1)]
+    final = train_stacked(probe, train, folds, last, cfg, progress=progress)
     scores = _probabilities(final, val.tokens[0])[0]
     probe.load_state_dict(final.state(0))
     accuracy = _accuracy(scores, val.labels)
@@ -180,6 +184,8 @@ def train_stacked(
     folds: np.ndarray,
     trained: Sequence[tuple[float, float, int]],
     cfg: CfgNode,
+    *,
+    progress: bool = True,
 ) -> StackedProbes:
     """Train copies of a probe in one pass over the features.
 
@@ -191,6 +197,7 @@ def train_stacked(
         folds: the part (V,) of each video.
         trained: learning rate, weight decay and held-out part of each copy; -1 to hold out none.
         cfg: ``SOLVER.MAX_EPOCH``, ``WARMUP_EPOCHS``, ``TRAIN.BATCH_SIZE``.
+        progress: show a progress bar.
     """
     rates, decays, parts = zip(*trained, strict=True)
     copies = StackedProbes(probe, len(trained))
@@ -199,7 +206,8 @@ def train_stacked(
     uses = torch.tensor(parts).unsqueeze(1) != torch.from_numpy(folds)  # (H, V)
     batches = max(1, math.ceil(len(train) / cfg.TRAIN.BATCH_SIZE))
     epochs, warm_up = cfg.SOLVER.MAX_EPOCH, cfg.SOLVER.WARMUP_EPOCHS
-    bar = progress_bar(total=epochs * batches, desc=f"{len(trained)} probes", unit="steps")
+    title = f"{len(trained)} classifiers"
+    bar = progress_bar(show=progress, total=epochs * batches, desc=title, unit="steps")
     for epoch in range(epochs):
         for index, chosen in enumerate(torch.randperm(len(train)).tensor_split(batches)):
             at = epoch + index / batches

@@ -30,6 +30,7 @@ class Outcome:
         grouped: whether people, scenes or the like were kept on one side.
         weights: what the training started from; empty for nothing.
         points: of the curve over shares of the data; empty without.
+        frozen: the backbone was not trained, and classifiers on its features were.
     """
 
     classes: Sequence[str]
@@ -44,6 +45,7 @@ class Outcome:
     grouped: bool = True
     weights: str = ""
     points: Sequence[Point] = ()
+    frozen: bool = False
 
     @property
     def baseline(self) -> float:
@@ -97,6 +99,11 @@ def next_steps(outcome: Outcome) -> list[str]:
             "The model knows its training videos much better than new ones: more videos, of other "
             "people and places, help most"
             + ("." if outcome.weights else "; so do weights that know videos (--weights).")
+        )
+    if outcome.frozen and total and right / total < 0.8:
+        steps.append(
+            "The backbone was not trained: more videos help, and so do weights that know videos "
+            "(--weights), or training it too, on a GPU (--recipe full)."
         )
     steps += _of_curve(outcome.points)
     for true, guess, count in outcome.pairs[:2]:

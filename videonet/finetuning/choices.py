@@ -80,6 +80,15 @@ class StartingWeights:
     made: bool = False
 
 
+def time_in_words(seconds: float) -> str:
+    """A length of time as people say it."""
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} minutes"
+    return f"{seconds / 3600:.1f} hours"
+
+
 def configuration(base: Mapping[str, Any], choices: Sequence[Choice]) -> dict[str, Any]:
     """Groups of keys with their values: those of `base`, changed by choices in their order."""
     config: dict[str, Any] = {

@@ -11,9 +11,12 @@ from typing import Any
 from fvcore.common.config import CfgNode
 
 from videonet.engine.results import RESULTS
+from videonet.finetuning.features import FEATURES
+from videonet.finetuning.probe_plan import choose_folds
+from videonet.finetuning.probe_recipe import read_comparison
 from videonet.finetuning.setup import DATA, write_list
 from videonet.finetuning.split import subset
-from videonet.finetuning.state import Clip, State
+from videonet.finetuning.state import Clip, State, units_of
 
 SHARES = (25, 50)  # percent of the training videos
 CURVE = "curve"  # folder of the runs, below that of the run
@@ -24,7 +27,9 @@ def shares_of(state: State, cfg: CfgNode, folder: Path) -> Iterator[CfgNode]:
     """The configurations of trainings on shares of the videos, with their lists written.
 
     They take as many steps as the training on all videos, and are tested on the same videos. The
-    one on half of the videos is tested on the other half too, whose labels it has not seen.
+    one on half of the videos is tested on the other half too, whose labels it has not seen. With
+    features that are computed once, they are those of the run, and the classifier is of the kind
+    that was chosen there.
 
     Args:
         state: what was chosen.
@@ -36,6 +41,8 @@ def shares_of(state: State, cfg: CfgNode, folder: Path) -> Iterator[CfgNode]:
     """
     train = state.of_part("train")
     labels, groups = [clip.label for clip in train], [clip.group for clip in train]
+    every = zip(state.clips, units_of(state), strict=True)
+    units = [unit for clip, unit in every if clip.part == "train"]
     for share in SHARES:
         rows = subset(labels, share / 100, groups if all(groups) else (), state.asked.seed)
         kept = [clip for k, clip in enumerate(train) if k in rows]
@@ -44,11 +51,21 @@ def shares_of(state: State, cfg: CfgNode, folder: Path) -> Iterator[CfgNode]:
             continue
         part = write_part(folder, f"train_{share}.csv", kept, state.repeats)
         more = len(train) / len(kept)  # epochs, for as many steps
-        keys = {"DATA.TRAIN_LIST": part, "TRAIN.EVAL_PERIOD": 0}
+        keys: dict[str, Any] = {"DATA.TRAIN_LIST": part, "TRAIN.EVAL_PERIOD": 0}
         keys |= {"OUTPUT_DIR": str(folder / CURVE / str(share))}
         keys |= {"SOLVER.MAX_EPOCH": round(more * cfg.SOLVER.MAX_EPOCH)}
         keys |= {"SOLVER.WARMUP_EPOCHS": more * cfg.SOLVER.WARMUP_EPOCHS}
         keys |= {"TRAIN.BATCH_SIZE": min(cfg.TRAIN.BATCH_SIZE, len(kept))}
+        comparison = read_comparison(folder)
+        if comparison is not None:
+            chosen = [unit for k, unit in enumerate(units) if k in rows]
+            folds = choose_folds(chosen, grouped=True).keys["PROBE.FOLDS"]
+            keys |= {"PROBE.FEATURES": cfg.PROBE.FEATURES or str(folder / FEATURES)}
+            keys |= {"PROBE.METHODS": [comparison.used.method]}
+            keys |= {"PROBE.FOLDS": min(folds, cfg.PROBE.FOLDS)}
+            keys |= {} if len(set(chosen)) > 1 else {"PROBE.GROUPS": ""}
+            yield _changed(cfg, keys)
+            continue
         yield _changed(cfg, keys)
         if share == SHARES[-1]:
             run = folder / CURVE / str(share)

@@ -128,7 +128,7 @@ class DataFacts:
         return max(found) / min(found) if found else 1.0
 
 
-def together(videos: Sequence[VideoFacts], classes: Sequence[str], held_out: set[int]) -> DataFacts:
+def facts_of(videos: Sequence[VideoFacts], classes: Sequence[str], held_out: set[int]) -> DataFacts:
     """What is known of videos together.
 
     Args:

@@ -38,6 +38,7 @@ from videonet.tasks import build_task
 
 logger = logging.getLogger(__name__)
 
+FEATURES = "features"  # folder in OUTPUT_DIR
 # What augmented clips depend on beside what the views of testing do.
 AUGMENTATION = (
     *("TRAIN_CROP_SIZE", "TRAIN_JITTER_SCALES", "TRAIN_JITTER_SCALES_RELATIVE"),
@@ -51,19 +52,20 @@ class Extraction:
     Args:
         cfg: a complete configuration; ``PROBE`` says which features, and where they are kept.
         names: of the classes.
+        progress: show progress bars.
 
     Attributes:
         model: without a classifier.
         failures: videos of the validation list that cannot be used.
     """
 
-    def __init__(self, cfg: CfgNode, names: Sequence[str]):
-        self.cfg, self.folder = cfg, Path(cfg.PROBE.FEATURES or Path(cfg.OUTPUT_DIR) / "features")
+    def __init__(self, cfg: CfgNode, names: Sequence[str], *, progress: bool = True):
+        self.cfg, self.folder = cfg, Path(cfg.PROBE.FEATURES or Path(cfg.OUTPUT_DIR) / FEATURES)
         self.model = backbone(cfg)
         self.failures: list[Failure] = []
         self._predictor = Predictor(self.model, cfg, names)
         self._predictor.origin = cfg.TRAIN.CHECKPOINT_FILE_PATH
-        self._tokens = "attentive" in cfg.PROBE.METHODS
+        self._tokens, self._progress = "attentive" in cfg.PROBE.METHODS, progress
 
     def training(self, videos: VideoList) -> tuple[FrozenVideos, list[int]]:
         """Features by the views of testing, then those of every augmented pass.
@@ -128,7 +130,13 @@ class Extraction:
         ]
         with FeatureWriter(place, about) as writer:
             failed = extract_features(
-                self._predictor, sources, writer, options, tokens=tokens, clips_of=clips_of
+                self._predictor,
+                sources,
+                writer,
+                options,
+                tokens=tokens,
+                clips_of=clips_of,
+                progress=self._progress,
             )
         if failed > self.cfg.DATA.MAX_BAD_SHARE * len(sources):
             raise DataError(

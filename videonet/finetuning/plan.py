@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from videonet.errors import ConfigError
-from videonet.finetuning.choices import Choice, Machine, StartingWeights
+from videonet.finetuning.choices import Choice, Machine, StartingWeights, time_in_words
 from videonet.finetuning.clips import SIZES
 from videonet.finetuning.facts import STILL, DataFacts
 
@@ -75,7 +75,6 @@ _SMALL = (
     }
 )
 _MILD, _STRONG = ({"AUG.AA_TYPE": f"rand-m7-n{n}-mstd0.5-inc1"} for n in (2, 4))
-# A recipe on stored features (videonet probe) is one more row here, and a row of choose_recipe.
 RECIPES = {
     "scratch": Recipe(
         "all of a small model, from random weights",
@@ -118,6 +117,14 @@ RECIPES = {
         clips=2_000,
         epochs=15,
         least=3,
+    ),
+    "probe": Recipe(
+        "classifiers on features that stay as they are and are computed once",
+        _AUGMENTED | {"AUG.NUM_SAMPLE": 1, "AUG.AA_TYPE": "", "PROBE.DROPOUT": 0.2},
+        rate=0.0,  # its length is chosen in probe_plan.py
+        clips=0,
+        epochs=0,
+        least=0,
     ),
 }
 
@@ -213,9 +220,10 @@ def choose_recipe(
     elif _ending(weights.model) == "xs":
         name, why = "small", "the model is small enough to train all of it"
     elif not machine.fast:
-        name, why = "head", "training more of so large a model takes days on a CPU"
+        name = "probe"
+        why = "training so large a model takes days on a CPU, and its features can be kept"
     elif per_class < FEW:
-        name = "head"
+        name = "probe"
         why = f"{per_class:.0f} videos per class are too few to change all of so large a model"
     else:
         name, why = "full", f"there are {per_class:.0f} videos per class to learn from, and a GPU"
@@ -224,8 +232,16 @@ def choose_recipe(
     return name, Choice("what is trained", f"{recipe.text} (recipe {name})", why, keys)
 
 
-def choose_balance(facts: DataFacts) -> tuple[list[int], Choice]:
-    """How often a training video of each class comes in an epoch."""
+def choose_balance(facts: DataFacts, recipe: str = "") -> tuple[list[int], Choice]:
+    """How often a training video of each class comes in an epoch.
+
+    Args:
+        facts: of the videos.
+        recipe: name of the recipe.
+    """
+    if recipe == "probe":
+        why = "classifiers on kept features are compared by the share of all videos that are right"
+        return [1] * len(facts.train), Choice("balance of the classes", "every video once", why)
     largest = max(facts.train)
     repeats = [
         min(REPEATS, math.ceil(largest / (BALANCED * count))) if count else 1
@@ -326,7 +342,7 @@ def choose_schedule(
     word = "epochs" if epochs > 1 else "epoch"
     length = Choice(
         "length",
-        f"{epochs} {word} of {videos} videos, {steps} steps, about {_time(total)}",
+        f"{epochs} {word} of {videos} videos, {steps} steps, about {time_in_words(total)}",
         why,
         {
             "SOLVER.MAX_EPOCH": epochs,
@@ -346,7 +362,7 @@ def choose_schedule(
     checks = Choice(
         "results on the way",
         ("after every epoch" if period == 1 else f"every {period} epochs") if validated else "none",
-        f"about {_time(period * clips * seconds)} lie between two of them"
+        f"about {time_in_words(period * clips * seconds)} lie between two of them"
         if validated
         else "no video is held out",
         {
@@ -356,14 +372,6 @@ def choose_schedule(
         },
     )
     return Schedule(epochs, total, [length, step, checks])
-
-
-def _time(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} seconds"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} minutes"
-    return f"{seconds / 3600:.1f} hours"
 
 
 def machine_keys(machine: Machine) -> Choice:

@@ -93,12 +93,13 @@ class Fitted(ShortRepr):
         return max(heads, key=lambda one: one.held_out, default=None)
 
 
-def fit_probes(cfg: CfgNode, *, validated: bool = True) -> Fitted:
+def fit_probes(cfg: CfgNode, *, validated: bool = True, progress: bool = True) -> Fitted:
     """Compute features, and train the classifiers on those of the training videos.
 
     Args:
         cfg: the configuration; ``config.yaml`` in ``OUTPUT_DIR`` keeps it.
         validated: False without a validation list.
+        progress: show progress bars.
 
     Raises:
         DataError: the data cannot be used.
@@ -110,10 +111,11 @@ def fit_probes(cfg: CfgNode, *, validated: bool = True) -> Fitted:
         raise ConfigError("probes are for videos with one label each (MODEL.TASK classification)")
     make_folder(Path(cfg.OUTPUT_DIR))
     save_config(cfg, Path(cfg.OUTPUT_DIR) / "config.yaml")
-    extraction = Extraction(cfg, names)
+    extraction = Extraction(cfg, names, progress=progress)
     videos = read_videos(cfg, "train")
     train, kept = extraction.training(videos)
-    val, seen, val_paths = _nothing_of(train), [], []
+    val, val_paths = _nothing_of(train), list[str]()
+    seen: list[int] = []
     if validated:
         held_out = read_videos(cfg, "val")
         val, seen = extraction.validation(held_out)
@@ -123,7 +125,9 @@ def fit_probes(cfg: CfgNode, *, validated: bool = True) -> Fitted:
     found = []
     for method in cfg.PROBE.METHODS:
         if method == "attentive":
-            found.append(probe_attentive(train, val, folds, len(names), cfg, head))
+            found.append(
+                probe_attentive(train, val, folds, len(names), cfg, head, progress=progress)
+            )
         else:
             found.append(PROBES[method](train, val, folds, len(names), cfg.PROBE))
         logger.info(

@@ -20,6 +20,8 @@ from videonet.files import replacing_text
 from videonet.finetuning import page
 from videonet.finetuning.advice import Outcome, next_steps, verdict
 from videonet.finetuning.curve import CURVE, REST, SHARES, Point, read_curve
+from videonet.finetuning.probe_recipe import UNSEEN, Comparison, read_comparison
+from videonet.finetuning.probe_report import classifiers
 from videonet.finetuning.state import State
 from videonet.finetuning.statistics import (
     Judged,
@@ -54,6 +56,7 @@ class _Results:
         rest: training videos as judged by a model that was not trained with them.
         failed: videos that could not be read in the test.
         points: of the curve over shares of the data.
+        comparison: of classifiers on frozen features; None after a training.
     """
 
     scores: ClassScores | None
@@ -61,6 +64,7 @@ class _Results:
     rest: Sequence[Judged]
     failed: Sequence[str]
     points: Sequence[Point]
+    comparison: Comparison | None = None
 
 
 def write_report(folder: Path, state: State) -> str:
@@ -86,7 +90,7 @@ def write_report(folder: Path, state: State) -> str:
         _use(folder, state),
         *_accuracy(folder, outcome, results),
         *_videos(state, results),
-        _learning(folder, results.points),
+        _learning(folder, results),
         _data(state),
         _choices(folder, state),
     ]
@@ -98,15 +102,17 @@ def write_report(folder: Path, state: State) -> str:
 def _read_results(folder: Path, state: State) -> _Results:
     place = folder / CURVE / str(SHARES[-1]) / REST / "scores.csv"
     rest: list[Judged] = []
-    points = read_curve(state, folder)
-    if points and place.is_file():
+    points, comparison = read_curve(state, folder), read_comparison(folder)
+    if comparison is not None:
+        rest = judged(*read_scores(folder / UNSEEN / "scores.csv"))
+    elif points and place.is_file():
         rest = judged(*read_scores(place))
     path = folder / RESULTS
     if not path.is_file():
-        return _Results(None, [], rest, [], points)
+        return _Results(None, [], rest, [], points, comparison)
     paths, scores = read_scores(folder / "scores.csv")
     failed = json.loads(path.read_text(encoding="utf-8"))["failed"]
-    return _Results(scores, judged(paths, scores), rest, failed, points)
+    return _Results(scores, judged(paths, scores), rest, failed, points, comparison)
 
 
 def _outcome(folder: Path, state: State, results: _Results) -> Outcome:
@@ -133,6 +139,7 @@ def _outcome(folder: Path, state: State, results: _Results) -> Outcome:
         grouped=any(clip.group for clip in state.clips),
         weights=state.config.get("TRAIN", {}).get("CHECKPOINT_FILE_PATH", ""),
         points=results.points,
+        frozen=results.comparison is not None,
     )
 
 
@@ -154,8 +161,8 @@ def _head(name: str, state: State, outcome: Outcome) -> str:
     split = next(c for c in state.choices if c.what.startswith("held out"))
     parts.append(
         page.paragraph(
-            f"Held out: {split.value}. {_sentence(split.why)} Nothing was chosen by their results, "
-            "and the model is that of the last epoch.",
+            f"Held out: {split.value}. {_sentence(split.why)} Nothing was chosen by their results"
+            + ("." if outcome.frozen else ", and the model is that of the last epoch."),
             "note",
         )
         if total
@@ -255,12 +262,7 @@ def _videos(state: State, results: _Results) -> list[str]:
     wrong = worst(results.videos, SHOWN)
     unsure = doubtful([v for v in results.videos if v not in wrong], SHOWN)
     suspected = suspects([*results.videos, *results.rest], SUSPECTS)
-    where = (
-        "Half of the training videos were judged too, by the model that was trained on the others."
-        if results.rest
-        else "Training videos are not judged: the model has learnt their labels. With --data-curve "
-        "half of them are, by a model that has not."
-    )
+    where = _judged_too(results)
     return [
         page.section("The worst mistakes", _clips(state, wrong)),
         page.section(
@@ -273,13 +275,26 @@ def _videos(state: State, results: _Results) -> list[str]:
             page.paragraph(
                 "The model is sure of another class. It, or the label, is wrong. " + where
                 if suspected
-                else "No label of a held-out video is in doubt. " + where
+                else f"No label of {'a video' if results.comparison else 'a held-out video'} is "
+                f"in doubt. {where}"
             ),
             _clips(state, suspected),
         )
-        if results.videos
+        if results.videos or results.rest
         else "",
     ]
+
+
+def _judged_too(results: _Results) -> str:
+    """Which training videos were judged, in words."""
+    if results.comparison is not None:
+        return "The training videos were judged too, each by a classifier that had not seen it."
+    if results.rest:
+        return "Half of the training videos were judged too, by the model trained on the others."
+    return (
+        "Training videos are not judged: the model has learnt their labels. With --data-curve half "
+        "of them are, by a model that has not."
+    )
 
 
 def _clips(state: State, videos: Sequence[Judged]) -> str:
@@ -328,8 +343,9 @@ def _strip(path: str) -> str:
     return page.picture(strip, "jpeg", "frames of the video, from its start to its end")
 
 
-def _learning(folder: Path, points: Sequence[Point]) -> str:
-    curve = ""
+def _learning(folder: Path, results: _Results) -> str:
+    curve, points, comparison = "", results.points, results.comparison
+    each = "of the same kind" if comparison else "trained for as many steps"
     if points:
         rows = []
         for point in points:
@@ -343,13 +359,15 @@ def _learning(folder: Path, points: Sequence[Point]) -> str:
                 ]
             )
         curve = page.table(["training videos", "recognised", ""], rows, numbers=(0, 1))
-        curve = page.paragraph("What more videos bring (each trained for as many steps):") + curve
+        curve = page.paragraph(f"What more videos bring (each model {each}):") + curve
     else:
         curve = page.paragraph(
             "The same command with --data-curve also trains on 25 and 50 % of the videos, and "
             "shows here what more of them would bring.",
             "note",
         )
+    if comparison is not None:
+        return page.section("The classifiers", classifiers(comparison), curve)
     return page.section(
         "How it learnt",
         page.picture_file(

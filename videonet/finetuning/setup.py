@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from videonet.files import make_folder, replacing_text
 from videonet.finetuning.choices import Choice, Machine, StartingWeights, configuration
 from videonet.finetuning.clips import choose_clips, sided
 from videonet.finetuning.examine import ALL, examine
-from videonet.finetuning.facts import DataFacts, VideoFacts, find_copies, together
+from videonet.finetuning.facts import DataFacts, VideoFacts, facts_of, find_copies
 from videonet.finetuning.groups import find_groups
 from videonet.finetuning.motions import MOTIONS, motion_weights
 from videonet.finetuning.plan import (
@@ -41,9 +41,24 @@ from videonet.finetuning.plan import (
     fitting_side,
     machine_keys,
 )
+from videonet.finetuning.probe_plan import (
+    GROUPS,
+    ProbeSpeed,
+    choose_folds,
+    choose_probe,
+    first_clips,
+    image_arguments,
+)
 from videonet.finetuning.sources import Labelled, find_labelled, without_classes
-from videonet.finetuning.split import hold_out
-from videonet.finetuning.start import config_from, find_weights, seconds_per_clip, this_machine
+from videonet.finetuning.split import hold_out, together
+from videonet.finetuning.start import (
+    config_from,
+    divides,
+    find_weights,
+    probe_speed,
+    seconds_per_clip,
+    this_machine,
+)
 from videonet.finetuning.state import (
     Asked,
     Clip,
@@ -51,6 +66,7 @@ from videonet.finetuning.state import (
     mark_of,
     read_state,
     refuse_another,
+    units_of,
     write_state,
 )
 
@@ -58,7 +74,7 @@ logger = logging.getLogger(__name__)
 
 DATA = "data"  # folder of the lists, below that of the run
 BUSY = 1.3  # times that a step takes longer where videos are decoded on the same cores
-Measure = Callable[[CfgNode, int], float]  # seconds of a training clip
+Measure = Callable[[CfgNode, int], Any]  # seconds of a training clip, or what takes how long
 
 
 def set_up(
@@ -76,7 +92,8 @@ def set_up(
         folder: of the run.
         overrides: ``KEY VALUE`` pairs on top of what is chosen.
         device: see ``DEVICE``.
-        measure: times a training clip; None for :func:`seconds_per_clip`.
+        measure: times a training clip; None for :func:`seconds_per_clip`, or of kept features for
+            :func:`probe_speed`.
 
     Raises:
         DataError: the videos cannot be used.
@@ -95,7 +112,7 @@ def set_up(
     machine = this_machine(device)
     facts = examine(found.paths, found.labels, folder / DATA, workers=machine.cores)
     found, videos = _usable(found, facts)
-    state = _choose(asked, found, videos, machine, overrides, measure or seconds_per_clip)
+    state = _choose(asked, found, videos, machine, overrides, measure)
     _write_lists(folder / DATA, state)
     cfg = config_from(_placed(state.config, folder), overrides)
     state = replace(state, mark=mark)
@@ -109,7 +126,10 @@ def _placed(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """The configuration with the places of this folder, which may have been moved."""
     place = folder.absolute()
     data = config["DATA"] | {"PATH_TO_DATA_DIR": str(place / DATA)}
-    return {**config, "DATA": data, "OUTPUT_DIR": str(place)}
+    probe = dict(config.get("PROBE", {}))
+    if probe.get("GROUPS"):
+        probe["GROUPS"] = str(place / DATA / probe["GROUPS"])
+    return {**config, "DATA": data, "PROBE": probe, "OUTPUT_DIR": str(place)}
 
 
 def _usable(found: Labelled, facts: Sequence[VideoFacts]) -> tuple[Labelled, list[VideoFacts]]:
@@ -149,7 +169,7 @@ def _choose(
     videos: Sequence[VideoFacts],
     machine: Machine,
     overrides: Sequence[str],
-    measure: Measure,
+    measure: Measure | None,
 ) -> State:
     copies = find_copies(videos)
     root = asked.place if os.path.isdir(asked.place) else os.path.dirname(asked.place)
@@ -162,15 +182,15 @@ def _choose(
             found.labels, groups.names, copies.of, share=asked.held_out, seed=asked.seed
         )
         why = groups.why
-    facts = together(videos, found.classes, held)
+    facts = facts_of(videos, found.classes, held)
     if not facts.num_train:
         raise DataError(f"{found.place}: there is no video to train with, all are held out")
-    choices = [_split(facts, why, len(copies.same) + len(copies.alike))]
-    repeats, balance = choose_balance(facts)
-    choices.append(balance)
-    each = sum(n * times for n, times in zip(facts.train, repeats, strict=True))
-    plan, keys = _plan(asked, facts, each, machine, overrides, measure)
-    choices += plan
+    joined = together(len(videos), groups.names, copies.of)
+    folds = choose_folds(
+        [unit for k, unit in enumerate(joined) if k not in held], grouped=bool(groups.names)
+    )
+    name, repeats, more, keys = _planned(asked, facts, folds, machine, overrides, measure)
+    choices = [_split(facts, why, len(copies.same) + len(copies.alike)), *more]
     if overrides:
         pairs = [
             f"{key} {value}" for key, value in zip(overrides[::2], overrides[1::2], strict=True)
@@ -188,7 +208,7 @@ def _choose(
     ]
     return State(
         asked, "", keys, choices, found.classes, repeats, clips, found.left_out,
-        copies.same, copies.alike, machine.name or f"{machine.device}, {machine.cores} cores",
+        copies.same, copies.alike, machine.name or f"{machine.device}, {machine.cores} cores", name,
     )  # fmt: skip
 
 
@@ -205,54 +225,109 @@ def _split(facts: DataFacts, why: str, copies: int) -> Choice:
     return Choice("held out to measure the accuracy", text, why)
 
 
-def _plan(
+def _planned(
     asked: Asked,
     facts: DataFacts,
-    videos: int,
+    folds: Choice,
     machine: Machine,
     overrides: Sequence[str],
-    measure: Measure,
-) -> tuple[list[Choice], dict[str, Any]]:
-    """The choices of a training with so many videos an epoch, and the configuration."""
+    measure: Measure | None,
+) -> tuple[str, Sequence[int], list[Choice], dict[str, Any]]:
+    """The recipe's name, how often each class comes in an epoch, the choices, and all keys."""
     weights, start = choose_weights(
-        facts, machine, _weights(asked), str(cache_folder() / "weights")
+        facts, machine, _weights(asked, overrides), str(cache_folder() / "weights")
     )
     name, recipe = choose_recipe(facts, machine, weights, asked.recipe)
-    clips = choose_clips(facts, machine, weights, frames=asked.frames, size=asked.size)
-    base: dict[str, Any] = dict(weights.config) | {
-        "RNG_SEED": asked.seed,
-    }
-    lists = {"TEST.ENABLE": bool(facts.num_val), "MODEL.NUM_CLASSES": len(facts.classes)}
-    fixed = Choice("data", "the lists of this folder", "they are of this run", lists)
-    device = Choice("device", machine.name or machine.device, "it is there", {"DEVICE": "auto"})
-    choices = [start, recipe, *clips, machine_keys(machine)]
-    every = [fixed, device, *choices]
-    cfg = config_from(configuration(base, every), overrides)
-    minutes = asked.minutes or MINUTES["cuda" if machine.fast else "cpu"]
-    logger.info("measuring how fast %s trains here", model_arguments(cfg)[0])
-    seconds = measure(cfg, len(facts.classes)) * (1 if machine.fast else BUSY)
-    place = next(k for k, c in enumerate(choices) if c.what == "size of a frame")
-    side = choices[place].keys["DATA.TRAIN_CROP_SIZE"]
-    free = not asked.size and not weights.size and not asked.epochs
-    smaller = fitting_side(name, machine, videos, side, seconds, minutes) if free else side
-    if smaller < side:
-        why = f"{choices[place].why}, but {side} pixels would take longer than {minutes:g} minutes"
-        choices[place] = sided(smaller, why)
-        seconds *= (smaller / side) ** 2
-    schedule = choose_schedule(
-        name, machine, videos, seconds, minutes,
-        validated=facts.num_val > 0, asked=asked.epochs,
-    )  # fmt: skip
-    choices += schedule.choices
-    return choices, configuration(base, [fixed, device, *choices])
+    repeats, balance = choose_balance(facts, name)
+    plan = _Plan(asked, facts, machine, weights, name, [start, recipe], overrides)
+    if name == "probe":
+        more, keys = plan.of_features(folds, measure)
+    else:
+        each = sum(n * times for n, times in zip(facts.train, repeats, strict=True))
+        more, keys = plan.of_training(each, measure or seconds_per_clip)
+    choices = [start, recipe, *more]
+    return name, repeats, [balance, *choices], configuration(keys, choices)
 
 
-def _weights(asked: Asked) -> list[StartingWeights]:
+@dataclass(frozen=True)
+class _Plan:
+    """What is known when the length of a training is chosen."""
+
+    asked: Asked
+    facts: DataFacts
+    machine: Machine
+    weights: StartingWeights
+    name: str
+    begun: Sequence[Choice]  # what was chosen before
+    overrides: Sequence[str]
+
+    @property
+    def minutes(self) -> float:
+        return self.asked.minutes or MINUTES["cuda" if self.machine.fast else "cpu"]
+
+    def _base(self) -> dict[str, Any]:
+        """The keys that are no choice."""
+        lists = {
+            "TEST.ENABLE": bool(self.facts.num_val),
+            "MODEL.NUM_CLASSES": len(self.facts.classes),
+            "RNG_SEED": self.asked.seed,
+            "DEVICE": "auto",
+            "TEST.BATCH_SIZE": 16,
+        }
+        return configuration(self.weights.config, [Choice("data", "", "", lists)])
+
+    def _measured(self, choices: Sequence[Choice], measure: Measure) -> Any:
+        """What a measure gives for a configuration."""
+        cfg = config_from(configuration(self._base(), [*self.begun, *choices]), self.overrides)
+        logger.info("measuring how fast %s is here", model_arguments(cfg)[0])
+        return measure(cfg, len(self.facts.classes))
+
+    def of_training(self, videos: int, measure: Measure) -> tuple[list[Choice], dict[str, Any]]:
+        """The choices of a training with so many videos an epoch, and further keys."""
+        asked, facts, machine, weights = self.asked, self.facts, self.machine, self.weights
+        choices = choose_clips(facts, machine, weights, frames=asked.frames, size=asked.size)
+        choices.append(machine_keys(machine))
+        seconds = self._measured(choices, measure) * (1 if machine.fast else BUSY)
+        place = next(k for k, c in enumerate(choices) if c.what == "size of a frame")
+        side = choices[place].keys["DATA.TRAIN_CROP_SIZE"]
+        free = not asked.size and not weights.size and not asked.epochs
+        smaller = side
+        if free:
+            smaller = fitting_side(self.name, machine, videos, side, seconds, self.minutes)
+        if smaller < side:
+            why = f"{choices[place].why}, but {side} pixels would take longer than"
+            choices[place] = sided(smaller, f"{why} {self.minutes:g} minutes")
+            seconds *= (smaller / side) ** 2
+        schedule = choose_schedule(
+            self.name, machine, videos, seconds, self.minutes,
+            validated=facts.num_val > 0, asked=asked.epochs,
+        )  # fmt: skip
+        return [*choices, *schedule.choices], self._base()
+
+    def of_features(
+        self, folds: Choice, measure: Measure | None
+    ) -> tuple[list[Choice], dict[str, Any]]:
+        """The choices of features that are computed once, and further keys."""
+        asked, facts, machine, weights = self.asked, self.facts, self.machine, self.weights
+        clips = first_clips(facts, machine, weights, frames=asked.frames, size=asked.size)
+        frames = clips[0].keys["DATA.NUM_FRAMES"]
+        seen = image_arguments(weights, frames, divides=weights.frames == 1 and divides(weights))
+        own = [seen] if seen else []
+        speed: ProbeSpeed = self._measured([*clips, *own], measure or probe_speed)
+        speed = replace(speed, clip=speed.clip * (1 if machine.fast else BUSY))
+        plan = choose_probe(
+            facts, machine, weights, clips, speed, self.minutes, folds,
+            frames=asked.frames, size=asked.size, epochs=asked.epochs,
+        )  # fmt: skip
+        return [*own, *plan.choices], self._base()
+
+
+def _weights(asked: Asked, overrides: Sequence[str]) -> list[StartingWeights]:
     """The weights that the training may start from."""
     if asked.weights == MOTIONS:
         return [motion_weights(given=True)]
     if asked.weights:
-        return find_weights(asked.weights)
+        return find_weights(asked.weights, overrides)
     if asked.recipe == "scratch":
         return []
     return [*find_weights(""), motion_weights(given=False)]
@@ -262,6 +337,8 @@ def _write_lists(folder: Path, state: State) -> None:
     """The lists of both parts, the names of the classes, and a table of everything."""
     write_list(folder / "train.csv", state.of_part("train"), state.repeats)
     write_list(folder / "val.csv", state.of_part("val"))
+    units = zip((clip.path for clip in state.clips), units_of(state), strict=True)
+    write_table(folder / GROUPS, ["path", "group"], units)
     with replacing_text(folder / "classes.txt") as file:
         file.writelines(f"{name}\n" for name in state.classes)
     used = [

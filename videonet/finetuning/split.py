@@ -56,6 +56,21 @@ def hold_out(
     return {video for unit in chosen for video in units[unit]}
 
 
+def together(count: int, groups: Sequence[str] = (), copies: Sequence[int] = ()) -> list[str]:
+    """A name for each of so many videos, the same for those that stay on one side of a split.
+
+    Args:
+        count: the number of videos.
+        groups, copies: see :func:`hold_out`.
+    """
+    names = [""] * count
+    for number, unit in enumerate(_units(count, groups, copies)):
+        name = (groups[unit[0]] if groups else "") or f"unit {number}"
+        for video in unit:
+            names[video] = name
+    return names
+
+
 def _units(count: int, groups: Sequence[str], copies: Sequence[int]) -> list[list[int]]:
     """Videos that stay together: groups, joined where a copy of a video is in another one."""
     of = list(range(count))

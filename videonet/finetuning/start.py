@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,35 @@ from fvcore.common.config import CfgNode
 
 from videonet.checkpoint.checkpoint_dir import newest_checkpoint
 from videonet.config import load_config_text
-from videonet.config.arguments import model_arguments
+from videonet.config.arguments import model_arguments, without_nodes
 from videonet.devices import autocast_dtype, select_device
 from videonet.engine.finetune import freeze, train_mode
+from videonet.engine.stacked import StackedProbes
 from videonet.errors import CheckpointError, ConfigError
 from videonet.finetuning.choices import Machine, StartingWeights
+from videonet.finetuning.features import head_arguments
+from videonet.finetuning.probe_plan import ProbeSpeed
+from videonet.heads.attentive import AttentiveProbe
 from videonet.inference.pretrained import config_of, read_pretrained, saved_config
 from videonet.models import create_model, list_models
+from videonet.models.arguments import constructor_hints
 from videonet.models.base import VideoModel
-from videonet.models.weights import PERMISSIVE, Weights, cached_weights, get_weights, is_name
+from videonet.models.registry import architecture_of
+from videonet.models.weights import (
+    PERMISSIVE,
+    Weights,
+    all_weights,
+    cached_weights,
+    get_weights,
+    is_name,
+    load_weights,
+)
+
+logger = logging.getLogger(__name__)
 
 MEASURED = 1.0  # seconds that steps are measured for, at least
 CLIPS = 2  # of a measured step
+COPIES = 7  # of the attentive classifier
 
 
 def this_machine(device: str) -> Machine:
@@ -45,12 +63,13 @@ def this_machine(device: str) -> Machine:
     return Machine("cuda", facts.name, facts.total_memory / 2**30, cores)
 
 
-def find_weights(asked: str) -> list[StartingWeights]:
+def find_weights(asked: str, overrides: Sequence[str] = ()) -> list[StartingWeights]:
     """The weights that a training may start from.
 
     Args:
         asked: a name, a run, a saved model or a checkpoint; "none" for no weights; empty for those
             in the cache whose licence allows everything.
+        overrides: ``KEY VALUE`` pairs, which say what model a bare checkpoint is of.
 
     Raises:
         ConfigError, CheckpointError: what is asked for cannot be used.
@@ -66,7 +85,7 @@ def find_weights(asked: str) -> list[StartingWeights]:
         ]
     if is_name(asked):
         return [_published(get_weights(asked), given=True)]
-    return [_own(asked)]
+    return [_own(asked, overrides)]
 
 
 def _published(weights: Weights, *, given: bool) -> StartingWeights:
@@ -92,8 +111,8 @@ def _published(weights: Weights, *, given: bool) -> StartingWeights:
     )
 
 
-def _own(source: str) -> StartingWeights:
-    """A run, a folder or a checkpoint, with the configuration that is in it."""
+def _own(source: str, overrides: Sequence[str]) -> StartingWeights:
+    """A run, a folder or a checkpoint, with the configuration that is in it, or a bare one."""
     if not Path(source).exists() and "://" not in source and ":" not in source:
         raise CheckpointError(
             f"--weights {source}: there is no such file or folder, and videonet weights lists no "
@@ -102,9 +121,11 @@ def _own(source: str) -> StartingWeights:
     try:
         content, cfg, _ = read_pretrained(source, None, [])
     except ConfigError as error:
+        if "MODEL.NAME" in overrides[::2]:
+            return _bare(source, overrides)
         raise ConfigError(
-            f"{error}; a checkpoint without one can be given to videonet run, where its model is "
-            "described by MODEL.NAME and MODEL.ARGUMENTS"
+            f"{error}; of a checkpoint without one, say which model it is of: MODEL.NAME NAME at "
+            "the end of the command (videonet.list_models() has the names)"
         ) from None
     del content
     groups = saved_config(cfg, 0)
@@ -126,6 +147,92 @@ def _own(source: str) -> StartingWeights:
         f"what {Path(source).name} was trained on",
         config,
         given=True,
+    )
+
+
+def _bare(source: str, overrides: Sequence[str]) -> StartingWeights:
+    """A checkpoint of tensors alone, of the model that overrides describe: of images or videos."""
+    cfg = config_from({}, overrides)
+    name, arguments = model_arguments(cfg)
+    own = without_nodes(cfg.MODEL.ARGUMENTS)
+    place = os.path.abspath(source) if Path(source).exists() else source
+    images = _loads_as_image(name, own, place)
+    alike = (w for w in all_weights().values() if w.model == name and (w.num_frames == 1) == images)
+    known = next(alike, None)  # what is published for this model says how pixels are scaled
+    config: dict[str, Any] = {"MODEL": {"NAME": name, "ARGUMENTS": own}}
+    if known is not None:
+        config["DATA"] = {"MEAN": list(known.mean), "STD": list(known.std)}
+        config["TEST"] = {"INTERPOLATION": known.interpolation}
+    return StartingWeights(
+        place,
+        name,
+        1 if images else arguments["num_frames"],
+        arguments["crop_size"] if "DATA.TRAIN_CROP_SIZE" in overrides[::2] or known is None
+        else known.size,
+        trained_on="images" if images else "videos",
+        config=config,
+        given=True,
+    )  # fmt: skip
+
+
+def _loads_as_image(name: str, arguments: Mapping[str, Any], source: str) -> bool:
+    """Whether a checkpoint fills the model of images; one of clips has more tensors or taps."""
+    of_clips = ("tubelet_frames", "space_time")
+    kept = {key: value for key, value in arguments.items() if key not in of_clips}
+    model = create_model(name, **kept | {"num_classes": 0, "num_frames": 1})
+    try:
+        load_weights(model, source, new_head=True)
+    except CheckpointError as error:
+        logger.info("%s is taken for weights of clips: %s", source, error)
+        return False
+    return True
+
+
+def divides(weights: StartingWeights) -> bool:
+    """Whether a model can look within the frames of a clip alone (``space_time: divided``)."""
+    arguments = {**weights.config.get("MODEL", {}).get("ARGUMENTS", {}), "space_time": "joint"}
+    hints = constructor_hints(architecture_of(weights.model))
+    if not {"space_time", "tubelet_frames"} <= hints.keys():
+        return False
+    with torch.device("meta"):  # nothing is computed: the model is asked what it can
+        return bool(create_model(weights.model, **arguments).works_on_parts)
+
+
+def probe_speed(cfg: CfgNode, num_classes: int) -> ProbeSpeed:
+    """How fast the features of a clip are computed, and a classifier on them trained, measured.
+
+    Args:
+        cfg: a complete configuration.
+        num_classes: of the classifier.
+    """
+    device = select_device(cfg.DEVICE)
+    name, arguments = model_arguments(cfg)
+    model = create_model(name, **arguments | {"num_classes": 0}).eval()
+    if not isinstance(model, VideoModel):
+        raise ConfigError(f"{name} is no model for videos")
+    head = head_arguments(model, cfg)
+    model.to(device)
+    data, dtype = cfg.DATA, autocast_dtype(cfg, device)
+    clips = torch.randn(
+        CLIPS, 3, data.NUM_FRAMES, data.TEST_CROP_SIZE, data.TEST_CROP_SIZE, device=device
+    )
+
+    @torch.inference_mode()
+    def features() -> torch.Tensor:
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+            return model.tokens_of(model.forward_features(clips))
+
+    count, width = features().shape[1:]
+    probe = AttentiveProbe(width, num_classes, dropout=cfg.PROBE.DROPOUT, **head)
+    copies = StackedProbes(probe, COPIES)
+    tokens = torch.randn(CLIPS, count, width)
+    return ProbeSpeed(
+        _seconds(features, device) / CLIPS,
+        count,
+        width,
+        _seconds(lambda: copies(tokens).square().mean().backward(), torch.device("cpu"))
+        / (CLIPS * COPIES),
+        model.feature_info[-1].strides[1],
     )
 
 
@@ -162,12 +269,21 @@ def seconds_per_clip(cfg: CfgNode, num_classes: int) -> float:
         with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
             outputs = model(clips)
         outputs.float().square().mean().backward()
+
+    return _seconds(step, device) / CLIPS
+
+
+def _seconds(step: Callable[[], Any], device: torch.device) -> float:
+    """How long a step takes, after a first one that prepares."""
+
+    def finished() -> float:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
+        return time.perf_counter()
 
-    step()  # the first one prepares
-    start, steps = time.perf_counter(), 0
-    while not steps or (time.perf_counter() - start < MEASURED and steps < 50):
+    step()
+    start, steps = finished(), 0
+    while not steps or (finished() - start < MEASURED and steps < 50):
         step()
         steps += 1
-    return (time.perf_counter() - start) / steps / CLIPS
+    return (finished() - start) / steps

@@ -15,6 +15,7 @@ from videonet.errors import ConfigError
 from videonet.files import replacing_text
 from videonet.finetuning.choices import Choice
 from videonet.finetuning.sources import Labelled
+from videonet.finetuning.split import together
 
 STATE, CHOICES = "finetune.json", "choices.txt"
 FORMAT = 1
@@ -84,6 +85,7 @@ class State:
         same: pairs of places in `clips` with the same content.
         alike: pairs that look the same.
         device: name of the device, for people.
+        recipe: its name; empty in what older versions kept.
     """
 
     asked: Asked
@@ -97,10 +99,20 @@ class State:
     same: Sequence[tuple[int, int]]
     alike: Sequence[tuple[int, int]]
     device: str
+    recipe: str = ""
 
     def of_part(self, part: str) -> list[Clip]:
         """The videos of a part."""
         return [clip for clip in self.clips if clip.part == part]
+
+
+def units_of(state: State) -> list[str]:
+    """What each video of a state belongs to: its group, with copies joined to it."""
+    of = list(range(len(state.clips)))
+    for copy, first in (*state.same, *state.alike):
+        of[copy] = first
+    groups = [clip.group for clip in state.clips]
+    return together(len(of), groups if any(groups) else (), of)
 
 
 def mark_of(found: Labelled) -> str:

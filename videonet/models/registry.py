@@ -164,6 +164,15 @@ def _impossible(name: str, arguments: Mapping[str, Any], error: Exception) -> Ex
     return ConfigError(f"model {name} cannot be built with {given[:120]}: {reason[:120]}")
 
 
+def architecture_of(name: str) -> type[nn.Module]:
+    """The class of a model of :func:`list_models`.
+
+    Raises:
+        ConfigError: there is no such model.
+    """
+    return _find(name)[0]
+
+
 def _find(name: str) -> tuple[type[nn.Module], Build]:
     """The architecture of a name, and what builds the model."""
     for family, (architecture, variants) in FAMILIES.items():
