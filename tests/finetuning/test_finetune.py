@@ -40,10 +40,13 @@ def test_a_folder_becomes_a_model_and_a_page(small, tmp_path, capsys, monkeypatc
     monkeypatch.setattr(training.Trainer, "_train_step", stopped)
     with pytest.raises(Interrupted, match="the same command goes on"):
         finetune.main(words)
+    frames = run / "data" / "frames"
+    assert list(frames.glob("*.safetensors"))  # of the first steps
     monkeypatch.setattr(training.Trainer, "_train_step", step)
     monkeypatch.setattr(setup, "examine", lambda *a, **k: pytest.fail("read again"))
     finetune.main(words)
 
+    assert not frames.exists()
     said = capsys.readouterr().out
     assert "videos that it has not seen" in said
     text = (run / "report.html").read_text()

@@ -17,6 +17,7 @@ from videonet.finetuning.plan import (
     choose_schedule,
     choose_weights,
     fitting_side,
+    keep_frames,
     machine_keys,
     wanted_clips,
 )
@@ -195,3 +196,12 @@ def test_every_choice_has_words_and_the_configuration_is_one():
         cfg = config_from(configuration(base, found), ["RNG_SEED", "7"])
         assert cfg.RNG_SEED == 7 and schedule.epochs == cfg.SOLVER.MAX_EPOCH
         assert load_config(None, ["MODEL.NAME", "mvit_v2_xs"]).keys() == cfg.keys()
+
+
+def test_decoded_frames_are_kept_where_later_epochs_need_them_and_there_is_room():
+    found = keys(keep_frames(data_facts(), 64, 20))
+    assert found["DATA.FRAME_STORE"] == "frames"
+    assert keep_frames(data_facts(), 64, 1) == []
+    assert keep_frames(data_facts(train=40_000), 64, 20) == []
+    long = data_facts(train=2, val=0, seconds=[4 * 3600.0] * 8, frames=[432_000] * 8)
+    assert keep_frames(long, 64, 20) == []

@@ -159,6 +159,7 @@ def train(
     from videonet.finetuning.motions import learn_motions, motion_weights
     from videonet.finetuning.probe_recipe import run_recipe
     from videonet.finetuning.report import REPORT, write_report
+    from videonet.finetuning.setup import remove_frames
     from videonet.inference import Predictor
     from videonet.terminal import start_logging
 
@@ -181,6 +182,7 @@ def train(
             part_of(part)
         start_logging(folder, quiet=quiet)
         verdict = write_report(folder, state)
+    remove_frames(folder)
     logger.info("model: %s", model)
     logger.info("report: %s", folder / REPORT)
     print(verdict)

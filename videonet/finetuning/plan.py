@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from videonet.data.video.frame_store import decoded_bytes
+from videonet.data.video.reader import scaled_size
 from videonet.errors import ConfigError
 from videonet.finetuning.choices import Choice, Machine, StartingWeights, time_in_words
 from videonet.finetuning.clips import SIZES
@@ -21,6 +23,8 @@ SMALL = "hrnet_xs"  # the model from random weights: it leaves chance first, in 
 SUITABLE = {"cpu": ("xs", "t", "s"), "cuda": ("b", "s", "t", "l", "xs")}
 FEW = 8  # training videos per class below which the weights of a large model are kept
 BALANCED = 3.0  # videos of the largest class over those of the smallest that are left as they are
+KEPT = 4e9  # bytes of decoded frames that a run may keep
+FRAMES = "frames"  # their folder, in that of the lists
 REPEATS = 5  # times that a video of a small class comes in an epoch, at most
 
 
@@ -372,6 +376,28 @@ def choose_schedule(
         },
     )
     return Schedule(epochs, total, [length, step, checks])
+
+
+def keep_frames(facts: DataFacts, side: int, epochs: int) -> list[Choice]:
+    """Whether decoded frames are kept for later epochs; none where they are not.
+
+    Args:
+        facts: of the videos.
+        side: to which frames are decoded, in pixels.
+        epochs: of the training.
+    """
+    sizes = [scaled_size(*shape, side, allow_larger=True) for shape in facts.shapes]
+    needed = sum(decoded_bytes(n, *size) for n, size in zip(facts.frames, sizes, strict=True))
+    if epochs < 2 or facts.pictures or not 0 < needed <= KEPT:
+        return []
+    return [
+        Choice(
+            "decoded frames",
+            f"kept in the run's folder until it ends, about {max(needed / 1e6, 1):.0f} MB",
+            f"{epochs} epochs read them, and decoding is slow beside a small model",
+            {"DATA.FRAME_STORE": FRAMES, "DATA.FRAME_STORE_GB": 2 * KEPT / 1e9},
+        )
+    ]
 
 
 def machine_keys(machine: Machine) -> Choice:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,12 +34,14 @@ from videonet.finetuning.facts import DataFacts, VideoFacts, facts_of, find_copi
 from videonet.finetuning.groups import find_groups
 from videonet.finetuning.motions import MOTIONS, motion_weights
 from videonet.finetuning.plan import (
+    FRAMES,
     MINUTES,
     choose_balance,
     choose_recipe,
     choose_schedule,
     choose_weights,
     fitting_side,
+    keep_frames,
     machine_keys,
 )
 from videonet.finetuning.probe_plan import (
@@ -122,10 +125,19 @@ def set_up(
     return state, cfg
 
 
+def remove_frames(folder: Path) -> None:
+    """Take away the decoded frames of a run that has ended."""
+    frames = folder / DATA / FRAMES
+    if frames.is_dir():
+        shutil.rmtree(frames)
+
+
 def _placed(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """The configuration with the places of this folder, which may have been moved."""
     place = folder.absolute()
     data = config["DATA"] | {"PATH_TO_DATA_DIR": str(place / DATA)}
+    if data.get("FRAME_STORE"):
+        data["FRAME_STORE"] = str(place / DATA / data["FRAME_STORE"])
     probe = dict(config.get("PROBE", {}))
     if probe.get("GROUPS"):
         probe["GROUPS"] = str(place / DATA / probe["GROUPS"])
@@ -302,7 +314,9 @@ class _Plan:
             self.name, machine, videos, seconds, self.minutes,
             validated=facts.num_val > 0, asked=asked.epochs,
         )  # fmt: skip
-        return [*choices, *schedule.choices], self._base()
+        decoded = choices[place].keys["DATA.TRAIN_JITTER_SCALES"][1]
+        kept = keep_frames(facts, decoded, schedule.epochs)
+        return [*choices, *schedule.choices, *kept], self._base()
 
     def of_features(
         self, folds: Choice, measure: Measure | None

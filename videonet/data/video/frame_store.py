@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -27,6 +28,7 @@ from videonet.files import replacing
 
 FORMAT = 1
 LONGEST = 2000  # frames; of longer videos a clip is a small part
+LEFT = 1e9  # bytes of the disk that are not taken
 RECOUNT = 32  # files after which a process looks at what others have written
 SUFFIX = ".safetensors"
 
@@ -80,15 +82,24 @@ class FrameStore:
         return Path(self.folder) / f"{digest}{SUFFIX}"
 
     def _has_room(self, reader: VideoReader) -> bool:
-        width, height = reader.size
-        needed = 3 * width * height * reader.info.frames
-        return reader.info.frames <= LONGEST and self._use.of(self.folder) + needed <= self.limit
+        needed = decoded_bytes(reader.info.frames, *reader.size)
+        if needed == 0 or self._use.of(self.folder) + needed > self.limit:
+            return False
+        place = Path(self.folder)
+        while not place.exists():
+            place = place.parent
+        return shutil.disk_usage(place).free - needed >= LEFT
 
     def _keep(self, place: Path, reader: VideoReader, frames: Tensor) -> None:
         tensors = {"frames": frames.contiguous(), "times": torch.from_numpy(reader.times.copy())}
         with replacing(place) as temporary:
             save_file(tensors, temporary, metadata={"info": json.dumps(asdict(reader.info))})
         self._use.add(place.stat().st_size)
+
+
+def decoded_bytes(frames: int, width: int, height: int) -> int:
+    """What the frames of a video take, 0 for one that is too long to be kept."""
+    return 3 * width * height * frames if frames <= LONGEST else 0
 
 
 @dataclass
