@@ -4,7 +4,9 @@ import dataclasses
 import importlib
 import io
 import logging
+import os
 import pkgutil
+import sys
 
 import pytest
 import torch
@@ -104,3 +106,14 @@ def test_objects_with_tensors_show_shapes():
     assert repr(Scores("a.mp4", torch.rand(50, 400))) == (
         "Scores(video='a.mp4', scores=<50 x 400 of torch.float32>)"
     )
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no pseudo-terminals")
+def test_a_terminal_without_a_size_shows_a_bar(monkeypatch):
+    ours, theirs = os.openpty()  # 0 rows of 0 columns
+    with os.fdopen(theirs, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        list(progress_bar(range(3), desc="videos"))
+    shown = os.read(ours, 10_000).decode()
+    os.close(ours)
+    assert "videos" in shown and "3/3" in shown

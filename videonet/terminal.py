@@ -133,7 +133,17 @@ def progress_bar(
         lines = {"file": _Lines(sys.stderr), "bar_format": LINE_FORMAT, "leave": True}
         seconds = {"mininterval": LINE_SECONDS, "maxinterval": LINE_SECONDS, "delay": LINE_SECONDS}
         options = {**options, **lines, **seconds}
+    elif show and not _has_size(sys.stderr):
+        options = {"ncols": 80, "nrows": 24, **options}
     return tqdm(items, disable=not show, **options)
+
+
+def _has_size(terminal: TextIO) -> bool:
+    """Whether a terminal knows how many columns and rows it has; those of some services do not."""
+    try:
+        return 0 not in os.get_terminal_size(terminal.fileno())
+    except OSError:  # no file, or none of a terminal
+        return False
 
 
 def logs_above_bars() -> AbstractContextManager[None]:
