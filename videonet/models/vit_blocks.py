@@ -43,7 +43,9 @@ class DividedBlock(TransformerBlock):
     def _over_time(self, cells: Tensor, grid: Grid) -> Tensor:
         frames, area = grid[0], grid[1] * grid[2]
         columns = self.temporal_norm1(cells).unflatten(1, (frames, area)).transpose(1, 2)
-        columns = self.temporal_attn(columns.flatten(0, 1), (frames, 1, 1))  # (B*H*W, T, dim)
+        # One clip's would be a view with gaps, for which torch copies the weights B*H*W times.
+        columns = columns.flatten(0, 1).contiguous()  # (B*H*W, T, dim)
+        columns = self.temporal_attn(columns, (frames, 1, 1))
         attended = columns.unflatten(0, (-1, area)).transpose(1, 2).flatten(1, 2)
         return self.temporal_proj(self.drop_path(attended))
 
