@@ -56,9 +56,11 @@ def agree(function, twin, tensors: list[Tensor], dtype: torch.dtype, outputs: in
     tensors = [t.to(dtype) for t in tensors]
     found = results(function, tensors, outputs)
     expected = results(twin, [t.double() for t in tensors], outputs)
+    largest = max(t.abs().max() for t in expected)
     for a, b in zip(found, expected, strict=True):
         assert a.dtype is dtype and a.shape == b.shape and a.isfinite().all()
-        assert (a - b).abs().max() <= TOLERANCES[dtype] * b.abs().max()
+        unit = b.abs().max() if b.any() else largest  # a softmax of one key has no gradient
+        assert (a - b).abs().max() <= TOLERANCES[dtype] * unit
 
 
 def test_the_interpreter_is_on():
@@ -69,10 +71,10 @@ def test_the_interpreter_is_on():
 @pytest.mark.parametrize(
     "grid, kernel, stride, channels, width",
     [
-        ((2, 3, 5), (3, 3, 3), (1, 1, 1), 6, 3),
+        ((2, 2, 5), (3, 3, 3), (1, 1, 1), 6, 3),
         pytest.param((3, 4, 5), (3, 3, 3), (2, 2, 2), 5, 5, marks=SLOW),
         ((1, 3, 9), (1, 3, 3), (1, 2, 4), 8, 8),  # an image
-        ((1, 4, 3), (3, 3, 5), (1, 1, 1), 35, 35),  # a kernel larger than the grid
+        ((1, 2, 3), (3, 3, 5), (1, 1, 1), 35, 35),  # a kernel larger than the grid
     ],
 )
 def test_depthwise_convolution(grid, kernel, stride, channels, width, dtype):
@@ -132,8 +134,8 @@ def test_depthwise_convolution_of_halves(dtype):
 @pytest.mark.parametrize(
     "prefix, grid, q_stride, k_stride",
     [
-        (1, (2, 3, 4), (1, 1, 1), (1, 2, 2)),
-        (0, (1, 4, 3), (1, 2, 2), (1, 1, 1)),  # an image; fewer queries than keys
+        (1, (2, 2, 4), (1, 1, 1), (1, 2, 2)),
+        (0, (1, 3, 3), (1, 2, 2), (1, 1, 1)),  # an image; fewer queries than keys
         # more prefix tokens than a line has columns
         pytest.param(9, (2, 2, 2), (2, 1, 1), (1, 2, 1), marks=SLOW),
     ],
@@ -263,7 +265,7 @@ def test_gradients_can_be_differentiated_again(function, twin, tensors):
 
 
 def test_results_are_the_same_on_every_run():
-    tensors = [numbers(1, 40, 1, 4, 12).permute(0, 1, 2, 4, 3), numbers(40, 1, 1, 3, 3)]
+    tensors = [numbers(1, 40, 1, 2, 12).permute(0, 1, 2, 4, 3), numbers(40, 1, 1, 3, 3)]
     first, second = (
         results(lambda x, w: depthwise_conv(x, w, None, (1, 1, 1), (0, 1, 1)), tensors)
         for _ in range(2)
