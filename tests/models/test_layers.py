@@ -30,6 +30,7 @@ MODELS = {pattern: (smallest_of(pattern), {}) for pattern in ARCHITECTURES} | {
     "vit, divided": ("vit_xs", {"space_time": "divided"}),
 }
 LAYERS = (nn.Linear, nn.Conv3d)
+SIDE = 32  # pixels: every layer is called, on a few tokens
 
 
 VARIANTS = [name for name in MODELS if name not in ARCHITECTURES]
@@ -41,11 +42,11 @@ VARIANTS = [name for name in MODELS if name not in ARCHITECTURES]
 def model(request, small_pieces):
     """A small model on a CPU that has all fast paths."""
     name, arguments = MODELS[request.param]
-    return randomise(small_model(name, **arguments))
+    return randomise(small_model(name, crop_size=SIDE, **arguments))
 
 
 def clip(batch=1):
-    return torch.randn(batch, 3, 4, 64, 64, generator=torch.Generator().manual_seed(3))
+    return torch.randn(batch, 3, 4, SIDE, SIDE, generator=torch.Generator().manual_seed(3))
 
 
 def layers_of(model, kinds=LAYERS):
