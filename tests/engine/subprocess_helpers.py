@@ -9,6 +9,10 @@ import multiprocessing
 import os
 import signal
 import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
@@ -20,6 +24,7 @@ from videonet.engine import compiling, train
 from videonet.engine.batch_norm import synchronize
 from videonet.engine.distributed import process
 from videonet.engine.draws import StepShare
+from videonet.engine.lock import only_run_in
 from videonet.engine.multiview import run_multiview_test
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -121,6 +126,27 @@ def find_partners(videos: int, folder: str) -> None:
 def test(cfg) -> None:
     with process("cpu") as this:
         run_multiview_test(cfg, this)
+
+
+@contextmanager
+def holding(folder: Path) -> Iterator[multiprocessing.Process]:
+    """A process of its own that holds the lock of a run's folder."""
+    here, there = CONTEXT.Pipe()
+    other = CONTEXT.Process(target=_hold, args=(folder, there))
+    other.start()
+    there.close()
+    try:
+        assert here.recv() == "held"
+        yield other
+    finally:
+        other.kill()
+        other.join()
+
+
+def _hold(folder: Path, pipe: Connection) -> None:
+    with process("cpu") as this, only_run_in(folder, this):
+        pipe.send("held")
+        time.sleep(600)
 
 
 def die() -> None:

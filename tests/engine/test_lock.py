@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,25 +15,12 @@ from videonet.engine.distributed import process
 from videonet.engine.lock import LOCK, only_run_in
 from videonet.errors import ConfigError
 
-HOLD = """
-import sys, time
-from videonet.engine.distributed import process
-from videonet.engine.lock import only_run_in
-with process("cpu") as this, only_run_in(sys.argv[1], this):
-    print("held", flush=True)
-    time.sleep(600)
-"""
-
 
 @pytest.fixture
 def holder(tmp_path):
     """Another process that holds the lock of ``run``."""
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLD, tmp_path / "run"], stdout=subprocess.PIPE, text=True
-    ) as other:
-        assert other.stdout.readline() == "held\n"
+    with subprocess_helpers.holding(tmp_path / "run") as other:
         yield other
-        other.kill()
 
 
 def test_a_second_run_is_refused_and_names_the_first(holder, tiny, monkeypatch):
@@ -50,7 +35,8 @@ def test_a_second_run_is_refused_and_names_the_first(holder, tiny, monkeypatch):
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_the_lock_ends_with_its_process(number, holder, tiny):
-    holder.send_signal(number)
+    os.kill(holder.pid, number)
+    holder.join()
     subprocess_helpers.run(tiny("SOLVER.MAX_EPOCH", 1))
 
 
