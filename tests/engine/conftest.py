@@ -9,6 +9,7 @@ import torch
 
 from videonet.config import load_config
 from videonet.data.preparing.synthetic import write_demo_dataset
+from videonet.engine import plots
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -21,6 +22,15 @@ def as_the_children():
     yield
     torch.set_num_threads(threads)
     signal.signal(signal.SIGINT, answer)
+
+
+@pytest.fixture(autouse=True)
+def pictures(monkeypatch):
+    """Learning curves are put together and not painted, which takes as long as small runs do.
+
+    Modules whose tests look at them have a fixture of this name that does nothing.
+    """
+    monkeypatch.setattr(plots, "save_figure", lambda figure, path: path.touch())
 
 
 @pytest.fixture(scope="session")

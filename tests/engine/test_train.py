@@ -21,6 +21,11 @@ from videonet.errors import (
 )
 
 
+@pytest.fixture(autouse=True)
+def pictures():
+    """They are painted."""
+
+
 def train(cfg):
     with process("cpu") as this:
         trainer = Trainer(cfg, this)
