@@ -26,6 +26,13 @@ RUN = (
     *("MODEL.DROPPATH_RATE", 0.2, "MODEL.DROPOUT_RATE", 0.5, "MIXUP.ENABLE", True),
     *("SOLVER.EMA_DECAY", 0.5, "TEST.BATCH_SIZE", 2),
 )
+HRNET = (  # of both kinds of blocks, with a branch of another resolution
+    *("MODEL.NAME", "hrnet_xs"),
+    "MODEL.ARGUMENTS",
+    "{stages: [[1, bottleneck, [1], [8]], [1, basic, [1, 1], [8, 12]]], stem_width: 8,"
+    " head_channels: [4, 6], final_channels: 16}",
+)
+CVT = ("MODEL.NAME", "cvt_xs")
 
 
 def losses(cfg, kind):
@@ -54,7 +61,10 @@ def assert_validation_is_the_checkpoints(cfg) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["hrnet_xs", pytest.param("cvt_xs", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "network",
+    [pytest.param(HRNET, id="hrnet"), pytest.param(CVT, id="cvt", marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize(
     ("processes", "options"),
     [
@@ -66,8 +76,8 @@ def assert_validation_is_the_checkpoints(cfg) -> None:
     ],
     ids=["two", "four", "precise", "fsdp", "recomputed"],
 )
-def test_processes_with_batch_norms_train_as_one_does(name, processes, options, tiny, tmp_path):
-    model = (*RUN, "MODEL.NAME", name)
+def test_processes_with_batch_norms_train_as_one_does(network, processes, options, tiny, tmp_path):
+    model = (*RUN, *network)
     precise = options if "BN.USE_PRECISE_STATS" in options else ()
     alone = tiny(*model, *precise, "OUTPUT_DIR", tmp_path / "alone")
     subprocess_helpers.run(alone)
@@ -82,7 +92,7 @@ def test_processes_with_batch_norms_train_as_one_does(name, processes, options, 
 
 
 def test_without_synchronisation_the_checkpoint_holds_the_mean_of_all(tiny, tmp_path):
-    cfg = tiny(*RUN, "MODEL.NAME", "hrnet_xs", "BN.SYNC", False)
+    cfg = tiny(*RUN, *HRNET, "BN.SYNC", False)
     subprocess_helpers.in_processes(2, subprocess_helpers.run, cfg)
     assert_validation_is_the_checkpoints(cfg)
     assert "batch norms see 4 of the 8 clips of a step" in (tmp_path / "run/said.txt").read_text()
@@ -91,9 +101,7 @@ def test_without_synchronisation_the_checkpoint_holds_the_mean_of_all(tiny, tmp_
 def test_accumulation_says_what_batch_norms_see(tiny, caplog):
     options = (*RUN, "SOLVER.MAX_EPOCH", 1, "TRAIN.EVAL_PERIOD", 0)
     with caplog.at_level(logging.WARNING, logger="videonet"):
-        subprocess_helpers.run(
-            tiny(*options, "MODEL.NAME", "hrnet_xs", "TRAIN.GRAD_ACCUM_STEPS", 4)
-        )
+        subprocess_helpers.run(tiny(*options, *HRNET, "TRAIN.GRAD_ACCUM_STEPS", 4))
     assert (
         "batch norms see 2 of the 8 clips of a step at a time (TRAIN.GRAD_ACCUM_STEPS 4"
         in caplog.text
