@@ -1,5 +1,7 @@
 """The convolution through oneDNN gives torch's numbers and gradients."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -109,3 +111,24 @@ def test_the_memory_of_a_stem():
     assert torch.equal(inside, clip)
     image = torch.randn(2, 3, 8, 8, dtype=torch.bfloat16)
     assert stem_memory(image) is image
+
+
+@pytest.mark.parametrize("frames", [1, 2, 4])
+@pytest.mark.parametrize(("kernel", "groups"), [((3, 3, 3), 1), ((5, 1, 1), 2), ((2, 3, 3), 1)])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_gradients_in_bf16_are_defined_with_fewer_frames_than_taps(
+    frames, kernel, groups, autocast
+):
+    torch.manual_seed(0)
+    conv = FastConv3d(8, 16, kernel, padding=tuple(k // 2 for k in kernel), groups=groups)
+    x = torch.randn(2, 8, frames, 6, 6)
+    exact = copy.deepcopy(conv)
+    expected = torch.autograd.grad(exact(x).square().sum(), list(exact.parameters()))
+    if not autocast:
+        conv, x = conv.bfloat16(), x.bfloat16()
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        y = conv(x)
+    assert y.dtype is torch.bfloat16
+    found = torch.autograd.grad(y.float().square().sum(), list(conv.parameters()))
+    for f, e in zip(found, expected, strict=True):
+        assert (f.float() - e).abs().max() < 0.05 * e.abs().max()

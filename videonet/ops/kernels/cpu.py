@@ -52,6 +52,22 @@ def convolves(*tensors: Tensor | None) -> bool:
     return _usable(tensors, (torch.float32,)) and not torch.is_autocast_enabled("cpu")
 
 
+def loses_taps(x: Tensor, temporal_kernel: int) -> bool:
+    """Whether torch would leave a convolution's gradient undefined: with fewer frames than taps.
+
+    oneDNN's kernels for bf16 (AVX512_BF16; seen with torch 2.14) do not write the gradient of the
+    weights then, which is whatever the memory held.
+
+    Args:
+        x: (B, C, T, H, W), what is convolved.
+        temporal_kernel: taps over time.
+    """
+    if not (x.is_cpu and torch.is_grad_enabled() and x.dim() == 5 and x.shape[2] < temporal_kernel):
+        return False
+    autocast = torch.is_autocast_enabled("cpu")
+    return (torch.get_autocast_dtype("cpu") if autocast else x.dtype) is torch.bfloat16
+
+
 def _usable(tensors: Iterable[Tensor | None], dtypes: tuple[torch.dtype, ...]) -> bool:
     """Whether oneDNN is available and takes these tensors, and no operators are recorded."""
     if is_traced():
