@@ -11,6 +11,12 @@ from videonet.engine.plots import plot_runs
 from videonet.errors import ConfigError
 
 
+@pytest.fixture(autouse=True)
+def pictures():
+    """They are painted."""
+
+
+
 def write(folder, **records):
     log = MetricLogger(folder)
     for kind, values in records.items():
