@@ -16,7 +16,6 @@ def pictures():
     """They are painted."""
 
 
-
 def write(folder, **records):
     log = MetricLogger(folder)
     for kind, values in records.items():
