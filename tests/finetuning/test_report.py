@@ -97,6 +97,15 @@ def test_what_to_do_next_follows_from_what_came_out(changes, said):
     assert said not in " ".join(next_steps(outcome()))
 
 
+def test_what_a_model_that_guesses_takes_for_what_is_no_reason_to_do_anything():
+    found = {"pairs": [(0, 1, 15)], "suspects": 3, "loss": 0.68}
+    guessing = " ".join(next_steps(outcome(right=[5, 16], **found)))
+    assert "hardly learnt" in guessing
+    assert "taken for" not in guessing and "labels" not in guessing
+    better = " ".join(next_steps(outcome(right=[15, 18], **found)))
+    assert "taken for" in better and "labels" in better
+
+
 def test_the_verdict_says_what_it_rests_on():
     assert "37 of 40 videos" in verdict(outcome()) and "50 %" in verdict(outcome())
     assert "not surely better" in verdict(outcome(right=[10, 11]))

@@ -53,6 +53,12 @@ class Outcome:
         common = max(range(len(self.train)), key=lambda k: self.train[k])
         return self.val[common] / max(sum(self.val), 1)
 
+    @property
+    def guesses(self) -> bool:
+        """Whether the held-out videos do not show that the model is better than guessing."""
+        total, right = sum(self.val), sum(self.right)
+        return total > 0 and wilson(right, total)[0] <= self.baseline
+
 
 def verdict(outcome: Outcome) -> str:
     """How good the model is, in one or two sentences."""
@@ -69,7 +75,7 @@ def verdict(outcome: Outcome) -> str:
         f"{100 * high:.0f} %). Always saying the most frequent class gives "
         f"{100 * outcome.baseline:.0f} %."
     )
-    if low <= outcome.baseline:
+    if outcome.guesses:
         text += " That is not surely better than guessing."
     return text
 
@@ -106,14 +112,15 @@ def next_steps(outcome: Outcome) -> list[str]:
             "(--weights), or training it too, on a GPU (--recipe full)."
         )
     steps += _of_curve(outcome.points)
-    for true, guess, count in outcome.pairs[:2]:
+    # What a model that guesses takes for what says nothing of the classes and the labels.
+    for true, guess, count in () if outcome.guesses else outcome.pairs[:2]:
         if count > 1:
             steps.append(
                 f"{count} of {outcome.val[true]} videos of {outcome.classes[true]!r} are taken for "
                 f"{outcome.classes[guess]!r}: look at them below; more videos of these two classes "
                 "help, or one class for both."
             )
-    if outcome.suspects:
+    if outcome.suspects and not outcome.guesses:
         steps.append(
             f"Look at the {_labels(outcome.suspects)} below: the model is sure of another class."
         )
