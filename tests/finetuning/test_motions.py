@@ -70,6 +70,7 @@ def test_they_are_chosen_where_nothing_better_is_and_something_moves():
     clips = choose_clips(data_facts(), CPU, chosen)
     keys = config_from(configuration(made.config, [choice, *clips]), ["MODEL.NUM_CLASSES", "4"])
     assert (keys.MODEL.NAME, keys.DATA.NUM_FRAMES) == ("mvit_v2_xs", 16)
+    assert keys.TRAIN.NEW_HEAD  # of eight motions, which eight other classes are not
     published = StartingWeights("mvit_v2_xs.k400", "mvit_v2_xs", 8, 48)
     assert choose_weights(data_facts(), CPU, [published, made], "cache")[0] is published
     for still in ({"pictures": True}, {"moving": 0.0001}):
@@ -84,5 +85,6 @@ def test_the_command_makes_them_before_it_trains(small_recipe, small, tmp_path):
     assert "learns drawn motions first" in (run / "choices.txt").read_text()
     assert (motions.motion_folder() / "config.json").is_file()
     log = (run / "log.txt").read_text()
+    assert "a new head was asked for" in log
     assert "mvit_v2_xs" in log and f"initial weights\n{motions.motion_folder()}" in log
     assert (run / "report.html").is_file()

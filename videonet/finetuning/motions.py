@@ -80,7 +80,7 @@ def motion_weights(*, given: bool) -> StartingWeights:
         frames=0,
         size=0,
         trained_on="drawn motions",
-        config={"MODEL": {"NAME": MODEL}},
+        config={"MODEL": {"NAME": MODEL}, "TRAIN": {"NEW_HEAD": True}},  # eight other classes
         given=given,
         made=True,
     )

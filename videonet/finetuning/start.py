@@ -163,6 +163,7 @@ def _bare(source: str, overrides: Sequence[str]) -> StartingWeights:
     if known is not None:
         config["DATA"] = {"MEAN": list(known.mean), "STD": list(known.std)}
         config["TEST"] = {"INTERPOLATION": known.interpolation}
+    config["TRAIN"] = {"NEW_HEAD": True}  # tensors alone do not name their classes
     return StartingWeights(
         place,
         name,
