@@ -12,6 +12,7 @@ from videonet.finetuning.probe_plan import (
     MOST_BYTES,
     ProbeSpeed,
     choose_folds,
+    choose_precision,
     choose_probe,
     first_clips,
     image_arguments,
@@ -119,3 +120,11 @@ def test_a_clip_and_a_classifier_take_time_here():
     assert 0 < speed.clip < 60 and 0 < speed.step < speed.clip
     cells = 4 * (32 // speed.stride) ** 2
     assert cells <= speed.tokens <= cells + 1
+
+
+def test_features_are_in_bf16_where_the_processor_is_surely_faster_in_it():
+    full = ProbeSpeed(1.0, 64, 32, 1e-5)
+    speed, choice = choose_precision(full, replace(full, clip=0.5))
+    assert speed.clip == 0.5 and "2.0 times as fast" in choice.why
+    assert choice.keys == {"TRAIN.MIXED_PRECISION": True, "TRAIN.HALF_PRECISION": "bf16"}
+    assert choose_precision(full, replace(full, clip=0.9)) == (full, None)

@@ -10,6 +10,8 @@ import torch
 from videonet import Predictor, create_model
 from videonet.commands import finetune
 from videonet.errors import CheckpointError, ConfigError, Interrupted
+from videonet.finetuning import setup
+from videonet.finetuning.probe_plan import ProbeSpeed
 from videonet.finetuning.probe_recipe import COMPARED, UNSEEN, read_comparison
 from videonet.finetuning.start import find_weights
 from videonet.inference import extraction
@@ -94,6 +96,19 @@ def test_a_folder_becomes_a_model_and_a_page(small, tmp_path, weights, monkeypat
     assert "the classifiers have been trained" in (run / "log.txt").read_text()
     with pytest.raises(ConfigError, match="--size was 32, and is 48 here"):
         finetune.main(words(small, run, weights, "--size", "48"))
+
+
+def test_features_in_bf16_make_a_model_for_any_machine(small, tmp_path, weights, monkeypatch):
+    def speed(cfg, _):
+        return ProbeSpeed(0.01 if cfg.TRAIN.HALF_PRECISION == "bf16" else 0.02, 64, 32, 1e-5)
+
+    monkeypatch.setattr(setup, "probe_speed", speed)
+    finetune.main(words(small, tmp_path, weights))
+    assert (
+        "precision: bf16; features are computed 2.0 times" in (tmp_path / "choices.txt").read_text()
+    )
+    assert "HALF_PRECISION: bf16" in (tmp_path / "config.yaml").read_text()
+    assert Predictor.from_pretrained(tmp_path / "model").cfg.TRAIN.HALF_PRECISION == "auto"
 
 
 def test_shares_of_the_videos_use_the_features_of_all(small, tmp_path, weights, monkeypatch):

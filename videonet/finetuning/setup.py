@@ -46,8 +46,10 @@ from videonet.finetuning.plan import (
 )
 from videonet.finetuning.probe_plan import (
     GROUPS,
+    HALF,
     ProbeSpeed,
     choose_folds,
+    choose_precision,
     choose_probe,
     first_clips,
     image_arguments,
@@ -76,7 +78,7 @@ from videonet.finetuning.state import (
 logger = logging.getLogger(__name__)
 
 DATA = "data"  # folder of the lists, below that of the run
-BUSY = 1.3  # times that a step takes longer where videos are decoded on the same cores
+BUSY = 1.3  # times that a step takes longer where every clip is decoded on the same cores
 Measure = Callable[[CfgNode, int], Any]  # seconds of a training clip, or what takes how long
 
 
@@ -299,9 +301,11 @@ class _Plan:
         asked, facts, machine, weights = self.asked, self.facts, self.machine, self.weights
         choices = choose_clips(facts, machine, weights, frames=asked.frames, size=asked.size)
         choices.append(machine_keys(machine))
-        seconds = self._measured(choices, measure) * (1 if machine.fast else BUSY)
         place = next(k for k, c in enumerate(choices) if c.what == "size of a frame")
-        side = choices[place].keys["DATA.TRAIN_CROP_SIZE"]
+        side, decoded = _sides(choices[place])
+        seconds = self._measured(choices, measure)
+        if not machine.fast and not keep_frames(facts, decoded, 2):
+            seconds *= BUSY
         free = not asked.size and not weights.size and not asked.epochs
         smaller = side
         if free:
@@ -314,8 +318,7 @@ class _Plan:
             self.name, machine, videos, seconds, self.minutes,
             validated=facts.num_val > 0, asked=asked.epochs,
         )  # fmt: skip
-        decoded = choices[place].keys["DATA.TRAIN_JITTER_SCALES"][1]
-        kept = keep_frames(facts, decoded, schedule.epochs)
+        kept = keep_frames(facts, _sides(choices[place])[1], schedule.epochs)
         return [*choices, *schedule.choices, *kept], self._base()
 
     def of_features(
@@ -327,13 +330,23 @@ class _Plan:
         frames = clips[0].keys["DATA.NUM_FRAMES"]
         seen = image_arguments(weights, frames, divides=weights.frames == 1 and divides(weights))
         own = [seen] if seen else []
-        speed: ProbeSpeed = self._measured([*clips, *own], measure or probe_speed)
+        measure = measure or probe_speed
+        speed: ProbeSpeed = self._measured([*clips, *own], measure)
+        if machine.device == "cpu":
+            half = self._measured([*clips, *own, Choice("precision", "bf16", "", HALF)], measure)
+            speed, precision = choose_precision(speed, half)
+            own += [precision] if precision else []
         speed = replace(speed, clip=speed.clip * (1 if machine.fast else BUSY))
         plan = choose_probe(
             facts, machine, weights, clips, speed, self.minutes, folds,
             frames=asked.frames, size=asked.size, epochs=asked.epochs,
         )  # fmt: skip
         return [*own, *plan.choices], self._base()
+
+
+def _sides(size: Choice) -> tuple[int, int]:
+    """Of a frame in pixels: what the model sees, and what it is cut from."""
+    return size.keys["DATA.TRAIN_CROP_SIZE"], size.keys["DATA.TRAIN_JITTER_SCALES"][1]
 
 
 def _weights(asked: Asked, overrides: Sequence[str]) -> list[StartingWeights]:

@@ -7,12 +7,10 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, overload
 
-import numpy as np
 import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor
@@ -26,7 +24,13 @@ from videonet.inference.inputs import File, Video, is_several, open_input
 from videonet.inference.model_card import Described
 from videonet.inference.predictions import Prediction, WindowScores
 from videonet.inference.pretrained import push, read_pretrained, save
-from videonet.inference.windows import Picture, SlidingPlan, Window, WindowBuffer, sliding_windows
+from videonet.inference.windows import (
+    SlidingPlan,
+    Window,
+    WindowBuffer,
+    sliding_windows,
+    timed_pictures,
+)
 from videonet.models.base import VideoModel
 from videonet.tasks import Task, Trained, build_task
 from videonet.tasks.task import Top
@@ -457,7 +461,7 @@ class Predictor:
         """
         plan = self.plan(fps, window, stride)
         buffer = WindowBuffer(plan, picture_crops(evaluation_views(self.cfg), crops))
-        return self.score_windows(sliding_windows(_timed(frames, fps), buffer), batch)
+        return self.score_windows(sliding_windows(timed_pictures(frames, fps), buffer), batch)
 
     def on(self, device: str) -> Predictor:
         """The same predictor with a copy of its model, on another device or on the same.
@@ -494,21 +498,3 @@ class Predictor:
                 yield WindowScores(
                     window.index, window.start, window.end, scores, vectors.mean(dim=0)
                 )
-
-
-def _timed(frames: Iterable, fps: float) -> Iterator[tuple[float, Picture]]:
-    """Frames with their times, and a check that they are pictures.
-
-    Args:
-        frames: pictures, or pairs of a time and a picture.
-        fps: frames per second of those without times.
-    """
-    for index, item in enumerate(frames):
-        time, frame = item if isinstance(item, tuple) else (index / fps, item)
-        picture = np.asarray(frame)
-        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
-            raise ConfigError(
-                f"frame {index} of the stream is {picture.dtype} {picture.shape}, expected an RGB "
-                "picture uint8 (height, width, 3)"
-            )
-        yield float(time), partial(np.asarray, picture)

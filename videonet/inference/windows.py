@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -218,3 +219,21 @@ def sliding_windows(
     for time, picture in frames:
         yield from buffer.push(time, picture)
     yield from buffer.finish()
+
+
+def timed_pictures(frames: Iterable, fps: float) -> Iterator[tuple[float, Picture]]:
+    """Frames with their times, and a check that they are pictures.
+
+    Args:
+        frames: pictures, or pairs of a time and a picture.
+        fps: frames per second of those without times.
+    """
+    for index, item in enumerate(frames):
+        time, frame = item if isinstance(item, tuple) else (index / fps, item)
+        picture = np.asarray(frame)
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+            raise ConfigError(
+                f"frame {index} of the stream is {picture.dtype} {picture.shape}, expected an RGB "
+                "picture uint8 (height, width, 3)"
+            )
+        yield float(time), partial(np.asarray, picture)
