@@ -12,10 +12,12 @@ from videonet.engine.probing import (
     probe_attentive,
     probe_linear,
     probe_neighbours,
+    probe_statistics,
     train_stacked,
 )
 from videonet.engine.stacked import StackedAdamW, StackedProbes
 from videonet.heads.attentive import AttentiveHead, AttentiveProbe
+from videonet.heads.statistics import StatisticsHead
 
 
 def config(*overrides):
@@ -94,6 +96,27 @@ def test_queries_that_tell_frames_apart_learn_what_the_mean_of_tokens_cannot_sho
         logits = head(head.read(val.tokens[0].float().flatten(0, 1)))
     scores = logits.softmax(dim=1).unflatten(0, (60, 2)).mean(dim=1)
     torch.testing.assert_close(scores, seeing.scores, atol=1e-5, rtol=1e-4)
+
+
+def test_statistics_show_what_changes_at_some_place():
+    """Of each class a mark is in one frame, or in both at the same place: as much of it."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(120) % 2
+    cells = 0.1 * torch.randn(120, 1, 2, 4, 12, generator=generator)
+    for video, label in enumerate(labels.tolist()):
+        cells[video, :, : 1 + label, video % 4] += 2.0 / (1 + label)
+    tokens = torch.cat((torch.randn(120, 1, 1, 12, generator=generator), cells.flatten(2, 3)), 2)
+    videos = FrozenVideos(labels, [tokens.mean(dim=2)], [tokens.half()])
+    folds, options = np.arange(120) % 3, config().PROBE
+    head = {"frames": 2, "num_prefix_tokens": 1}
+    found = probe_statistics(videos, videos, folds, 2, options, head)
+    assert found.method == "statistics" and found.held_out > 95
+    assert probe_linear(videos, videos, folds, 2, options).held_out < 75
+
+    model = StatisticsHead(12, 2, **head)
+    model.load_state_dict(found.state)
+    scores = model(model.read(tokens.half().flatten(0, 1))).softmax(dim=1)
+    torch.testing.assert_close(scores, found.scores, atol=1e-5, rtol=1e-4)
 
 
 def test_held_out_videos_are_not_trained_on():

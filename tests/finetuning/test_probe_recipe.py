@@ -67,8 +67,9 @@ def test_a_folder_becomes_a_model_and_a_page(small, tmp_path, weights, monkeypat
     assert "videos that it has not seen" in capsys.readouterr().out
 
     comparison = read_comparison(run)
-    assert [one.method for one in comparison.classifiers] == ["attentive", "linear", "knn"]
-    heads = comparison.classifiers[:2]
+    methods = [one.method for one in comparison.classifiers]
+    assert methods == ["attentive", "statistics", "linear", "knn"]
+    heads = comparison.classifiers[:3]
     assert comparison.used.held_out == max(one.held_out for one in heads)
     text = (run / "report.html").read_text()
     for said in ("The classifiers", "choose", "(in the model)", "Every class", "probe.csv"):
@@ -157,7 +158,7 @@ def test_the_fewest_videos_give_a_result(drawn, tmp_path, weights, videos, capsy
 
 
 def test_neighbours_alone_are_no_model(small, tmp_path, weights):
-    with pytest.raises(ConfigError, match="a model needs attentive or linear"):
+    with pytest.raises(ConfigError, match="a model needs attentive, statistics or linear"):
         finetune.main([*words(small, tmp_path / "run", weights), "PROBE.METHODS", "[knn]"])
 
 

@@ -13,7 +13,7 @@ OPTIONS = {"num_queries": 2, "num_heads": 2, "num_blocks": 0, "mlp_ratio": 1.0}
 def with_head(name, **options):
     torch.manual_seed(0)
     model = create_model(name, num_classes=5)
-    model.use_attentive_head(**OPTIONS | options)
+    model.use_head("attentive", **OPTIONS | options)
     return model
 
 

@@ -88,7 +88,7 @@ def test_features_are_computed_once(capsys, checkpoint, data, tmp_path, monkeypa
         probe(capsys, checkpoint, data, tmp_path / "c", *features, "DATA.NUM_FRAMES", 4)
 
 
-@pytest.mark.parametrize("method", ["attentive", "linear"])
+@pytest.mark.parametrize("method", ["attentive", "statistics", "linear"])
 def test_the_model_computes_what_was_trained(capsys, checkpoint, data, tmp_path, method):
     results = probe(capsys, checkpoint, data, tmp_path / "run", "PROBE.METHODS", f"[{method}]")
     predictor = videonet.Predictor.from_pretrained(results["model"])

@@ -23,7 +23,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "MODEL.LOSS_FUNC": ("cross_entropy", "soft_cross_entropy", "bce_logit"),
     "BOUNDARY.EDGES": ("official", "covered"),
     "TRAIN.HALF_PRECISION": ("auto", "bf16", "fp16"),
-    "MODEL.HEAD": ("linear", "attentive"),
+    "MODEL.HEAD": ("linear", "attentive", "statistics"),
     "TRAIN.INFLATION": ("centre", "average"),
     "TRAIN.PARALLEL": ("ddp", "fsdp"),
     "TEST.NUM_SPATIAL_CROPS": (1, 3),
@@ -165,8 +165,8 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
     ),
     ("2 or more", lambda v: v >= 2, ("PROBE.FOLDS",)),
     (
-        "some of attentive, linear and knn",
-        lambda v: bool(v) and set(v) <= {"attentive", "linear", "knn"},
+        "some of attentive, statistics, linear and knn",
+        lambda v: bool(v) and set(v) <= {"attentive", "statistics", "linear", "knn"},
         ("PROBE.METHODS",),
     ),
     ("numbers above 0", _all_above(0), ("PROBE.RATES",)),
@@ -319,8 +319,8 @@ def _problems(cfg: CfgNode) -> Iterator[tuple[str, str]]:
                 f"named as an argument of Python is, of text, numbers up to {LARGEST_ARGUMENT:,}, "
                 "lists or mappings",
             )
-    if cfg.MODEL.HEAD_ARGUMENTS and cfg.MODEL.HEAD != "attentive":
-        yield "MODEL.HEAD_ARGUMENTS", "empty unless MODEL.HEAD is attentive"
+    if cfg.MODEL.HEAD_ARGUMENTS and cfg.MODEL.HEAD == "linear":
+        yield "MODEL.HEAD_ARGUMENTS", "empty unless MODEL.HEAD is attentive or statistics"
     if cfg.MODEL.LORA.RANK and cfg.MODEL.FROZEN_LAYERS:
         yield "MODEL.FROZEN_LAYERS", "0 with adapters (MODEL.LORA.RANK), which freeze all weights"
     if cfg.MODEL.LORA.RANK and cfg.TRAIN.PARALLEL == "fsdp":

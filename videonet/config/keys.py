@@ -316,7 +316,11 @@ PROBE = Group(
     "TRAIN.BATCH_SIZE say how long the attentive one is trained; the rates end at zero.",
     {
         "METHODS": Key(
-            ["attentive", "linear", "knn"], "Which classifiers: attentive, linear, knn.", own=True
+            ["attentive", "statistics", "linear", "knn"],
+            "Which classifiers: attentive (queries over all tokens), statistics (linear, of means "
+            "and changes over time of all tokens), linear (of what the model's own head reads), "
+            "knn (nearest neighbours by the same).",
+            own=True,
         ),
         "FEATURES": Key(
             "",
@@ -352,8 +356,8 @@ PROBE = Group(
         "DECAYS": Key([0.01, 0.1, 0.4], "Its weight decays.", own=True),
         "DROPOUT": Key(0.0, "Dropout before its last layer.", own=True),
         "L2": Key(
-            [1e-4, 1e-3, 1e-2, 1e-1],
-            "Factors on half the squared norm of the linear classifier's weights.",
+            [1e-4, 1e-3, 1e-2, 1e-1, 1.0],
+            "Factors on half the squared norm of the weights of the linear classifiers.",
             own=True,
         ),
         "NEIGHBOURS": Key([1, 5, 20], "Numbers of the nearest neighbours that vote.", own=True),

@@ -150,15 +150,17 @@ MODEL = Group(
         ),
         "HEAD": Key(
             "linear",
-            "What reads the features: linear (the architecture's own pooling and a linear layer) "
-            "or attentive (learned queries over all tokens, then a linear layer).",
+            "What reads the features: linear (the architecture's own pooling and a linear layer), "
+            "attentive (learned queries over all tokens, then a linear layer) or statistics (a "
+            "linear layer of the tokens' means and changes over time).",
             own=True,
         ),
         "HEAD_ARGUMENTS": Key(
             {},
             "Arguments of the attentive head, by name: num_queries (1), num_heads (16), num_blocks "
             "(3) before the queries read, mlp_ratio (4.0), frames (number of frames of the last "
-            "grid, for queries that tell them apart; 0) and num_prefix_tokens (0).",
+            "grid, for queries that tell them apart; 0) and num_prefix_tokens (0). Of statistics: "
+            "frames (1) and num_prefix_tokens (0).",
             own=True,
         ),
         "LORA": LORA,

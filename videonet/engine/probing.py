@@ -10,7 +10,7 @@ import itertools
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from videonet.engine.stacked import StackedAdamW, StackedProbes
 from videonet.heads.attentive import AttentiveProbe
+from videonet.heads.statistics import TokenStatistics
 from videonet.tasks.probe import fit_linear, nearest_neighbours
 from videonet.terminal import ShortRepr, progress_bar
 
@@ -38,7 +39,7 @@ class FrozenVideos(ShortRepr):
         vectors: what the backbone's own head reads, for every pass over the videos (V, clips, C);
             the first pass has the views of testing.
         tokens: all tokens, for every pass (V, clips, N, C') in half precision; empty where no
-            attentive classifier is wanted.
+            classifier reads them.
     """
 
     labels: Tensor
@@ -54,7 +55,7 @@ class Probed(ShortRepr):
     """A classifier on frozen features.
 
     Attributes:
-        method: attentive, linear or knn.
+        method: attentive, statistics, linear or knn.
         chosen: its settings.
         tried: every setting with its accuracy in percent on the videos that were held out.
         held_out: that of the chosen one.
@@ -108,6 +109,35 @@ def probe_linear(
     accuracy = _accuracy(scores, val.labels)
     judged = judged.softmax(dim=1)
     return Probed("linear", chosen, tried, held_out, judged, scores, accuracy, state)
+
+
+def probe_statistics(
+    train: FrozenVideos,
+    val: FrozenVideos,
+    folds: np.ndarray,
+    num_classes: int,
+    options: CfgNode,
+    head: dict[str, Any],
+) -> Probed:
+    """Logistic regression on the statistics of all tokens; see :func:`probe_linear`.
+
+    Args:
+        train, val, folds, num_classes, options: as there.
+        head: arguments of :class:`videonet.heads.statistics.TokenStatistics`.
+    """
+    statistics = TokenStatistics(train.tokens[0].shape[-1], **head)
+
+    def described(videos: FrozenVideos) -> FrozenVideos:
+        vectors = [
+            torch.stack([statistics(clips) for clips in tokens])  # (V, clips, width)
+            if len(tokens)
+            else tokens.new_zeros(0, 1, statistics.width, dtype=torch.float32)
+            for tokens in videos.tokens
+        ]
+        return FrozenVideos(videos.labels, vectors)
+
+    found = probe_linear(described(train), described(val), folds, num_classes, options)
+    return replace(found, method="statistics")
 
 
 def probe_neighbours(

@@ -27,6 +27,7 @@ from videonet.data.loading.build import training_clips
 from videonet.data.loading.dataset import Failure
 from videonet.engine.probing import FrozenVideos
 from videonet.errors import ConfigError, DataError
+from videonet.heads.token_heads import TOKEN_HEADS
 from videonet.inference.extraction import ClipsOf, describe_features, extract_features
 from videonet.inference.predictor import Predictor
 from videonet.inference.run import Options
@@ -65,7 +66,7 @@ class Extraction:
         self.failures: list[Failure] = []
         self._predictor = Predictor(self.model, cfg, names)
         self._predictor.origin = cfg.TRAIN.CHECKPOINT_FILE_PATH
-        self._tokens, self._progress = "attentive" in cfg.PROBE.METHODS, progress
+        self._tokens, self._progress = bool(set(TOKEN_HEADS) & set(cfg.PROBE.METHODS)), progress
 
     def training(self, videos: VideoList) -> tuple[FrozenVideos, list[int]]:
         """Features by the views of testing, then those of every augmented pass.
@@ -155,19 +156,25 @@ class Extraction:
         return self.folder / f"{split}-{digest.hexdigest()}", about
 
 
-def head_arguments(model: VideoModel, cfg: CfgNode) -> dict[str, Any]:
-    """Arguments of an attentive head on a backbone, with what the configuration gives.
+def head_arguments(model: VideoModel, cfg: CfgNode) -> dict[str, dict[str, Any]]:
+    """Arguments of each kind of head that reads all tokens of a backbone, by its name.
 
     Args:
         model: the backbone.
-        cfg: a complete configuration.
+        cfg: a complete configuration; what it gives is of the kind of head that it names, or of an
+            attentive one.
     """
-    given = without_nodes(cfg.MODEL.HEAD_ARGUMENTS)
     width = model.token_width
     heads = max(n for n in range(1, 17) if width % n == 0)
     frames, prefix = _grid(model, cfg)
     usual = {"num_blocks": 0, "num_heads": heads, "frames": frames if frames > 1 else 0}
-    return usual | {"num_prefix_tokens": prefix} | given
+    found = {
+        "attentive": usual | {"num_prefix_tokens": prefix},
+        "statistics": {"frames": frames, "num_prefix_tokens": prefix},
+    }
+    if cfg.MODEL.HEAD in found:
+        found[cfg.MODEL.HEAD] |= without_nodes(cfg.MODEL.HEAD_ARGUMENTS)
+    return found
 
 
 def backbone(cfg: CfgNode) -> VideoModel:

@@ -205,8 +205,8 @@ def choose_probe(
     classifiers, trained = _classifiers(
         facts, views, speed, cost, count, FOR_CLASSIFIERS * seconds, epochs
     )
-    attentive = "attentive" in classifiers.keys["PROBE.METHODS"]
-    passes = _passes(facts, views, speed, cost, seconds - spent - trained, attentive=attentive)
+    kept = "statistics" in classifiers.keys["PROBE.METHODS"]
+    passes = _passes(facts, views, speed, cost, seconds - spent - trained, tokens=kept)
     total = spent + trained + passes * facts.num_train * speed.clip * cost
     why = f"a clip takes {speed.clip * cost:.2g} s here, of {minutes:g} minutes (--minutes)"
     if not fits:
@@ -304,16 +304,17 @@ def _classifiers(
 ) -> tuple[Choice, float]:
     """Which classifiers, how long the attentive one is trained, and the seconds of that."""
     batch = max(1, min(32, facts.num_train // 4))
+    methods, of_tokens = list[str](), ""
 
     def choice(rates: Sequence[float], decays: Sequence[float], epochs: int, why: str) -> Choice:
-        others = "logistic regression and nearest neighbours"
+        others = f"logistic regression{of_tokens} and nearest neighbours"
         number = len(rates) * len(decays)
         settings = f"with {number} settings" if number > 1 else "with one setting"
         text = f"attentive ({settings}, {epochs} epochs), {others}" if epochs else others
-        keys: dict[str, object] = {"PROBE.METHODS": ["linear", "knn"]}
+        keys: dict[str, object] = {"PROBE.METHODS": [*methods, "linear", "knn"]}
         if epochs:
             keys = {
-                "PROBE.METHODS": ["attentive", "linear", "knn"],
+                "PROBE.METHODS": ["attentive", *methods, "linear", "knn"],
                 "PROBE.RATES": list(rates),
                 "PROBE.DECAYS": list(decays),
                 "SOLVER.MAX_EPOCH": epochs,
@@ -323,8 +324,9 @@ def _classifiers(
         return Choice("classifiers", text, why, keys)
 
     if _token_bytes(facts, views, speed, cost) > MOST_BYTES:
-        why = f"an attentive one reads all tokens, which are more than {MOST_BYTES >> 30} GiB here"
+        why = f"others read all tokens, which are more than {MOST_BYTES >> 30} GiB here"
         return choice((), (), 0, why), 0.0
+    methods, of_tokens = ["statistics"], " (of the mean and of the statistics of all tokens)"
     for rates, decays in ((RATES, DECAYS), (RATES, DECAYS[-1:]), (RATES[1:2], DECAYS[-1:])):
         copies = len(rates) * len(decays) * folds + 1
         each = speed.step * cost * copies * facts.num_train
@@ -343,11 +345,11 @@ def _passes(
     cost: float,
     seconds: float,
     *,
-    attentive: bool,
+    tokens: bool,
 ) -> int:
-    """How many augmented passes fit into the time that is left, and the memory."""
+    """How many augmented passes fit into the time that is left, and the memory where tokens do."""
     passes = min(MOST_PASSES, int(seconds / max(facts.num_train * speed.clip * cost, 1e-9)))
-    if attentive:
+    if tokens:
         of_pass = 2 * speed.tokens * speed.width * cost * facts.num_train
         room = MOST_BYTES - _token_bytes(facts, views, speed, cost)
         passes = min(passes, math.floor(room / max(of_pass, 1)))

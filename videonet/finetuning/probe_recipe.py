@@ -37,7 +37,7 @@ class Compared:
     """A classifier among others.
 
     Attributes:
-        method: attentive, linear or knn.
+        method: attentive, statistics, linear or knn.
         setting: that was chosen for it.
         held_out: its accuracy in percent on training videos, by classifiers without them.
         right: held-out videos that it recognises.
@@ -88,9 +88,10 @@ def run_recipe(cfg: CfgNode, *, quiet: bool = False, model: bool = True) -> None
         Interrupted: by Ctrl-C; the features are kept.
     """
     folder, mark = Path(cfg.OUTPUT_DIR), _mark(cfg)
-    if not {"attentive", "linear"} & set(cfg.PROBE.METHODS):
+    if set(cfg.PROBE.METHODS) == {"knn"}:
         raise ConfigError(
-            f"PROBE.METHODS is {list(cfg.PROBE.METHODS)}: a model needs attentive or linear"
+            f"PROBE.METHODS is {list(cfg.PROBE.METHODS)}: a model needs attentive, statistics or "
+            "linear"
         )
     with process(cfg.DEVICE, cfg.DIST_BACKEND, quiet=quiet) as this, only_run_in(folder, this):
         start_logging(folder, quiet=quiet)

@@ -8,6 +8,8 @@ from videonet.finetuning.statistics import wilson
 
 NAMES = {
     "attentive": "attentive: looks for the parts of all frames that tell the classes apart",
+    "statistics": "statistics: weighs what all parts of the frames are on average, and how much "
+    "they change (logistic regression)",
     "linear": "linear: weighs the mean of a video's features (logistic regression)",
     "knn": "nearest neighbours: the most similar training videos vote",
 }

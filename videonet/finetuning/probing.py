@@ -17,7 +17,13 @@ from videonet.data.datasets.lists import VideoList
 from videonet.data.folds import divide, groups_of, read_groups
 from videonet.data.loading.build import read_videos
 from videonet.data.tables import write_table
-from videonet.engine.probing import PROBES, FrozenVideos, Probed, probe_attentive
+from videonet.engine.probing import (
+    PROBES,
+    FrozenVideos,
+    Probed,
+    probe_attentive,
+    probe_statistics,
+)
 from videonet.errors import ConfigError
 from videonet.files import make_folder, replacing_text
 from videonet.finetuning.features import Extraction, head_arguments, with_model
@@ -61,7 +67,7 @@ class Fitted(ShortRepr):
     Attributes:
         task: with the configuration and the names of the classes.
         extraction: the backbone.
-        head: arguments of the attentive head.
+        heads: arguments of the heads that read all tokens, by kind; empty where none does.
         found: the classifiers, in the order of ``PROBE.METHODS``.
         train, val: the features; `val` is empty where no videos are held out.
         folds: the part that each training video was held out with.
@@ -72,7 +78,7 @@ class Fitted(ShortRepr):
 
     task: Task
     extraction: Extraction
-    head: dict[str, Any]
+    heads: dict[str, dict[str, Any]]
     found: Sequence[Probed]
     train: FrozenVideos
     val: FrozenVideos
@@ -121,22 +127,22 @@ def fit_probes(cfg: CfgNode, *, validated: bool = True, progress: bool = True) -
         val, seen = extraction.validation(held_out)
         val_paths = list(held_out.paths)
     folds = _folds(cfg, videos, kept)
-    head = head_arguments(extraction.model, cfg) if train.tokens else {}
-    found = []
+    heads = head_arguments(extraction.model, cfg) if train.tokens else {}
+    found, videos_of = [], (train, val, folds, len(names))
     for method in cfg.PROBE.METHODS:
         if method == "attentive":
-            found.append(
-                probe_attentive(train, val, folds, len(names), cfg, head, progress=progress)
-            )
+            found.append(probe_attentive(*videos_of, cfg, heads[method], progress=progress))
+        elif method == "statistics":
+            found.append(probe_statistics(*videos_of, cfg.PROBE, heads[method]))
         else:
-            found.append(PROBES[method](train, val, folds, len(names), cfg.PROBE))
+            found.append(PROBES[method](*videos_of, cfg.PROBE))
         logger.info(
             "%s: %.1f %% of the held-out training videos with %s, %.1f %% of the validation videos",
             *(method, found[-1].held_out, found[-1].chosen, found[-1].accuracy),
         )
     paths = [videos.paths[index] for index in kept]
     return Fitted(
-        task, extraction, head, found, train, val, folds, paths, val_paths, seen
+        task, extraction, heads, found, train, val, folds, paths, val_paths, seen
     )  # fmt: skip
 
 
@@ -203,16 +209,17 @@ def save_model(fitted: Fitted, best: Probed) -> Path:
     Returns:
         The folder, ``model`` in ``OUTPUT_DIR``.
     """
-    attentive, names = best.method == "attentive", fitted.names
-    arguments = CfgNode(fitted.head if attentive else {})
-    kind = "attentive" if attentive else "linear"
+    names, options = fitted.names, fitted.heads.get(best.method, {})
     cfg = with_model(
-        fitted.task.cfg, HEAD=kind, HEAD_ARGUMENTS=arguments, NUM_CLASSES=len(names)
-    )  # fmt: skip
+        fitted.task.cfg,
+        HEAD=best.method,
+        HEAD_ARGUMENTS=CfgNode(options),
+        NUM_CLASSES=len(names),
+    )
     model = fitted.extraction.model
     model.reset_classifier(len(names))
-    if attentive:
-        model.use_attentive_head(**fitted.head)
+    if best.method != "linear":
+        model.use_head(best.method, **options)
     assert best.state is not None
     model.head.load_state_dict(best.state)
     predictor = Predictor(model, cfg, names)

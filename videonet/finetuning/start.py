@@ -211,7 +211,7 @@ def probe_speed(cfg: CfgNode, num_classes: int) -> ProbeSpeed:
     model = create_model(name, **arguments | {"num_classes": 0}).eval()
     if not isinstance(model, VideoModel):
         raise ConfigError(f"{name} is no model for videos")
-    head = head_arguments(model, cfg)
+    head = head_arguments(model, cfg)["attentive"]
     model.to(device)
     data, dtype = cfg.DATA, autocast_dtype(cfg, device)
     clips = torch.randn(

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from videonet.errors import ConfigError
-from videonet.heads.classification import ClassificationHead
+from videonet.heads.classification import ClassificationHead, TokenHead
 from videonet.ops.attention import attention, check_heads
 from videonet.ops.linear import init_linear
 from videonet.ops.mlp import Mlp
@@ -225,7 +225,7 @@ class AttentivePooler(nn.Module):
         return block.add(self.query_tokens, block.xattn.values(means))
 
 
-class AttentiveHead(ClassificationHead):
+class AttentiveHead(TokenHead):
     """A classifier on a backbone whose learned queries read all of its tokens.
 
     Args:
@@ -235,14 +235,15 @@ class AttentiveHead(ClassificationHead):
         **pooler: further arguments of :class:`AttentivePooler`.
     """
 
-    undecayed = ("query_tokens", "time_embed")  # no weight decay for parameters called so
+    pooler_class = AttentivePooler
+    undecayed = ("query_tokens", "time_embed")
 
     def __init__(self, dim: int, num_classes: int, dropout: float = 0.0, **pooler):
         super().__init__(dim, num_classes, dropout)
         self.pooler = AttentivePooler(dim, **pooler)
 
     def read(self, tokens: Tensor) -> Tensor:
-        """Tokens (B, N, dim) -> what the classifier reads, (B, dim): the queries' mean."""
+        """Tokens (B, N, dim) -> (B, dim), the mean of what the queries have read."""
         return self.pooler(tokens).mean(dim=1)
 
 

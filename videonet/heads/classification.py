@@ -1,4 +1,4 @@
-"""The classifier on top of one feature vector per clip."""
+"""Classifiers on top of a backbone: of one feature vector per clip, or of all its tokens."""
 
 from __future__ import annotations
 
@@ -17,3 +17,23 @@ class ClassificationHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         return self.projection(self.dropout(features))
+
+
+class TokenHead(ClassificationHead):
+    """A classifier that makes its feature vector itself, of all tokens of a backbone.
+
+    It is built of the width of the tokens, the number of classes, a dropout, and arguments of
+    `pooler_class` by name.
+    """
+
+    pooler_class: type[nn.Module]
+    undecayed: tuple[str, ...] = ()  # no weight decay for parameters called so
+
+    @classmethod
+    def width(cls, dim: int, **pooler) -> int:
+        """Of what the classifier reads, of tokens of width `dim`."""
+        return dim
+
+    def read(self, tokens: Tensor) -> Tensor:
+        """Tokens (B, N, dim) -> what the classifier reads, (B, width)."""
+        raise NotImplementedError

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from videonet.errors import ConfigError
-from videonet.heads.attentive import AttentiveHead, AttentivePooler
-from videonet.heads.classification import ClassificationHead
+from videonet.heads.classification import ClassificationHead, TokenHead
+from videonet.heads.token_heads import TOKEN_HEADS
 from videonet.models.arguments import checked_arguments
 from videonet.models.recomputing import recomputed
 from videonet.ops.grid import Grid, volume
@@ -185,7 +185,7 @@ class VideoModel(nn.Module):
     # which changes its logits. True where a model corrects that, see cls_key_log_frames.
     still_clips_are_exact = False
     works_on_parts = False  # whether forward_features takes `keep`
-    head_options: dict[str, Any] | None = None  # of an attentive head; None for a linear one
+    token_head: tuple[str, dict[str, Any]] | None = None  # see use_head
     grad_checkpointing = False
 
     def __init__(self, centre_clips: bool = False) -> None:
@@ -302,7 +302,7 @@ class VideoModel(nn.Module):
         Args:
             pre_logits: give what the classifier reads instead, (B, num_features).
         """
-        if isinstance(self.head, AttentiveHead):
+        if isinstance(self.head, TokenHead):
             pooled = self.head.read(self.tokens_of(features))
         else:
             pooled = self.pool_features(features)
@@ -390,19 +390,23 @@ class VideoModel(nn.Module):
         """C of :meth:`tokens_of`."""
         return self.feature_info[-1].channels
 
-    def use_attentive_head(self, **options: Any) -> None:
-        """Replace the head by a new one whose learned queries read all tokens.
+    def use_head(self, kind: str, **options: Any) -> None:
+        """Replace the head by a new one that reads all tokens.
 
         Args:
-            **options: of :class:`videonet.heads.attentive.AttentivePooler`.
+            kind: "attentive" or "statistics".
+            **options: of its pooler, ``AttentivePooler`` or ``TokenStatistics``.
 
         Raises:
-            ConfigError: there is no such option, or it has no such value.
+            ConfigError: there is no such head or option, or it has no such value.
         """
-        given = checked_arguments("attentive head", AttentivePooler, options)
+        if kind not in TOKEN_HEADS:
+            raise ConfigError(f"the head is {kind!r}, expected {' or '.join(TOKEN_HEADS)}")
+        given = checked_arguments(f"{kind} head", TOKEN_HEADS[kind].pooler_class, options)
         if "dim" in given:
-            raise ConfigError("an attentive head has the width of the tokens: leave out dim")
-        self.head_options, self.num_features = given, self.token_width
+            raise ConfigError("the head has the width of the tokens: leave out dim")
+        self.token_head, width = (kind, given), self.token_width
+        self.num_features = TOKEN_HEADS[kind].width(width, **given)
         self.reset_classifier(self.num_classes)
 
     def pool_tokens(self, x: Tensor) -> Tensor:
@@ -446,9 +450,9 @@ class VideoModel(nn.Module):
         if not num_classes:
             self.head = nn.Identity()
             return
-        if self.head_options is not None:
-            width, dropout = self.token_width, self.head_dropout
-            self.head = AttentiveHead(width, num_classes, dropout, **self.head_options)
+        if self.token_head is not None:
+            (kind, options), widths = self.token_head, (self.token_width, num_classes)
+            self.head = TOKEN_HEADS[kind](*widths, self.head_dropout, **options)
         else:
             self.head = ClassificationHead(
                 self.num_features, num_classes, self.head_dropout, self.head_init_scale
@@ -460,7 +464,7 @@ class VideoModel(nn.Module):
     def no_weight_decay(self) -> set[str]:
         """Names of class tokens and positions."""
         names = [name for name, _ in self.named_parameters()]
-        undecayed = (*self.undecayed, *AttentiveHead.undecayed)
+        undecayed = (*self.undecayed, *getattr(self.head, "undecayed", ()))
         return {name for name in names if name.rpartition(".")[2].startswith(undecayed)}
 
     def layer_groups(self, by: str = "blocks") -> list[list[str]]:

@@ -315,7 +315,7 @@ class HRNet(VideoModel):
         check_plans(plans, head_channels)
         dims = self._add_stages(plans, stem_width, taps, drop_path_rate)
         self._add_neck(dims, head_channels, final_channels, head_conv_bias, taps)
-        self.num_features = final_channels
+        self.num_features = self.neck_width = final_channels
         self.feature_info = self._map_infos(dims, step)
         self.head_dropout = head_dropout
         self.apply(_init_weights)
@@ -396,7 +396,7 @@ class HRNet(VideoModel):
         return self.last_stage(clip).maps()
 
     def finish(self, last: StageOutput) -> Tensor:
-        """The neck: branches -> one map (B, num_features, T', H', W') at the lowest resolution."""
+        """The neck: branches -> one map (B, neck_width, T', H', W') at the lowest resolution."""
         maps = last.maps()
         x = self.incre_modules[0](maps[0])
         for i, downsample in enumerate(self.downsamp_modules, start=1):
@@ -414,7 +414,7 @@ class HRNet(VideoModel):
     @property
     def token_width(self) -> int:
         """Channels of the neck's map."""
-        return self.num_features
+        return self.neck_width
 
     def forward_intermediates(
         self, clip: Tensor, indices: int | Sequence[int] | None = None

@@ -171,8 +171,8 @@ class Task(ABC):
         model = cast(
             "VideoModel", create_model(name, **arguments | {"num_classes": self.num_outputs})
         )
-        if self.cfg.MODEL.HEAD == "attentive":
-            model.use_attentive_head(**without_nodes(self.cfg.MODEL.HEAD_ARGUMENTS))
+        if self.cfg.MODEL.HEAD != "linear":
+            model.use_head(self.cfg.MODEL.HEAD, **without_nodes(self.cfg.MODEL.HEAD_ARGUMENTS))
         return model
 
     def run_in_training(self, model: Callable[..., Any], clips: Tensor, targets: Targets) -> Any:

@@ -1,0 +1,66 @@
+"""A head of what tokens are on average, and how much they change over time."""
+
+import pytest
+import torch
+
+from tests.models.invariants import relative_error
+from videonet.config import load_config
+from videonet.errors import ConfigError
+from videonet.finetuning.features import head_arguments
+from videonet.heads.statistics import EPS, TokenStatistics
+from videonet.models import create_model, list_models
+
+
+@pytest.mark.parametrize("name", list_models("*_xs"))
+def test_it_reads_the_tokens_of_every_architecture(name):
+    torch.manual_seed(0)
+    model = create_model(name, num_classes=5).eval()
+    clip = torch.randn(2, 3, 8, 48, 48)
+    sizes = ["DATA.NUM_FRAMES", "8", "DATA.TEST_CROP_SIZE", "48", "DATA.TRAIN_CROP_SIZE", "48"]
+    cfg = load_config(None, ["MODEL.NAME", name, *sizes])
+    options = head_arguments(model, cfg)["statistics"]
+    frames, prefix = options["frames"], options["num_prefix_tokens"]
+    features = model.forward_features(clip)
+    tokens = model.tokens_of(features)
+    model.use_head("statistics", **options)
+
+    cells = tokens[:, prefix:].reshape(2, frames, -1, model.token_width)
+    expected = [tokens[:, :prefix].mean(dim=1)] if prefix else []
+    expected.append(cells.mean(dim=(1, 2)))
+    if frames > 1:
+        variance = cells.double().std(dim=1, correction=0).square()
+        expected.append((variance + EPS).sqrt().mean(dim=1).float())
+    vectors = model.forward_head(features, pre_logits=True)
+    assert relative_error(vectors, torch.cat(expected, dim=1)) < 1e-4
+    assert vectors.shape == (2, model.num_features)
+
+    outputs = model.train()(clip)
+    outputs.square().sum().backward()
+    assert outputs.shape == (2, 5) and model.head.projection.weight.grad.any()
+    names = [name for name, _ in model.named_parameters()]
+    assert sorted(sum(model.layer_groups(), [])) == sorted(names)
+
+
+def test_a_place_that_never_changes_has_a_gradient():
+    tokens = torch.ones(1, 8, 4, requires_grad=True)
+    TokenStatistics(4, frames=2)(tokens).sum().backward()
+    assert tokens.grad.isfinite().all()
+
+
+def test_half_precision_loses_no_small_change():
+    tokens = 100 + torch.tensor([0.0, 0.5]).repeat_interleave(3).view(1, 6, 1).expand(1, 6, 4)
+    found = TokenStatistics(4, frames=2)(tokens.bfloat16())
+    assert found.dtype is torch.float32
+    assert relative_error(found, TokenStatistics(4, frames=2)(tokens.bfloat16().float())) == 0
+
+
+def test_tokens_of_other_frames_and_options_that_there_are_not_are_refused():
+    with pytest.raises(ConfigError, match="not those of 3 frames"):
+        TokenStatistics(4, frames=3)(torch.ones(1, 8, 4))
+    with pytest.raises(ConfigError, match="frames and num_prefix_tokens are 0 and 0"):
+        TokenStatistics(4, frames=0)
+    model = create_model("vit_xs", num_classes=2)
+    with pytest.raises(ConfigError, match="expected attentive or statistics"):
+        model.use_head("mean")
+    with pytest.raises(ConfigError, match="no argument 'queries'"):
+        model.use_head("statistics", queries=2)

@@ -1,0 +1,88 @@
+"""A linear classifier of what tokens are on average, and how much they change over time.
+
+Statistics pooling: means beside standard deviations, as for speakers (Snyder et al. 2018,
+"X-vectors", Sec. 2.1). The deviation is that of each place from frame to frame. A model of images
+says by it where something moves, which the mean of its tokens hardly shows.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from videonet.errors import ConfigError
+from videonet.heads.classification import TokenHead
+
+EPS = 1e-6  # of variances: a place that never changes has a gradient too
+
+
+class TokenStatistics(nn.Module):
+    """Mean prefix token, mean cell, and the mean over places of their deviation over time.
+
+    Args:
+        dim: width of the tokens.
+        frames: of the grid that the tokens come from; one has no deviation.
+        num_prefix_tokens: tokens before those of the grid; without them there is no such mean.
+
+    Attributes:
+        width: of what is given.
+
+    Raises:
+        ConfigError: a number is out of range.
+    """
+
+    def __init__(self, dim: int, *, frames: int = 1, num_prefix_tokens: int = 0):
+        super().__init__()
+        if frames < 1 or num_prefix_tokens < 0:
+            raise ConfigError(
+                f"frames and num_prefix_tokens are {frames} and {num_prefix_tokens}, expected 1 or "
+                "more and 0 or more"
+            )
+        self.frames, self.num_prefix_tokens = frames, num_prefix_tokens
+        self.width = dim * (1 + (num_prefix_tokens > 0) + (frames > 1))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, N, dim) -> (B, width), in fp32.
+
+        Raises:
+            ConfigError: the tokens are not those of so many frames.
+        """
+        count = tokens.shape[1] - self.num_prefix_tokens
+        if count < self.frames or count % self.frames:
+            raise ConfigError(
+                f"a clip has {tokens.shape[1]} tokens, {self.num_prefix_tokens} of them no cells: "
+                f"the others are not those of {self.frames} frames, which this head was made for"
+            )
+        prefix, cells = tokens.float().split((self.num_prefix_tokens, count), dim=1)
+        cells = cells.unflatten(1, (self.frames, -1))  # (B, T, H * W, dim)
+        parts = [cells.mean(dim=(1, 2))]
+        if self.num_prefix_tokens:
+            parts.insert(0, prefix.mean(dim=1))
+        if self.frames > 1:
+            parts.append((cells.var(dim=1, correction=0) + EPS).sqrt().mean(dim=1))
+        return torch.cat(parts, dim=1)
+
+
+class StatisticsHead(TokenHead):
+    """A linear classifier of the statistics of all tokens of a backbone.
+
+    Args:
+        dim: width of the tokens.
+        num_classes: K.
+        dropout: before the classifier.
+        **pooler: further arguments of :class:`TokenStatistics`.
+    """
+
+    pooler_class = TokenStatistics
+
+    def __init__(self, dim: int, num_classes: int, dropout: float = 0.0, **pooler):
+        statistics = TokenStatistics(dim, **pooler)
+        super().__init__(statistics.width, num_classes, dropout)
+        self.pooler = statistics
+
+    @classmethod
+    def width(cls, dim: int, **pooler) -> int:
+        return TokenStatistics(dim, **pooler).width
+
+    def read(self, tokens: Tensor) -> Tensor:
+        return self.pooler(tokens)
