@@ -5,10 +5,10 @@ r"""How good are frozen features, and a classifier on them for a new data set.
 %(prog)s --checkpoint runs/k400 DATA.PATH_TO_DATA_DIR my_videos OUTPUT_DIR runs/mine
 
 computes the features of the training and validation videos once and keeps them, trains classifiers
-(attentive, linear, nearest neighbours) whose settings are chosen on held-out training videos,
-prints their accuracies and leaves the best one as a model in OUTPUT_DIR/model. The classes are
-those of the data, whatever the backbone was trained for. PROBE has the settings
-(videonet config --help PROBE).
+(attentive, statistics, linear, knn) whose settings are chosen on held-out training videos, prints
+their accuracies and leaves the best one as a model in OUTPUT_DIR/model. The classes are those of
+the data, whatever the backbone was trained for. PROBE has the settings (videonet config --help
+PROBE).
 
 %(prog)s --train features/train --val features/val
 
