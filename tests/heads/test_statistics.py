@@ -64,3 +64,12 @@ def test_tokens_of_other_frames_and_options_that_there_are_not_are_refused():
         model.use_head("mean")
     with pytest.raises(ConfigError, match="no argument 'queries'"):
         model.use_head("statistics", queries=2)
+
+
+def test_without_classes_a_model_gives_what_its_own_pooling_makes():
+    model, clip = create_model("vit_xs", num_classes=2), torch.randn(1, 3, 8, 48, 48)
+    model.use_head("statistics", frames=4, num_prefix_tokens=1)
+    for classes, width in ((2, 3 * 96), (0, 96), (3, 3 * 96)):
+        model.reset_classifier(classes)
+        assert model.num_features == width
+        assert model(clip).shape == (1, classes or width)

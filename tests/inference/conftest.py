@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from videonet.config import load_config
 from videonet.heads.classification import ClassificationHead
 from videonet.inference import Predictor
-from videonet.models.base import RunBlock, StageInfo, StageOutput, VideoModel
+from videonet.models.base import VideoModel
+from videonet.models.stages import RunBlock, StageInfo, StageOutput
 from videonet.tasks import build_task
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200)}

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from videonet.data.transforms.batch import normalize
 from videonet.errors import ConfigError
 from videonet.inference.predictor import Predictor
-from videonet.models.base import StageOutput, VideoModel
+from videonet.models.base import VideoModel
+from videonet.models.stages import StageOutput
 from videonet.ops.grid import Grid
 
 

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from videonet.errors import ConfigError
-from videonet.models.base import RunBlock, StageInfo, StageOutput, VideoModel
+from videonet.models.base import VideoModel
 from videonet.models.initial import drop_path_rates
 from videonet.models.positions import learned_tokens
+from videonet.models.stages import RunBlock, StageInfo, StageOutput
 from videonet.models.variants import published
 from videonet.ops.conv_attention import ConvAttention
 from videonet.ops.grid import Grid

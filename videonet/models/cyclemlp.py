@@ -14,15 +14,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from videonet.errors import ConfigError
-from videonet.models.base import (
-    BlockList,
-    RunBlock,
-    StageInfo,
-    StageOutput,
-    VideoModel,
-    refuse_class_token,
-)
+from videonet.models.base import VideoModel, refuse_class_token
 from videonet.models.initial import linear_initializer, stage_drop_path_rates
+from videonet.models.stages import BlockList, RunBlock, StageInfo, StageOutput
 from videonet.models.variants import published
 from videonet.ops.conv import TokenConv
 from videonet.ops.mlp import Mlp

@@ -14,17 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from videonet.errors import ConfigError
-from videonet.models.base import (
+from videonet.models.base import VideoModel, refuse_class_token
+from videonet.models.initial import stage_drop_path_rates
+from videonet.models.stages import (
     ModuleListOf,
     RunBlock,
     Stage,
     StageInfo,
     StageOutput,
-    VideoModel,
-    refuse_class_token,
     run_stages_in_turn,
 )
-from videonet.models.initial import stage_drop_path_rates
 from videonet.models.variants import published
 from videonet.ops.conv import FastConv3d, depthwise
 from videonet.ops.dilated_attention import MultiScaleDilatedAttention

@@ -16,17 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from videonet.errors import ConfigError
-from videonet.models.base import (
-    ModuleListOf,
-    RunBlock,
-    StageInfo,
-    StageOutput,
-    VideoModel,
-    refuse_class_token,
-)
+from videonet.models.base import VideoModel, refuse_class_token
 from videonet.models.initial import drop_path_rates
 from videonet.models.patch_tokens import token_numbers
 from videonet.models.positions import AbsolutePositions, learned_tokens
+from videonet.models.stages import ModuleListOf, RunBlock, StageInfo, StageOutput
 from videonet.models.variants import published
 from videonet.ops.grid import Grid, tiled, volume
 from videonet.ops.layer_scale import LayerScale

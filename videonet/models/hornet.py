@@ -17,15 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from videonet.errors import ConfigError
-from videonet.models.base import (
-    BlockList,
-    RunBlock,
-    StageInfo,
-    StageOutput,
-    VideoModel,
-    refuse_class_token,
-)
+from videonet.models.base import VideoModel, refuse_class_token
 from videonet.models.initial import stage_drop_path_rates
+from videonet.models.stages import BlockList, RunBlock, StageInfo, StageOutput
 from videonet.models.variants import published
 from videonet.ops.conv import TokenConv
 from videonet.ops.gated_conv import RecursiveGatedConv

@@ -19,16 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from videonet.errors import ConfigError
-from videonet.models.base import (
-    BlockList,
-    ModuleListOf,
-    RunBlock,
-    StageInfo,
-    StageOutput,
-    VideoModel,
-    refuse_class_token,
-)
+from videonet.models.base import VideoModel, refuse_class_token
 from videonet.models.initial import stage_drop_path_rates
+from videonet.models.stages import BlockList, ModuleListOf, RunBlock, StageInfo, StageOutput
 from videonet.models.variants import published
 from videonet.ops.conv import FastConv3d
 from videonet.ops.grid import as_grid

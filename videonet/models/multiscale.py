@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from videonet.errors import ConfigError
-from videonet.models.base import StageInfo, VideoModel
+from videonet.models.base import VideoModel
 from videonet.models.positions import AbsolutePositions, learned_tokens
+from videonet.models.stages import StageInfo
 from videonet.ops.grid import Grid, strided, volume
 from videonet.ops.linear import init_linear
 from videonet.ops.patch_embed import PatchEmbed

@@ -14,7 +14,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from videonet.errors import ConfigError
-from videonet.models.base import RunBlock, StageOutput
 from videonet.models.initial import drop_path_rates
 from videonet.models.multiscale import (
     BlockPlan,
@@ -24,6 +23,7 @@ from videonet.models.multiscale import (
     stage_ends,
     stage_infos,
 )
+from videonet.models.stages import RunBlock, StageOutput
 from videonet.models.variants import published
 from videonet.ops.grid import Grid, strided
 from videonet.ops.linear import call_linear

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from videonet.errors import ConfigError
-from videonet.models.base import RunBlock, StageInfo, StageOutput
 from videonet.models.initial import drop_path_rates
 from videonet.models.multiscale import (
     BlockPlan,
@@ -26,6 +25,7 @@ from videonet.models.multiscale import (
     pool_kernel_for,
     stage_infos,
 )
+from videonet.models.stages import RunBlock, StageInfo, StageOutput
 from videonet.ops.grid import Grid, strided
 from videonet.ops.linear import call_linear
 from videonet.ops.mlp import Mlp

@@ -12,7 +12,8 @@ from videonet.errors import ConfigError
 from videonet.heads.necks import Neck, is_plain, make_neck, remove_classifier
 from videonet.heads.semantic import FCNHead, SemanticFPNHead, SemanticHead, hrnet_head
 from videonet.heads.uper import UPerHead
-from videonet.models.base import StageInfo, VideoModel
+from videonet.models.base import VideoModel
+from videonet.models.stages import StageInfo
 from videonet.ops.resize import resize_space
 
 HEADS: dict[str, Callable[..., SemanticHead]] = {

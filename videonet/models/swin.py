@@ -15,17 +15,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from videonet.errors import ConfigError
-from videonet.models.base import (
+from videonet.models.base import VideoModel, refuse_class_token
+from videonet.models.initial import linear_initializer, stage_drop_path_rates
+from videonet.models.positions import AbsolutePositions
+from videonet.models.stages import (
     ModuleListOf,
     RunBlock,
     StageInfo,
     StageOutput,
-    VideoModel,
-    refuse_class_token,
     run_stages_in_turn,
 )
-from videonet.models.initial import linear_initializer, stage_drop_path_rates
-from videonet.models.positions import AbsolutePositions
 from videonet.models.variants import published
 from videonet.ops.grid import Grid, as_grid, volume
 from videonet.ops.mlp import Mlp

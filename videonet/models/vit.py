@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from videonet.errors import ConfigError
-from videonet.models.base import RunBlock, StageInfo, StageOutput
 from videonet.models.initial import drop_path_rates, linear_initializer
 from videonet.models.patch_tokens import PatchTokens
+from videonet.models.stages import RunBlock, StageInfo, StageOutput
 from videonet.models.variants import published
 from videonet.models.vit_blocks import BLOCKS
 from videonet.ops.grid import Grid

@@ -18,8 +18,9 @@ from videonet.heads.detection.conventions import BoxLoss, Conventions
 from videonet.heads.necks import is_plain, make_neck
 from videonet.models import create_model
 from videonet.models.backbones import DETECTION, detection_arguments
-from videonet.models.base import StageInfo, VideoModel
+from videonet.models.base import VideoModel
 from videonet.models.segmenter import SemanticSegmenter, make_segmenter
+from videonet.models.stages import StageInfo
 
 PLAIN_LEVELS = 4  # that regions are pooled from on a backbone of one resolution, as in ViTDet
 

@@ -15,7 +15,7 @@ from videonet.heads.detection.frames import Frames
 from videonet.heads.detection.roi_heads import RoIHeads
 from videonet.heads.detection.rpn import RPN
 from videonet.heads.fpn import FPN
-from videonet.models.base import StageInfo
+from videonet.models.stages import StageInfo
 
 NORMS = {"BN": "batch", "GN": "group", "LN": "layer", "": None}
 

@@ -9,7 +9,7 @@ from tests.models.invariants import randomise
 from videonet.heads.detection import build_detector
 from videonet.heads.fpn import FPN
 from videonet.models import create_model
-from videonet.models.base import StageInfo
+from videonet.models.stages import StageInfo
 
 ONE_BLOCK = {  # for each of the four stages
     "mvit_v2_t": {
