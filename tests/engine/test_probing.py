@@ -113,7 +113,8 @@ def test_statistics_show_what_changes_at_some_place():
     assert found.method == "statistics" and found.held_out > 95
     assert probe_linear(videos, videos, folds, 2, options).held_out < 75
 
-    model = StatisticsHead(12, 2, **head)
+    assert {row["regions"] for row in found.tried} == {1, 2}
+    model = StatisticsHead(12, 2, **found.head)
     model.load_state_dict(found.state)
     scores = model(model.read(tokens.half().flatten(0, 1))).softmax(dim=1)
     torch.testing.assert_close(scores, found.scores, atol=1e-5, rtol=1e-4)

@@ -41,6 +41,19 @@ def test_it_reads_the_tokens_of_every_architecture(name):
     assert sorted(sum(model.layer_groups(), [])) == sorted(names)
 
 
+def test_regions_tell_where_something_changes():
+    cells = torch.zeros(1, 2, 5, 5, 4)  # (B, T, H, W, dim)
+    cells[:, 1, 4, 4] = 2.0
+    found = TokenStatistics(4, frames=2, regions=2)(cells.flatten(1, 3))
+    mean, *regions = found.view(5, 4)[:, 0].tolist()
+    assert mean == pytest.approx(1 / 25)
+    assert regions == pytest.approx([EPS**0.5] * 3 + [1 / 9], abs=2e-3)  # odd sides overlap
+    one = TokenStatistics(4, frames=2)(cells.flatten(1, 3)).view(2, 4)[1, 0].item()
+    assert one == pytest.approx(1 / 25, abs=2e-3)
+    with pytest.raises(ConfigError, match="6 cells, which are no square: regions is 2"):
+        TokenStatistics(4, frames=2, regions=2)(torch.ones(1, 12, 4))
+
+
 def test_a_place_that_never_changes_has_a_gradient():
     tokens = torch.ones(1, 8, 4, requires_grad=True)
     TokenStatistics(4, frames=2)(tokens).sum().backward()
@@ -57,7 +70,7 @@ def test_half_precision_loses_no_small_change():
 def test_tokens_of_other_frames_and_options_that_there_are_not_are_refused():
     with pytest.raises(ConfigError, match="not those of 3 frames"):
         TokenStatistics(4, frames=3)(torch.ones(1, 8, 4))
-    with pytest.raises(ConfigError, match="frames and num_prefix_tokens are 0 and 0"):
+    with pytest.raises(ConfigError, match="and regions are 0, 0 and 1"):
         TokenStatistics(4, frames=0)
     model = create_model("vit_xs", num_classes=2)
     with pytest.raises(ConfigError, match="expected attentive or statistics"):

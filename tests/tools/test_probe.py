@@ -53,7 +53,9 @@ def probe(capsys, checkpoint, data, output, *overrides):
 
 def test_a_new_data_set_becomes_a_model(capsys, checkpoint, data, tmp_path):
     results = probe(capsys, checkpoint, data, tmp_path / "run")
-    assert {"attentive", "linear", "knn"} <= results.keys() and results["val_videos"] == 8
+    assert {"attentive", "statistics", "linear", "knn"} <= results.keys() and results[
+        "val_videos"
+    ] == 8
     assert results == json.loads((tmp_path / "run" / "results.json").read_text())
     folders = sorted(path.name.split("-")[0] for path in (tmp_path / "run" / "features").iterdir())
     assert folders == ["train", "train", "val"]
@@ -62,7 +64,8 @@ def test_a_new_data_set_becomes_a_model(capsys, checkpoint, data, tmp_path):
     classes = (data / "classes.txt").read_text().split()
     assert predictor.class_names == classes
     rows = (tmp_path / "run" / "scores.csv").read_text().splitlines()[1:]
-    best = max(("attentive", "linear"), key=lambda method: results[method]["held_out"])
+    heads = ("attentive", "statistics", "linear")
+    best = max(heads, key=lambda method: results[method]["held_out"])
     for row in rows:
         method, path, _, predicted, score = row.split(",")
         if method == best:

@@ -171,7 +171,7 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
     ),
     ("numbers above 0", _all_above(0), ("PROBE.RATES",)),
     ("numbers, 0 or more", _all_above(-1e-300), ("PROBE.DECAYS", "PROBE.L2")),
-    ("whole numbers above 0", _counts, ("PROBE.NEIGHBOURS",)),
+    ("whole numbers above 0", _counts, ("PROBE.NEIGHBOURS", "PROBE.REGIONS")),
     ("a list of words", lambda v: all(isinstance(w, str) and w for w in v), ("MODEL.LORA.LAYERS",)),
     (
         "None or above 0",

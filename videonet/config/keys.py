@@ -360,6 +360,11 @@ PROBE = Group(
             "Factors on half the squared norm of the weights of the linear classifiers.",
             own=True,
         ),
+        "REGIONS": Key(
+            [1, 2],
+            "Regions along each side of a frame that the statistics classifier tells apart.",
+            own=True,
+        ),
         "NEIGHBOURS": Key([1, 5, 20], "Numbers of the nearest neighbours that vote.", own=True),
     },
 )

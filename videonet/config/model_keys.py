@@ -160,7 +160,7 @@ MODEL = Group(
             "Arguments of the attentive head, by name: num_queries (1), num_heads (16), num_blocks "
             "(3) before the queries read, mlp_ratio (4.0), frames (number of frames of the last "
             "grid, for queries that tell them apart; 0) and num_prefix_tokens (0). Of statistics: "
-            "frames (1) and num_prefix_tokens (0).",
+            "frames (1), num_prefix_tokens (0) and regions (1: of the frame, along each side).",
             own=True,
         ),
         "LORA": LORA,

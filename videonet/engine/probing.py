@@ -9,8 +9,8 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -64,6 +64,7 @@ class Probed(ShortRepr):
         scores: (V, K) probabilities, or votes, of the validation videos.
         accuracy: in percent on these; not a number where there are none.
         state: of the head, by its names; None where a classifier is no head.
+        head: arguments of a head that reads all tokens.
     """
 
     method: str
@@ -74,6 +75,7 @@ class Probed(ShortRepr):
     scores: Tensor
     accuracy: float
     state: dict[str, Tensor] | None = None
+    head: Mapping[str, Any] = field(default_factory=dict)
 
 
 def probe_linear(
@@ -122,22 +124,34 @@ def probe_statistics(
     """Logistic regression on the statistics of all tokens; see :func:`probe_linear`.
 
     Args:
-        train, val, folds, num_classes, options: as there.
-        head: arguments of :class:`videonet.heads.statistics.TokenStatistics`.
+        train, val, folds, num_classes, options: as there; ``REGIONS`` are tried too.
+        head: further arguments of :class:`videonet.heads.statistics.TokenStatistics`.
     """
-    statistics = TokenStatistics(train.tokens[0].shape[-1], **head)
+    cells = train.tokens[0].shape[2] - head.get("num_prefix_tokens", 0)
+    places, found = cells // head.get("frames", 1), list[Probed]()
+    for regions in options.REGIONS:
+        if regions > 1 and (cells == places or math.isqrt(places) ** 2 != places):
+            continue  # nothing changes in a single frame
+        arguments = {**head, "regions": regions}
+        statistics = TokenStatistics(train.tokens[0].shape[-1], **arguments)
+        videos = (described(train, statistics), described(val, statistics))
+        one = probe_linear(*videos, folds, num_classes, options)
+        of_regions = {"regions": regions}
+        tried = [of_regions | row for row in one.tried]
+        chosen = of_regions | one.chosen
+        found.append(replace(one, method="statistics", chosen=chosen, tried=tried, head=arguments))
+    best = max(found, key=lambda one: one.held_out)
+    return replace(best, tried=[row for one in found for row in one.tried])
 
-    def described(videos: FrozenVideos) -> FrozenVideos:
-        vectors = [
-            torch.stack([statistics(clips) for clips in tokens])  # (V, clips, width)
-            if len(tokens)
-            else tokens.new_zeros(0, 1, statistics.width, dtype=torch.float32)
-            for tokens in videos.tokens
-        ]
-        return FrozenVideos(videos.labels, vectors)
 
-    found = probe_linear(described(train), described(val), folds, num_classes, options)
-    return replace(found, method="statistics")
+def described(videos: FrozenVideos, statistics: TokenStatistics) -> FrozenVideos:
+    """The statistics of the tokens of videos in place of their vectors."""
+    vectors = []
+    for tokens in videos.tokens:
+        rows = [statistics(clips) for clips in tokens]
+        empty = tokens.new_zeros(0, 1, statistics.width, dtype=torch.float32)
+        vectors.append(torch.stack(rows) if rows else empty)  # (V, clips, width)
+    return FrozenVideos(videos.labels, vectors)
 
 
 def probe_neighbours(
@@ -205,7 +219,7 @@ def probe_attentive(
     probe.load_state_dict(final.state(0))
     accuracy = _accuracy(scores, val.labels)
     state = probe.head_state()
-    return Probed("attentive", chosen, tried, held_out, judged, scores, accuracy, state)
+    return Probed("attentive", chosen, tried, held_out, judged, scores, accuracy, state, head)
 
 
 def train_stacked(

@@ -17,6 +17,7 @@ SETTINGS = {
     "rate": "learning rate",
     "decay": "weight decay",
     "l2": "penalty on large weights",
+    "regions": "regions along a side",
     "neighbours": "neighbours that vote",
 }
 

@@ -67,7 +67,6 @@ class Fitted(ShortRepr):
     Attributes:
         task: with the configuration and the names of the classes.
         extraction: the backbone.
-        heads: arguments of the heads that read all tokens, by kind; empty where none does.
         found: the classifiers, in the order of ``PROBE.METHODS``.
         train, val: the features; `val` is empty where no videos are held out.
         folds: the part that each training video was held out with.
@@ -78,7 +77,6 @@ class Fitted(ShortRepr):
 
     task: Task
     extraction: Extraction
-    heads: dict[str, dict[str, Any]]
     found: Sequence[Probed]
     train: FrozenVideos
     val: FrozenVideos
@@ -142,7 +140,7 @@ def fit_probes(cfg: CfgNode, *, validated: bool = True, progress: bool = True) -
         )
     paths = [videos.paths[index] for index in kept]
     return Fitted(
-        task, extraction, heads, found, train, val, folds, paths, val_paths, seen
+        task, extraction, found, train, val, folds, paths, val_paths, seen
     )  # fmt: skip
 
 
@@ -209,7 +207,7 @@ def save_model(fitted: Fitted, best: Probed) -> Path:
     Returns:
         The folder, ``model`` in ``OUTPUT_DIR``.
     """
-    names, options = fitted.names, fitted.heads.get(best.method, {})
+    names, options = fitted.names, dict(best.head)
     cfg = with_model(
         fitted.task.cfg,
         HEAD=best.method,

@@ -2,12 +2,16 @@
 
 Statistics pooling: means beside standard deviations, as for speakers (Snyder et al. 2018,
 "X-vectors", Sec. 2.1). The deviation is that of each place from frame to frame. A model of images
-says by it where something moves, which the mean of its tokens hardly shows.
+says by it what moves, which the mean of its tokens hardly shows; and roughly where, if it is kept
+for several regions of the frame (as in spatial pyramids, Lazebnik et al. 2006, Sec. 3).
 """
 
 from __future__ import annotations
 
+import math
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from videonet.errors import ConfigError
@@ -17,12 +21,13 @@ EPS = 1e-6  # of variances: a place that never changes has a gradient too
 
 
 class TokenStatistics(nn.Module):
-    """Mean prefix token, mean cell, and the mean over places of their deviation over time.
+    """Mean prefix token, mean cell, and the cells' deviation over time, its mean in each region.
 
     Args:
         dim: width of the tokens.
         frames: of the grid that the tokens come from; one has no deviation.
         num_prefix_tokens: tokens before those of the grid; without them there is no such mean.
+        regions: the frame is cut into so many by so many; above 1 for square frames alone.
 
     Attributes:
         width: of what is given.
@@ -31,21 +36,22 @@ class TokenStatistics(nn.Module):
         ConfigError: a number is out of range.
     """
 
-    def __init__(self, dim: int, *, frames: int = 1, num_prefix_tokens: int = 0):
+    def __init__(self, dim: int, *, frames: int = 1, num_prefix_tokens: int = 0, regions: int = 1):
         super().__init__()
-        if frames < 1 or num_prefix_tokens < 0:
+        if frames < 1 or num_prefix_tokens < 0 or regions < 1:
             raise ConfigError(
-                f"frames and num_prefix_tokens are {frames} and {num_prefix_tokens}, expected 1 or "
-                "more and 0 or more"
+                f"frames, num_prefix_tokens and regions are {frames}, {num_prefix_tokens} and "
+                f"{regions}, expected 1 or more, 0 or more and 1 or more"
             )
-        self.frames, self.num_prefix_tokens = frames, num_prefix_tokens
-        self.width = dim * (1 + (num_prefix_tokens > 0) + (frames > 1))
+        self.frames, self.num_prefix_tokens, self.regions = frames, num_prefix_tokens, regions
+        deviations = regions**2 if frames > 1 else 0
+        self.width = dim * (1 + (num_prefix_tokens > 0) + deviations)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, N, dim) -> (B, width), in fp32.
 
         Raises:
-            ConfigError: the tokens are not those of so many frames.
+            ConfigError: the tokens are not those of so many frames, or of square ones.
         """
         count = tokens.shape[1] - self.num_prefix_tokens
         if count < self.frames or count % self.frames:
@@ -59,8 +65,22 @@ class TokenStatistics(nn.Module):
         if self.num_prefix_tokens:
             parts.insert(0, prefix.mean(dim=1))
         if self.frames > 1:
-            parts.append((cells.var(dim=1, correction=0) + EPS).sqrt().mean(dim=1))
+            deviation = (cells.var(dim=1, correction=0) + EPS).sqrt()  # (B, H * W, dim)
+            parts.append(self._of_regions(deviation))
         return torch.cat(parts, dim=1)
+
+    def _of_regions(self, cells: Tensor) -> Tensor:
+        """(B, H * W, dim) -> means of the regions, (B, regions * regions * dim)."""
+        if self.regions == 1:
+            return cells.mean(dim=1)
+        side = math.isqrt(cells.shape[1])
+        if side**2 != cells.shape[1]:
+            raise ConfigError(
+                f"a frame has {cells.shape[1]} cells, which are no square: regions is "
+                f"{self.regions}, expected 1"
+            )
+        maps = cells.transpose(1, 2).unflatten(2, (side, side))  # (B, dim, H, W)
+        return F.adaptive_avg_pool2d(maps, self.regions).flatten(2).transpose(1, 2).flatten(1)
 
 
 class StatisticsHead(TokenHead):
