@@ -293,7 +293,8 @@ class _Plan:
     def _measured(self, choices: Sequence[Choice], measure: Measure) -> Any:
         """What a measure gives for a configuration."""
         cfg = config_from(configuration(self._base(), [*self.begun, *choices]), self.overrides)
-        logger.info("measuring how fast %s is here", model_arguments(cfg)[0])
+        half = " in bf16" if self.machine.device == "cpu" and cfg.TRAIN.MIXED_PRECISION else ""
+        logger.info("measuring how fast %s is here%s", model_arguments(cfg)[0], half)
         return measure(cfg, len(self.facts.classes))
 
     def of_training(self, videos: int, measure: Measure) -> tuple[list[Choice], dict[str, Any]]:
