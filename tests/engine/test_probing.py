@@ -16,6 +16,7 @@ from videonet.engine.probing import (
     train_stacked,
 )
 from videonet.engine.stacked import StackedAdamW, StackedProbes
+from videonet.errors import ConfigError
 from videonet.heads.attentive import AttentiveHead, AttentiveProbe
 from videonet.heads.statistics import StatisticsHead
 
@@ -118,6 +119,14 @@ def test_statistics_show_what_changes_at_some_place():
     model.load_state_dict(found.state)
     scores = model(model.read(tokens.half().flatten(0, 1))).softmax(dim=1)
     torch.testing.assert_close(scores, found.scores, atol=1e-5, rtol=1e-4)
+
+
+def test_regions_that_fit_no_grid_are_named():
+    videos = FrozenVideos(torch.arange(6) % 2, [], [torch.randn(6, 1, 12, 8)])
+    options = config("PROBE.REGIONS", "[2]").PROBE
+    for head in ({"frames": 1}, {"frames": 2}):  # no change; two frames of six cells
+        with pytest.raises(ConfigError, match=r"PROBE.REGIONS is \[2\], expected 1 among them"):
+            probe_statistics(videos, videos, np.arange(6) % 3, 2, options, head)
 
 
 def test_held_out_videos_are_not_trained_on():

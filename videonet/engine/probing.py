@@ -20,6 +20,7 @@ from fvcore.common.config import CfgNode
 from torch import Tensor
 
 from videonet.engine.stacked import StackedAdamW, StackedProbes
+from videonet.errors import ConfigError
 from videonet.heads.attentive import AttentiveProbe
 from videonet.heads.statistics import TokenStatistics
 from videonet.tasks.probe import fit_linear, nearest_neighbours
@@ -126,31 +127,39 @@ def probe_statistics(
     Args:
         train, val, folds, num_classes, options: as there; ``REGIONS`` are tried too.
         head: further arguments of :class:`videonet.heads.statistics.TokenStatistics`.
+
+    Raises:
+        ConfigError: none of ``REGIONS`` fits the grid of the tokens.
     """
     cells = train.tokens[0].shape[2] - head.get("num_prefix_tokens", 0)
     places, found = cells // head.get("frames", 1), list[Probed]()
     for regions in options.REGIONS:
+        # In a single frame nothing changes, and other frames than square ones have no regions.
         if regions > 1 and (cells == places or math.isqrt(places) ** 2 != places):
-            continue  # nothing changes in a single frame
+            continue
         arguments = {**head, "regions": regions}
         statistics = TokenStatistics(train.tokens[0].shape[-1], **arguments)
         videos = (described(train, statistics), described(val, statistics))
         one = probe_linear(*videos, folds, num_classes, options)
-        of_regions = {"regions": regions}
-        tried = [of_regions | row for row in one.tried]
-        chosen = of_regions | one.chosen
+        tried = [{"regions": regions} | row for row in one.tried]
+        chosen = {"regions": regions} | one.chosen
         found.append(replace(one, method="statistics", chosen=chosen, tried=tried, head=arguments))
+    if not found:
+        raise ConfigError(
+            f"PROBE.REGIONS is {list(options.REGIONS)}, expected 1 among them: the tokens are "
+            "those of a single frame, or of frames that are not square"
+        )
     best = max(found, key=lambda one: one.held_out)
     return replace(best, tried=[row for one in found for row in one.tried])
 
 
 def described(videos: FrozenVideos, statistics: TokenStatistics) -> FrozenVideos:
-    """The statistics of the tokens of videos in place of their vectors."""
+    """Videos with the statistics of their tokens as vectors (V, clips, width), for every pass."""
     vectors = []
     for tokens in videos.tokens:
         rows = [statistics(clips) for clips in tokens]
         empty = tokens.new_zeros(0, 1, statistics.width, dtype=torch.float32)
-        vectors.append(torch.stack(rows) if rows else empty)  # (V, clips, width)
+        vectors.append(torch.stack(rows) if rows else empty)
     return FrozenVideos(videos.labels, vectors)
 
 

@@ -161,8 +161,7 @@ def head_arguments(model: VideoModel, cfg: CfgNode) -> dict[str, dict[str, Any]]
 
     Args:
         model: the backbone.
-        cfg: a complete configuration; what it gives is of the kind of head that it names, or of an
-            attentive one.
+        cfg: a complete configuration; ``MODEL.HEAD_ARGUMENTS`` are of the kind that it names.
     """
     width = model.token_width
     heads = max(n for n in range(1, 17) if width % n == 0)
