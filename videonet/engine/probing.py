@@ -149,7 +149,8 @@ def probe_statistics(
             f"PROBE.REGIONS is {list(options.REGIONS)}, expected 1 among them: the tokens are "
             "those of a single frame, or of frames that are not square"
         )
-    best = max(found, key=lambda one: one.held_out)
+    rows = [next(row for row in one.tried if row.items() >= one.chosen.items()) for one in found]
+    best = found[surest(rows, len(train))]
     return replace(best, tried=[row for one in found for row in one.tried])
 
 
@@ -170,16 +171,17 @@ def probe_neighbours(
     x, test = train.vectors[0].mean(dim=1), val.vectors[0].mean(dim=1)
 
     def scores_of(chosen: Tensor, held: Tensor, count: int) -> Tensor:
-        return nearest_neighbours(
+        votes = nearest_neighbours(
             x[chosen], train.labels[chosen], x[held], num_classes, neighbours=count
         )
+        return (votes / votes.sum(dim=1, keepdim=True)).clamp_min(1e-12).log()
 
     found = [
         ({"neighbours": k}, _out_of_fold(train.labels, folds, num_classes, scores_of, k))
         for k in options.NEIGHBOURS
     ]
     chosen, tried, held_out, judged = _best(found, train.labels)
-    judged = judged / judged.sum(dim=1, keepdim=True)
+    judged = judged.softmax(dim=1)  # of logarithms of shares of the votes
     scores = nearest_neighbours(x, train.labels, test, num_classes, **chosen)
     return Probed("knn", chosen, tried, held_out, judged, scores, _accuracy(scores, val.labels))
 
@@ -325,7 +327,7 @@ def _out_of_fold(
 def _best(
     found: Sequence[tuple[dict[str, Any], Tensor]], labels: Tensor
 ) -> tuple[dict[str, Any], list[dict[str, Any]], float, Tensor]:
-    """The setting with the highest accuracy, the lowest loss among equals.
+    """The setting that :func:`surest` chooses.
 
     Returns:
         The setting, all with their results, its accuracy, and its scores.
@@ -334,8 +336,25 @@ def _best(
     for setting, scores in found:
         loss = F.cross_entropy(scores, labels).item()
         tried.append({**setting, "held_out": _accuracy(scores, labels), "loss": round(loss, 4)})
-    best = min(range(len(tried)), key=lambda i: (-tried[i]["held_out"], tried[i]["loss"]))
+    best = surest(tried, len(labels))
     return found[best][0], tried, tried[best]["held_out"], found[best][1]
+
+
+def surest(tried: Sequence[Mapping[str, Any]], videos: int) -> int:
+    """Which setting has the lowest loss of those whose accuracies may as well be the best one.
+
+    These are at most one standard error below it (Breiman et al., Classification and Regression
+    Trees, 3.4.3): among settings that a few videos cannot tell apart, the one that knows when it
+    does not know.
+
+    Args:
+        tried: ``held_out``, the accuracy in percent, and ``loss`` of each setting.
+        videos: number of videos that the accuracies are of.
+    """
+    best = max(row["held_out"] for row in tried)
+    error = math.sqrt(best * (100 - best) / max(videos, 1))
+    close = [i for i, row in enumerate(tried) if row["held_out"] >= best - error]
+    return min(close, key=lambda i: tried[i]["loss"])
 
 
 def _accuracy(scores: Tensor, labels: Tensor) -> float:
