@@ -213,6 +213,25 @@ def test_files_of_results(tmp_path, video):
         assert refined[0]["bbox"] == box and refined[0]["area"] == len(x)
 
 
+def test_one_of_the_splits_that_share_a_file(tmp_path):
+    pytest.importorskip("pycocotools")
+    truth = torch.stack([disk(centre=(20, 20 + k)) for k in range(3)])
+    data = write_data(tmp_path, truth, video=False)
+    content = json.loads(data.read_text())
+    for image, split in zip(content["images"], ("train", "val", "train"), strict=True):
+        image["split"] = split
+    data.write_text(json.dumps(content))
+    coarse = coarse_results(data, (3, 3), split="train")
+    assert [one["image_id"] for one in coarse] == [0, 2]
+    refined = refine_results(by_colour(), data, coarse, split="train")
+    assert result_scores(data, refined, split="train")["mask AP"] == 1.0
+    assert result_scores(data, refined)["mask AP"] < 1  # the second picture has none
+    with pytest.raises(DataError, match="there is no image or video 0 of the split 'val' in"):
+        refine_results(by_colour(), data, coarse, split="val")
+    with pytest.raises(DataError, match="no image has the split 'extra'"):
+        coarse_results(data, (3, 3), split="extra")
+
+
 @pytest.mark.parametrize(
     "content, message",
     [

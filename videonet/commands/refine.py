@@ -33,6 +33,9 @@ def main(argv: Words = None, prog: str | None = None) -> None:
     parser.add_argument(
         "--data", type=Path, required=True, help="JSON with the images or videos, and their files"
     )
+    parser.add_argument(
+        "--split", default="", help="train, val or test, where --data is a file that they share"
+    )
     parser.add_argument("--prefix", default="", help="folder that names of pictures start from")
     parser.add_argument("--output", type=Path, help="JSON to write")
     parser.add_argument(
@@ -67,19 +70,20 @@ def main(argv: Words = None, prog: str | None = None) -> None:
     if args.batch_size is not None:
         overrides += ["TEST.BATCH_SIZE", str(args.batch_size)]
     refiner = MaskRefiner.from_checkpoint(args.checkpoint, cfg=args.cfg, overrides=overrides)
+    where = {"split": args.split, "prefix": args.prefix}
     if args.coarse is None:
         results = read_results(args.results)
     else:
-        results = coarse_results(args.data, tuple(args.coarse), prefix=args.prefix)
-    refined = refine_results(
-        refiner, args.data, results, prefix=args.prefix, progress=not args.quiet
-    )
+        results = coarse_results(args.data, tuple(args.coarse), **where)
+    refined = refine_results(refiner, args.data, results, **where, progress=not args.quiet)
     if args.output is not None:
         with replacing_text(args.output) as file:
             json.dump(refined, file)
     if args.scores:
         scores = {
-            name: result_scores(args.data, entries, max_detections=args.max_detections)
+            name: result_scores(
+                args.data, entries, split=args.split, max_detections=args.max_detections
+            )
             for name, entries in (("before", results), ("after", refined))
         }
         print(json.dumps(scores, indent=2))

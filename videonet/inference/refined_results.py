@@ -29,6 +29,7 @@ def refine_results(
     data: str | Path,
     results: Sequence[Mapping[str, Any]],
     *,
+    split: str = "",
     prefix: str = "",
     progress: bool = False,
 ) -> list[Entry]:
@@ -40,6 +41,7 @@ def refine_results(
             :func:`videonet.data.datasets.coco.read_objects` reads it.
         results: of COCO (``image_id``, ``segmentation``) or of YouTube-VIS (``video_id``,
             ``segmentations``, one per frame or null).
+        split: of a file that several splits share, as there.
         prefix: the folder that the names of pictures start from; empty as there.
         progress: show a bar.
 
@@ -50,7 +52,7 @@ def refine_results(
         DataError: a detection cannot be used.
         DecodeError: a picture cannot be read.
     """
-    videos = read_objects(data, prefix=prefix, with_objects=False)
+    videos = read_objects(data, split=split, prefix=prefix, with_objects=False)
     assert videos.annotations is not None
     rows: list[VideoObjects] = [videos.annotations.rows[k] for k in range(len(videos))]
     places = {row.video: k for k, row in enumerate(rows)}
@@ -58,7 +60,10 @@ def refine_results(
     for k, entry in enumerate(results):
         number = place_of(entry)
         if number not in places:
-            raise DataError(f"detection {k}: there is no image or video {number!r} in {data}")
+            of_split = f" of the split {split!r}" if split else ""
+            raise DataError(
+                f"detection {k}: there is no image or video {number!r}{of_split} in {data}"
+            )
         of_videos.setdefault(places[number], []).append(k)
 
     def objects() -> Iterator[tuple[Tensor, Tensor]]:
@@ -109,20 +114,26 @@ def _where(areas: Iterable[int], values: Iterable[Any]) -> list[Any]:
 
 
 def coarse_results(
-    data: str | Path, cells: tuple[int, int], *, prefix: str = "", seed: int = 0
+    data: str | Path,
+    cells: tuple[int, int],
+    *,
+    split: str = "",
+    prefix: str = "",
+    seed: int = 0,
 ) -> list[Entry]:
     """The true masks of a data set made coarse, as if something had found them.
 
     Args:
         data: JSON of COCO or YouTube-VIS.
         cells: lowest and highest number of cells along each side of an object's box.
+        split: of a file that several splits share.
         prefix: the folder that the names of pictures start from.
         seed: of these numbers, see :func:`videonet.data.datasets.boundary_patches.read_patches`.
     """
-    content = read_json(Path(data))
+    content = read_json(Path(data), split)
     key = "video_id" if "videos" in content else "image_id"
     categories = sorted(one["id"] for one in content["categories"])
-    videos = read_objects(data, prefix=prefix)
+    videos = read_objects(data, split=split, prefix=prefix)
     assert videos.annotations is not None
     found: list[Entry] = []
     for k in range(len(videos)):
@@ -136,14 +147,17 @@ def coarse_results(
 Tables = tuple[dict[str, Any], list[Entry]]  # truth and detections, as JSON of COCO
 
 
-def frame_tables(data: str | Path, results: Sequence[Mapping[str, Any]]) -> Tables:
+def frame_tables(
+    data: str | Path, results: Sequence[Mapping[str, Any]], *, split: str = ""
+) -> Tables:
     """Every frame as an image: what :func:`videonet.tasks.mask_scores.coco_scores` takes.
 
     Args:
         data: JSON of COCO or YouTube-VIS.
         results: detections in it.
+        split: of a file that several splits share.
     """
-    content = read_json(Path(data))
+    content = read_json(Path(data), split)
     if "videos" not in content:
         return content, [dict(entry) for entry in results]
     images: list[Entry] = []
@@ -174,6 +188,7 @@ def result_scores(
     data: str | Path,
     results: Sequence[Mapping[str, Any]],
     *,
+    split: str = "",
     max_detections: int = 100,
     dilation: float = DILATION,
 ) -> dict[str, float]:
@@ -182,10 +197,11 @@ def result_scores(
     Args:
         data: JSON of COCO or YouTube-VIS, with annotations.
         results: detections in it, with masks.
+        split: of a file that several splits share.
         max_detections: per frame and category.
         dilation: width of a boundary as a share of the image's diagonal.
     """
-    truth, found = frame_tables(data, results)
+    truth, found = frame_tables(data, results, split=split)
     for one in found:
         one.pop("bbox", None)  # around the mask
         one.pop("area", None)

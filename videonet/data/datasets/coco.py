@@ -150,8 +150,12 @@ class _Object:
     masks: tuple[Any, ...]
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The content of a file. Raises DataError where it is no JSON of this kind."""
+def read_json(path: Path, split: str = "") -> dict[str, Any]:
+    """The content of a file, or what of it belongs to a split; see :func:`read_objects`.
+
+    Raises:
+        DataError: it is no JSON of this kind.
+    """
     try:
         content = json.loads(read_text(path, "file of objects"))
     except json.JSONDecodeError as error:
@@ -160,7 +164,14 @@ def read_json(path: Path) -> dict[str, Any]:
         raise DataError(f"{path}: it is no JSON that can be read: {error}") from None
     if not isinstance(content, dict) or not {"images", "videos"} & content.keys():
         raise DataError(f"{path}: there are no 'images' and no 'videos', expected JSON of COCO")
-    return content
+    if not split:
+        return content
+    kind = "videos" if "videos" in content else "images"
+    entries = _of_split(path, content[kind], kind, split)
+    of_split = [
+        one for one in content.get("annotations", []) if one.get(f"{kind[:-1]}_id") in entries
+    ]
+    return {**content, kind: list(entries.values()), "annotations": of_split}
 
 
 def _categories(path: Path, content: Mapping[str, Any]) -> list[dict[str, Any]]:
