@@ -2,6 +2,7 @@
 
 import json
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -211,6 +212,30 @@ def test_files_of_results(tmp_path, video):
         assert len(frame_tables(data, refined)[1]) == 2
     else:
         assert refined[0]["bbox"] == box and refined[0]["area"] == len(x)
+
+
+def test_frames_of_a_film_that_nobody_annotated_do_not_count(tmp_path):
+    pytest.importorskip("pycocotools")
+    truth = torch.stack([disk(centre=(20, 20 + k)) for k in range(5)])
+    data = write_data(tmp_path, truth, video=True)
+    content = json.loads(data.read_text())
+    with av.open(str(tmp_path / "film.mov"), "w") as container:
+        stream = container.add_stream("png", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 50, 40, "rgb24"
+        for mask in truth:
+            picture = av.VideoFrame.from_ndarray(picture_of(mask).numpy(), format="rgb24")
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+    content["videos"][0] = {"id": 1, "length": 5, "video": "film.mov", "height": 40, "width": 50}
+    shapes = content["annotations"][0]["segmentations"]
+    content["annotations"][0]["segmentations"] = [shapes[0], None, None, shapes[3], None]
+    data.write_text(json.dumps(content))
+    coarse = coarse_results(data, (3, 3))
+    assert [bool(shape) for shape in coarse[0]["segmentations"]] == [1, 0, 0, 1, 0]
+    refined = refine_results(by_colour(), data, coarse)
+    refined[0]["segmentations"][2] = shapes[0]
+    assert len(frame_tables(data, refined)[0]["images"]) == 2
+    assert result_scores(data, refined)["mask AP"] == 1.0
 
 
 def test_one_of_the_splits_that_share_a_file(tmp_path):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from videonet.data.datasets.boundary_patches import made_coarse
 from videonet.data.datasets.coco import read_json, read_objects
-from videonet.data.datasets.objects import VideoObjects
+from videonet.data.datasets.objects import Frames, VideoObjects
 from videonet.data.datasets.results import bitmaps_of, place_of
 from videonet.data.decode import open_video
 from videonet.data.masks import encode_masks, mask_areas, mask_boxes
@@ -135,13 +135,24 @@ def coarse_results(
     categories = sorted(one["id"] for one in content["categories"])
     videos = read_objects(data, split=split, prefix=prefix)
     assert videos.annotations is not None
+    lengths = {one["id"]: one["length"] for one in content.get("videos", [])}
     found: list[Entry] = []
     for k in range(len(videos)):
         objects: VideoObjects = videos.annotations.rows[k]
         for label, coarse, _ in made_coarse(objects, cells, seed):
             entry = {key: objects.video, "category_id": categories[label], "score": 1.0}
+            if objects.video in lengths:  # of its frames only some may be annotated
+                masks = coarse.new_zeros(lengths[objects.video], *objects.size)
+                masks[_numbers(objects.frames, len(masks))] = coarse
+                coarse = masks
             found.append(refined_entry(entry, coarse))
     return found
+
+
+def _numbers(frames: Frames, length: int) -> list[int]:
+    """The places of the frames that a video's annotation is about."""
+    numbers = [frame for frame in frames or () if isinstance(frame, int)]
+    return numbers or list(range(length))
 
 
 Tables = tuple[dict[str, Any], list[Entry]]  # truth and detections, as JSON of COCO
@@ -150,7 +161,7 @@ Tables = tuple[dict[str, Any], list[Entry]]  # truth and detections, as JSON of 
 def frame_tables(
     data: str | Path, results: Sequence[Mapping[str, Any]], *, split: str = ""
 ) -> Tables:
-    """Every frame as an image: what :func:`videonet.tasks.mask_scores.coco_scores` takes.
+    """Every annotated frame as an image, for :func:`videonet.tasks.mask_scores.coco_scores`.
 
     Args:
         data: JSON of COCO or YouTube-VIS.
@@ -162,8 +173,14 @@ def frame_tables(
         return content, [dict(entry) for entry in results]
     images: list[Entry] = []
     numbers: dict[tuple[int, int], int] = {}
+    present: dict[int, set[int]] = {}
+    for track in content.get("annotations", []):
+        shown = {frame for frame, shape in enumerate(track["segmentations"]) if shape}
+        present.setdefault(track["video_id"], set()).update(shown)
     for video in content["videos"]:
-        for frame in range(video["length"]):
+        # Of a video file only some frames may be annotated; pictures that are listed all are.
+        frames = sorted(present.get(video["id"], ())) if "video" in video else []
+        for frame in frames or range(video["length"]):
             number = numbers.setdefault((video["id"], frame), len(numbers) + 1)
             size = {"height": video["height"], "width": video["width"]}
             images.append({"id": number, **size})
@@ -178,8 +195,7 @@ def _frames(
     kept = ("category_id", "score", "iscrowd")
     for track in tracks:
         for frame, shape in enumerate(track["segmentations"]):
-            if shape:
-                image = numbers[track["video_id"], frame]
+            if shape and (image := numbers.get((track["video_id"], frame))):
                 of_track = {name: track[name] for name in kept if name in track}
                 yield {**of_track, "image_id": image, "segmentation": shape}
 
