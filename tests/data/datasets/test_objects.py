@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from videonet.config import load_config
-from videonet.data.datasets.classes import class_names
+from videonet.data.datasets.classes import class_names, known_classes
 from videonet.data.datasets.coco import read_objects
 from videonet.data.datasets.objects import PAINTED
 from videonet.data.decode import open_video
@@ -338,3 +338,16 @@ def test_splits_of_one_file(tmp_path):
     file.write_text(json.dumps(content))
     with pytest.raises(DataError, match="no image has the split 'val'"):
         read_objects(file, split="val")
+
+
+def test_names_of_another_task_beside_the_file_are_not_those_of_its_categories(tmp_path):
+    coco(tmp_path, [one()])
+    (tmp_path / "classes.txt").write_text("run\nwalk\njump\n")
+    cfg = config(tmp_path, "coco")
+    assert class_names(cfg) == ["cat", "dog"] and known_classes(cfg).MODEL.NUM_CLASSES == 2
+    assert len(read_videos(cfg, "train")) == 2
+    (tmp_path / "titles.txt").write_text("katze\nhund\n")
+    assert class_names(config(tmp_path, "coco", "DATA.CLASS_NAMES", tmp_path / "titles.txt")) == [
+        "katze",
+        "hund",
+    ]

@@ -30,7 +30,7 @@ def class_names(cfg: CfgNode, split: str = "train") -> list[str]:
     Raises:
         DataError: the file is missing, or there are not ``MODEL.NUM_CLASSES`` (0 for any number).
     """
-    path = names_file(cfg)
+    path = _names_path(cfg, split)
     if path is not None:
         return _counted(cfg, path, _read_names(path))
     found = _names_of_data(cfg, split)
@@ -50,7 +50,7 @@ def known_classes(cfg: CfgNode, split: str = "train") -> CfgNode:
     """
     if cfg.MODEL.NUM_CLASSES:
         return cfg
-    path = names_file(cfg)
+    path = _names_path(cfg, split)
     if path is not None:
         return with_classes(cfg, len(_read_names(path)))
     found = _names_of_data(cfg, split)
@@ -98,7 +98,7 @@ def label_names(cfg: CfgNode, split: str = "train") -> list[str]:
     if found is None:
         return class_names(cfg, split)
     place, own = found
-    path = names_file(cfg)
+    path = _names_path(cfg, split)
     if path is None:
         return _counted(cfg, place, own)
     names = _counted(cfg, path, _read_names(path))
@@ -120,6 +120,12 @@ def refuse_single_class(cfg: CfgNode) -> None:
             "learn: give a second class, or use TRAIN.DATASET multilabel with MODEL.LOSS_FUNC "
             "bce_logit for one class that a video may have or not"
         )
+
+
+def _names_path(cfg: CfgNode, split: str) -> Path | None:
+    """The file of names, where there is one."""
+    beside = dataset_form(cfg, split).names_beside
+    return names_file(cfg) if cfg.DATA.CLASS_NAMES or beside else None
 
 
 def _read_names(path: Path) -> list[str]:

@@ -44,6 +44,7 @@ class CocoJson(DatasetForm):
     """One file per split, or one for all; the classes are its categories, by their ids."""
 
     spells_classes = True
+    names_beside = False  # such a file is about another task of the same videos
     several_labels = True
 
     def find(self, cfg: CfgNode, split: str) -> Path:

@@ -47,6 +47,7 @@ class DatasetForm(ABC):
         mirrors: a mirrored video has the same labels.
         several_labels: a video may have any number of labels.
         spells_classes: labels are found by the names of the classes as the data spells them.
+        names_beside: a file ``classes.txt`` beside the lists names the classes.
         test_name: of the test data in its folder, where the config names none.
     """
 
@@ -54,6 +55,7 @@ class DatasetForm(ABC):
     mirrors = True
     several_labels = False
     spells_classes = False
+    names_beside = True
     test_name = "test.csv"
 
     def find(self, cfg: CfgNode, split: str) -> Path:
