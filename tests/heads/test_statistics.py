@@ -30,6 +30,7 @@ def test_it_reads_the_tokens_of_every_architecture(name):
     if frames > 1:
         variance = cells.double().std(dim=1, correction=0).square()
         expected.append((variance + EPS).sqrt().mean(dim=1).float())
+        expected.append((cells[:, 1:] - cells[:, :-1]).abs().mean(dim=(1, 2)))
     vectors = model.forward_head(features, pre_logits=True)
     assert relative_error(vectors, torch.cat(expected, dim=1)) < 1e-4
     assert vectors.shape == (2, model.num_features)
@@ -45,13 +46,22 @@ def test_regions_tell_where_something_changes():
     cells = torch.zeros(1, 2, 5, 5, 4)  # (B, T, H, W, dim)
     cells[:, 1, 4, 4] = 2.0
     found = TokenStatistics(4, frames=2, regions=2)(cells.flatten(1, 3))
-    mean, *regions = found.view(5, 4)[:, 0].tolist()
+    mean, *regions = found.view(9, 4)[:, 0].tolist()
     assert mean == pytest.approx(1 / 25)
-    assert regions == pytest.approx([EPS**0.5] * 3 + [1 / 9], abs=2e-3)  # odd sides overlap
-    one = TokenStatistics(4, frames=2)(cells.flatten(1, 3)).view(2, 4)[1, 0].item()
-    assert one == pytest.approx(1 / 25, abs=2e-3)
+    deviations, steps = regions[:4], regions[4:]
+    assert deviations == pytest.approx([EPS**0.5] * 3 + [1 / 9], abs=2e-3)  # odd sides overlap
+    assert steps == pytest.approx([0, 0, 0, 2 / 9])
+    one = TokenStatistics(4, frames=2)(cells.flatten(1, 3)).view(3, 4)[:, 0]
+    assert one[1:].tolist() == pytest.approx([1 / 25, 2 / 25], abs=2e-3)
     with pytest.raises(ConfigError, match="6 cells, which are no square: regions is 2"):
         TokenStatistics(4, frames=2, regions=2)(torch.ones(1, 12, 4))
+
+
+def test_steps_tell_a_fast_change_from_a_slow_one():
+    slow, fast = torch.tensor([0.0, 0, 1, 1]), torch.tensor([0.0, 1, 0, 1])
+    found = TokenStatistics(1, frames=4)(torch.stack((slow, fast)).unsqueeze(2))
+    torch.testing.assert_close(found[:, 1], found[:, 1].flip(0))  # as much of each
+    assert found[:, 2].tolist() == pytest.approx([1 / 3, 1])
 
 
 def test_a_place_that_never_changes_has_a_gradient():
@@ -82,7 +92,7 @@ def test_tokens_of_other_frames_and_options_that_there_are_not_are_refused():
 def test_without_classes_a_model_gives_what_its_own_pooling_makes():
     model, clip = create_model("vit_xs", num_classes=2), torch.randn(1, 3, 8, 48, 48)
     model.use_head("statistics", frames=4, num_prefix_tokens=1)
-    for classes, width in ((2, 3 * 96), (0, 96), (3, 3 * 96)):
+    for classes, width in ((2, 4 * 96), (0, 96), (3, 4 * 96)):
         model.reset_classifier(classes)
         assert model.num_features == width
         assert model(clip).shape == (1, classes or width)

@@ -1,9 +1,10 @@
 """A linear classifier of what tokens are on average, and how much they change over time.
 
 Statistics pooling: means beside standard deviations, as for speakers (Snyder et al. 2018,
-"X-vectors", Sec. 2.1). The deviation is that of each place from frame to frame. A model of images
-says by it what moves, which the mean of its tokens hardly shows; and roughly where, if it is kept
-for several regions of the frame (as in spatial pyramids, Lazebnik et al. 2006, Sec. 3).
+"X-vectors", Sec. 2.1). The deviation is that of each place over the frames. A model of images
+says by it what moves, which the mean of its tokens hardly shows; by the steps from frame to frame
+how fast; and roughly where, if both are kept for several regions of the frame (as in spatial
+pyramids, Lazebnik et al. 2006, Sec. 3).
 """
 
 from __future__ import annotations
@@ -21,11 +22,14 @@ EPS = 1e-6  # of variances: a place that never changes has a gradient too
 
 
 class TokenStatistics(nn.Module):
-    """Mean prefix token, mean cell, and the cells' deviation over time, its mean in each region.
+    """Mean prefix token, mean cell, and how much the cells of each region change over time.
+
+    The changes are the means over a region's places of their standard deviation over the frames,
+    and of the absolute differences of successive frames.
 
     Args:
         dim: width of the tokens.
-        frames: of the grid that the tokens come from; one has no deviation.
+        frames: of the grid that the tokens come from; in one nothing changes.
         num_prefix_tokens: tokens before those of the grid; without them there is no such mean.
         regions: the frame is cut into so many by so many; above 1 for square frames alone.
 
@@ -44,8 +48,8 @@ class TokenStatistics(nn.Module):
                 f"{regions}, expected 1 or more, 0 or more and 1 or more"
             )
         self.frames, self.num_prefix_tokens, self.regions = frames, num_prefix_tokens, regions
-        deviations = regions**2 if frames > 1 else 0
-        self.width = dim * (1 + (num_prefix_tokens > 0) + deviations)
+        changes = 2 * regions**2 if frames > 1 else 0
+        self.width = dim * (1 + (num_prefix_tokens > 0) + changes)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, N, dim) -> (B, width), in fp32.
@@ -66,7 +70,8 @@ class TokenStatistics(nn.Module):
             parts.insert(0, prefix.mean(dim=1))
         if self.frames > 1:
             deviation = (cells.var(dim=1, correction=0) + EPS).sqrt()  # (B, H * W, dim)
-            parts.append(self._of_regions(deviation))
+            steps = cells.diff(dim=1).abs().mean(dim=1)
+            parts += [self._of_regions(deviation), self._of_regions(steps)]
         return torch.cat(parts, dim=1)
 
     def _of_regions(self, cells: Tensor) -> Tensor:
