@@ -96,7 +96,7 @@ def test_a_model_of_images_sees_every_frame():
     (joint,) = find_weights("mvit_v2_t.in1k")
     assert not divides(joint)
     seen = image_arguments(IMAGE, 8, divides=True)
-    assert seen.keys["MODEL.ARGUMENTS"] == {"tubelet_frames": 1, "space_time": "divided"}
+    assert seen.keys["MODEL.ARGUMENTS"] == {"tubelet_frames": 1, "space_time": "space"}
     assert image_arguments(IMAGE, 1, divides=True) is None
     assert image_arguments(VIDEO, 16, divides=True) is None
 
@@ -115,7 +115,7 @@ def test_every_choice_has_words_and_the_configuration_is_one():
 def test_a_clip_and_a_classifier_take_time_here():
     overrides = ["MODEL.NAME", "vit_xs", "DATA.NUM_FRAMES", "4", "DEVICE", "cpu"]
     overrides += ["DATA.TEST_CROP_SIZE", "32", "DATA.TRAIN_CROP_SIZE", "32"]
-    overrides += ["MODEL.ARGUMENTS", "{tubelet_frames: 1, space_time: divided}"]
+    overrides += ["MODEL.ARGUMENTS", "{tubelet_frames: 1, space_time: space}"]
     speed = probe_speed(load_config(None, overrides), 3)
     assert 0 < speed.clip < 60 and 0 < speed.step < speed.clip
     cells = 4 * (32 // speed.stride) ** 2

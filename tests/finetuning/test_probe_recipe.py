@@ -78,7 +78,7 @@ def test_a_folder_becomes_a_model_and_a_page(small, tmp_path, weights, monkeypat
     choices = (run / "choices.txt").read_text()
     assert "(recipe probe); it was asked for" in choices and "each on its own" in choices
     config = (run / "config.yaml").read_text()
-    assert f"GROUPS: {run / 'data' / 'groups.csv'}" in config and "space_time: divided" in config
+    assert f"GROUPS: {run / 'data' / 'groups.csv'}" in config and "space_time: space" in config
 
     paths, scores = read_scores(run / "scores.csv")
     predictor = Predictor.from_pretrained(run / "model")

@@ -10,6 +10,7 @@ DIVIDED = {"space_time": "divided", "tubelet_frames": 1}
 MODELS = [
     ("vit_xs", {}),
     ("vit_xs", DIVIDED),
+    ("vit_xs", DIVIDED | {"space_time": "space"}),
     *((name, {}) for name in sorted(videonet.list_models("*_xs")) if name != "vit_xs"),
 ]
 

@@ -34,6 +34,12 @@ EXACT = {
     "divided, layer scale": {"space_time": "divided", "layer_scale": 0.5},
     "divided, mean": {"space_time": "divided", "cls_token": False},
     "divided, registers": {"space_time": "divided", "num_registers": 2},
+    "space": {"space_time": "space"},
+    "space, one frame per tubelet, registers": {
+        "space_time": "space",
+        "tubelet_frames": 1,
+        "num_registers": 2,
+    },
 }
 
 
@@ -66,7 +72,12 @@ def test_a_bare_class_token_breaks_the_law_and_is_reported(frames):
     "name, space_time",
     [(name, "joint") for name in sorted(MODELS)]
     # Windows and relative positions know joint attention alone.
-    + [(name, "divided") for name in sorted(MODELS) if not name.startswith("vitdet")],
+    + [
+        (name, space_time)
+        for name in sorted(MODELS)
+        if not name.startswith("vitdet")
+        for space_time in ("divided", "space")
+    ],
 )
 def test_the_law_at_published_width(name, space_time):
     arguments = {"depth": 2, "crop_size": 64, "patch_size": 16, "cls_key_log_frames": True}
@@ -75,7 +86,7 @@ def test_the_law_at_published_width(name, space_time):
     assert_still_clips_are_images(image, video, 4, (64, 64))
 
 
-@pytest.mark.parametrize("space_time", ["joint", "divided"])
+@pytest.mark.parametrize("space_time", ["joint", "divided", "space"])
 def test_temporal_parts_learn_from_the_first_step(space_time):
     image, video = pair(8, space_time=space_time)
     load_checkpoint(video, randomise(image).state_dict())
@@ -85,6 +96,16 @@ def test_temporal_parts_learn_from_the_first_step(space_time):
     assert_temporal_parameters_learn(video, 8, (SIDE, SIDE), names)
     taps = video.patch_embed.proj.weight.grad.abs().sum(dim=(0, 1, 3, 4))
     assert (taps > 0).all()
+
+
+def test_a_divided_image_model_starts_as_attention_over_space_alone():
+    image, divided = pair(4, space_time="divided")
+    _, space = pair(4, space_time="space")
+    clip = torch.randn(2, 3, 4, SIDE, SIDE)
+    for video in (divided, space):
+        load_checkpoint(video, randomise(image).state_dict())
+    with torch.no_grad():
+        assert relative_error(space.eval()(clip), divided.eval()(clip)) < TOLERANCE
 
 
 def test_attention_over_time_learns_once_its_projection_has():
@@ -111,7 +132,7 @@ def test_frames_that_are_too_few_or_too_small_are_named():
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"space_time": "both"}, "space_time is 'both', expected joint or divided"),
+        ({"space_time": "both"}, "space_time is 'both', expected joint, divided or space"),
         ({"pooling": "mean"}, "pooling is 'mean', expected one of token, avg, max, avgmax"),
         ({"pooling": "token", "cls_token": False}, "reads the class token, but cls_token is False"),
         ({"activation": "tanh"}, "activation is 'tanh', expected one of gelu"),
@@ -248,6 +269,6 @@ def test_a_part_that_is_none_is_refused(keep, message):
         model.forward_features(torch.randn(2, 3, 4, 24, 24), keep)
     divided = create_model("vit_xs", num_frames=4, crop_size=24, space_time="divided")
     with pytest.raises(
-        ConfigError, match="divided attention, windows and relative positions work on"
+        ConfigError, match="attention within frames, windows and relative positions work on"
     ):
         divided.embed(torch.randn(2, 3, 4, 24, 24), torch.zeros(2, 1, dtype=torch.int64))

@@ -80,7 +80,7 @@ def image_arguments(weights: StartingWeights, frames: int, *, divides: bool) -> 
         "each on its own, with tokens of its own",
         "the weights know images: the features of a frame stay what they are for an image, and the "
         "attentive classifier sees the order of the frames",
-        {"MODEL.ARGUMENTS": own | {"tubelet_frames": 1, "space_time": "divided"}},
+        {"MODEL.ARGUMENTS": own | {"tubelet_frames": 1, "space_time": "space"}},
     )
 
 

@@ -190,7 +190,7 @@ def _loads_as_image(name: str, arguments: Mapping[str, Any], source: str) -> boo
 
 
 def divides(weights: StartingWeights) -> bool:
-    """Whether a model can look within the frames of a clip alone (``space_time: divided``)."""
+    """Whether a model can look within the frames of a clip alone (``space_time: space``)."""
     arguments = {**weights.config.get("MODEL", {}).get("ARGUMENTS", {}), "space_time": "joint"}
     hints = constructor_hints(architecture_of(weights.model))
     if not {"space_time", "tubelet_frames"} <= hints.keys():

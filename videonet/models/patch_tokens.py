@@ -151,7 +151,7 @@ class PatchTokens(VideoModel, AbsolutePositions):
 
         Raises:
             ConfigError: a frame or the clip is smaller than a tubelet, `keep` does not fit the
-                grid, or attention is divided or knows the grid, which needs all of its cells.
+                grid, or attention is within frames or knows the grid, which needs all of its cells.
         """
         clip = self.as_clip(clip, (1, 1) if self.pad_to_patch else self.patch[1:])
         if clip.shape[2] < self.patch[0]:
@@ -167,8 +167,8 @@ class PatchTokens(VideoModel, AbsolutePositions):
         if keep is not None:
             if not self.works_on_parts:
                 raise ConfigError(
-                    "divided attention, windows and relative positions work on whole grids: leave "
-                    "out keep"
+                    "attention within frames, windows and relative positions work on whole grids: "
+                    "leave out keep"
                 )
             x, positions = self._keep(x, positions, token_numbers(keep, *x.shape[:2]))
         first = [t for t in (self.cls_token, self.reg_token) if t is not None]

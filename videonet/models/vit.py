@@ -1,9 +1,9 @@
 """Vision transformer: ViT (arXiv 2010.11929) and its line, for images and clips.
 
 A clip is cut into tubelets (ViViT, arXiv 2103.15691, Sec. 3.2). Attention is joint over space and
-time (ViViT's model 1, VideoMAE, MAE, DINOv2, …), or divided: over time, then over space
-(TimeSformer). The blocks are in vit_blocks.py, patches and positions in patch_tokens.py. Parameter
-names are those of timm.
+time (ViViT's model 1, VideoMAE, MAE, DINOv2, …), divided: over time, then over space, or over the
+space of each frame alone (TimeSformer, Sec. 3). The blocks are in vit_blocks.py, patches and
+positions in patch_tokens.py. Parameter names are those of timm.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class ViT(PatchTokens):
             behind attention and in the MLP; qk_norm: layer norm of queries and keys;
             scale_attn_norm, scale_mlp_norm: layer norm before the last linear layer of the
             attention and of the MLP; layer_scale: its initial factor, None for none.
-        space_time: "joint" attention or "divided" (TimeSformer).
+        space_time: "joint" attention, "divided" or "space", within every frame (TimeSformer).
         window_size: (t, h, w) cells that attend to each other in most blocks (ViTDet), without
             prefix tokens; None for global attention in all blocks. global_blocks: blocks that
             attend globally; None for the last one of every quarter. padded_keys: see GridAttention.
@@ -108,7 +108,7 @@ class ViT(PatchTokens):
         **tokens: Any,
     ):
         if space_time not in BLOCKS:
-            raise ConfigError(f"space_time is {space_time!r}, expected joint or divided")
+            raise ConfigError(f"space_time is {space_time!r}, expected joint, divided or space")
         init = linear_initializer(linear_init)
         shared: dict[str, Any] = {"embed_dim": embed_dim, "norm_eps": norm_eps, "dropout": dropout}
         super().__init__(num_frames, crop_size, in_channels, **shared, **tokens)
@@ -127,7 +127,7 @@ class ViT(PatchTokens):
             raise ConfigError("windows and relative positions need space_time='joint'")
         self.works_on_parts = space_time == "joint" and not any(on_grid)
         self._choose_pooling(pooling, pool_include_prefix)
-        self.still_clips_are_exact = cls_key_log_frames or space_time == "divided"
+        self.still_clips_are_exact = cls_key_log_frames or space_time != "joint"
         self.blocks = nn.ModuleList(
             BLOCKS[space_time](
                 embed_dim,

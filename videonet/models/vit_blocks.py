@@ -1,4 +1,4 @@
-"""The blocks of a vision transformer: joint attention, or attention over time, then over space."""
+"""The blocks of a vision transformer: attention over clips, over time and space, or in frames."""
 
 from __future__ import annotations
 
@@ -12,19 +12,13 @@ from videonet.ops.self_attention import SelfAttention
 from videonet.ops.transformer_block import TransformerBlock
 
 
-class DividedBlock(TransformerBlock):
-    """Attention over time, then over space, then the MLP (TimeSformer, Sec. 3, Eq. 10 and 11).
+class SpatialBlock(TransformerBlock):
+    """Attention within every frame, then the MLP (TimeSformer, Sec. 3, "space attention").
 
-    Over time a cell attends to the cells at its place. Over space the cells of one frame attend
-    to each other and to the prefix tokens, of which every frame has a copy; the copies are
-    averaged. A still clip therefore gives what its image gives, class token or not.
+    The cells of one frame attend to each other and to the prefix tokens, of which every frame has
+    a copy; the copies are averaged. A still clip therefore gives what its image gives, class token
+    or not.
     """
-
-    def __init__(self, dim: int, num_heads: int, *, norm_eps: float, **options):
-        super().__init__(dim, num_heads, norm_eps=norm_eps, **options)
-        self.temporal_norm1 = nn.LayerNorm(dim, eps=norm_eps)
-        self.temporal_attn = SelfAttention(dim, num_heads, **self.attention_arguments)
-        self.temporal_proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, grid: Grid, rotation: Rotation | None = None) -> Tensor:
         """(B, P + T*H*W, dim) -> the same shape.
@@ -33,21 +27,13 @@ class DividedBlock(TransformerBlock):
             ConfigError: rotary positions, which number all cells of a clip.
         """
         if rotation is not None:
-            raise ConfigError("attention over time, then over space, has no rotary positions")
-        first, cells = x[:, : self.num_prefix_tokens], x[:, self.num_prefix_tokens :]
-        cells = cells + self._over_time(cells, grid)
-        from_space = self._over_space(first, cells, grid)
-        x = torch.cat((first, cells), dim=1) + from_space
+            raise ConfigError("attention within every frame has no rotary positions")
+        x = self._over_frames(x, grid)
         return x + self.drop_path(self.ls2(self.mlp(self.norm2(x))))
 
-    def _over_time(self, cells: Tensor, grid: Grid) -> Tensor:
-        frames, area = grid[0], grid[1] * grid[2]
-        columns = self.temporal_norm1(cells).unflatten(1, (frames, area)).transpose(1, 2)
-        # One clip's would be a view with gaps, for which torch copies the weights B*H*W times.
-        columns = columns.flatten(0, 1).contiguous()  # (B*H*W, T, dim)
-        columns = self.temporal_attn(columns, (frames, 1, 1))
-        attended = columns.unflatten(0, (-1, area)).transpose(1, 2).flatten(1, 2)
-        return self.temporal_proj(self.drop_path(attended))
+    def _over_frames(self, x: Tensor, grid: Grid) -> Tensor:
+        first, cells = x[:, : self.num_prefix_tokens], x[:, self.num_prefix_tokens :]
+        return x + self._over_space(first, cells, grid)
 
     def _over_space(self, first: Tensor, cells: Tensor, grid: Grid) -> Tensor:
         frames, area = grid[0], grid[1] * grid[2]
@@ -62,4 +48,32 @@ class DividedBlock(TransformerBlock):
         return self.drop_path(torch.cat((first, cells), dim=1))
 
 
-BLOCKS = {"joint": TransformerBlock, "divided": DividedBlock}
+class DividedBlock(SpatialBlock):
+    """Attention over time, then over space, then the MLP (TimeSformer, Sec. 3, Eq. 10 and 11).
+
+    Over time a cell attends to the cells at its place; over space as in :class:`SpatialBlock`.
+    """
+
+    def __init__(self, dim: int, num_heads: int, *, norm_eps: float, **options):
+        super().__init__(dim, num_heads, norm_eps=norm_eps, **options)
+        self.temporal_norm1 = nn.LayerNorm(dim, eps=norm_eps)
+        self.temporal_attn = SelfAttention(dim, num_heads, **self.attention_arguments)
+        self.temporal_proj = nn.Linear(dim, dim)
+
+    def _over_frames(self, x: Tensor, grid: Grid) -> Tensor:
+        first, cells = x[:, : self.num_prefix_tokens], x[:, self.num_prefix_tokens :]
+        cells = cells + self._over_time(cells, grid)
+        from_space = self._over_space(first, cells, grid)
+        return torch.cat((first, cells), dim=1) + from_space
+
+    def _over_time(self, cells: Tensor, grid: Grid) -> Tensor:
+        frames, area = grid[0], grid[1] * grid[2]
+        columns = self.temporal_norm1(cells).unflatten(1, (frames, area)).transpose(1, 2)
+        # One clip's would be a view with gaps, for which torch copies the weights B*H*W times.
+        columns = columns.flatten(0, 1).contiguous()  # (B*H*W, T, dim)
+        columns = self.temporal_attn(columns, (frames, 1, 1))
+        attended = columns.unflatten(0, (-1, area)).transpose(1, 2).flatten(1, 2)
+        return self.temporal_proj(self.drop_path(attended))
+
+
+BLOCKS = {"joint": TransformerBlock, "divided": DividedBlock, "space": SpatialBlock}
