@@ -1,8 +1,8 @@
 """Vision transformer: ViT (arXiv 2010.11929) and its line, for images and clips.
 
 A clip is cut into tubelets (ViViT, arXiv 2103.15691, Sec. 3.2). Attention is joint over space and
-time (ViViT's model 1, VideoMAE, MAE, DINOv2, …), divided: over time, then over space, or over the
-space of each frame alone (TimeSformer, Sec. 3). The blocks are in vit_blocks.py, patches and
+time (ViViT's model 1, VideoMAE, MAE, DINOv2, …), divided: over time, then over space
+(TimeSformer), or over the space of each frame alone. The blocks are in vit_blocks.py, patches and
 positions in patch_tokens.py. Parameter names are those of timm.
 """
 
@@ -39,7 +39,7 @@ class ViT(PatchTokens):
             behind attention and in the MLP; qk_norm: layer norm of queries and keys;
             scale_attn_norm, scale_mlp_norm: layer norm before the last linear layer of the
             attention and of the MLP; layer_scale: its initial factor, None for none.
-        space_time: "joint" attention, "divided" or "space", within every frame (TimeSformer).
+        space_time: "joint" attention, "divided" (TimeSformer) or "space", within every frame.
         window_size: (t, h, w) cells that attend to each other in most blocks (ViTDet), without
             prefix tokens; None for global attention in all blocks. global_blocks: blocks that
             attend globally; None for the last one of every quarter. padded_keys: see GridAttention.

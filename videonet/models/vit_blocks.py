@@ -13,11 +13,11 @@ from videonet.ops.transformer_block import TransformerBlock
 
 
 class SpatialBlock(TransformerBlock):
-    """Attention within every frame, then the MLP (TimeSformer, Sec. 3, "space attention").
+    """Attention within every frame, then the MLP.
 
     The cells of one frame attend to each other and to the prefix tokens, of which every frame has
     a copy; the copies are averaged. A still clip therefore gives what its image gives, class token
-    or not.
+    or not. TimeSformer's "space attention" (Sec. 3) has class tokens of every frame to the end.
     """
 
     def forward(self, x: Tensor, grid: Grid, rotation: Rotation | None = None) -> Tensor:
